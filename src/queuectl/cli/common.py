@@ -1,0 +1,181 @@
+"""Share what several commands need: the store, types of options, and safe output."""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from queuectl.clock import parse_duration, parse_instant
+from queuectl.errors import StoreError, UsageError
+from queuectl.job import State
+from queuectl.store import open_store
+from queuectl.store.base import Store
+
+
+class App:
+    """Hold what the global options chose; opens the store for a command."""
+
+    def __init__(self, location: str) -> None:
+        if not location:
+            raise click.UsageError("--store is empty; give a directory or a URL")
+        # Absolute, since a job that asks for $QUEUECTL_STORE runs in a directory of its own. The ~
+        # is for a crontab or a unit file, where no shell has replaced it.
+        self.location = (
+            location if "://" in location else os.path.abspath(os.path.expanduser(location))
+        )
+
+    def open(self, *, create: bool = False) -> Store:
+        """Open the store until the command ends.
+
+        With ``create`` it is made where it is not there; without, an absent one is an empty queue.
+        """
+        store = open_store(self.location, create=create)
+        click.get_current_context().find_root().call_on_close(store.close)
+        return store
+
+
+pass_app = click.make_pass_decorator(App)
+
+
+class _Duration(click.ParamType[float]):
+    """Take ``90``, ``15m`` or ``1h30m`` as seconds."""
+
+    name = "duration"
+
+    def __init__(self, *, allow_zero: bool = False) -> None:
+        self.allow_zero = allow_zero
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value, allow_zero=self.allow_zero)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Instant(click.ParamType[datetime]):
+    """Take ISO 8601, in local time where it has no offset, as an instant in UTC."""
+
+    name = "instant"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_instant(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = _Duration()
+DURATION_OR_ZERO = _Duration(allow_zero=True)
+INSTANT = _Instant()
+
+state_option = click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(State, case_sensitive=False),
+    help="Only jobs in this state; can be repeated.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def echo(text: str) -> None:
+    """Print a line of data on stdout.
+
+    Raises: StoreError where stdout is closed, OSError where it cannot be written.
+    """
+    if sys.stdout is None:
+        raise StoreError("stdout is closed: open it, or send it to /dev/null")
+    click.echo(text)
+
+
+def echo_json(value: Any) -> None:
+    """Print one JSON document; ASCII alone, so that no terminal or locale can misread it."""
+    import json
+
+    echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
+    """Print a table with what jobs and users brought made printable; None is an empty cell.
+
+    On a terminal the command column is cut so that a row fits in its width; elsewhere nothing is.
+    """
+    from tabulate import tabulate
+
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
+    if sys.stdout is not None and sys.stdout.isatty():
+        _fit(cells, headers, _terminal_width())
+    # disable_numparse: an id such as 1e5 is no number
+    echo(tabulate(cells, headers, tablefmt="plain", disable_numparse=True))
+
+
+def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
+    columns = [header.lower() for header in headers]
+    if "command" not in columns:
+        return
+    cut = columns.index("command")
+    others = sum(
+        2 + max(len(header), *(len(row[index]) for row in rows), 0)
+        for index, header in enumerate(headers)
+        if index != cut
+    )
+    room = max(width - others, 10)
+    for row in rows:
+        if len(row[cut]) > room:
+            row[cut] = row[cut][: room - 3] + "..."
+
+
+def _terminal_width() -> int:
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
+
+
+def printable(text: str) -> str:
+    r"""Return text that does nothing to a terminal: what is not printable is shown as \x1b."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that was no UTF-8, as Python holds it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def one_line(text: str) -> str:
+    """Return a message on one line, with nothing in it that a terminal would obey."""
+    return printable(" ".join(text.split()))
+
+
+def format_ago(seconds: float) -> str:
+    """Return how long ago something was, as a person reads it."""
+    return f"{_coarse(seconds)} ago"
+
+
+def format_in(seconds: float) -> str:
+    """Return how far ahead something is, as a person reads it."""
+    return f"in {_coarse(seconds)}"
+
+
+def _coarse(seconds: float) -> str:
+    """Return the two largest units of a length, whole seconds at the least."""
+    rest = max(round(seconds), 0)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        amount, rest = divmod(rest, size)
+        if amount or parts:
+            parts.append(f"{amount}{unit}" if amount else "")
+    return "".join(parts[:2]) or "0s"
