@@ -12,7 +12,7 @@ from contextlib import suppress
 import click
 
 from queuectl import __version__
-from queuectl.cli.common import App, one_line
+from queuectl.cli.common import App, examples, one_line
 from queuectl.errors import QueuectlError
 
 # Name: where it is, the section of the help that it is listed in, and what it does.
@@ -26,13 +26,6 @@ COMMANDS = {
     "dlq": ("queuectl.cli.dlq:dlq", "The queue", "Look after the jobs that failed for good."),
     "config": ("queuectl.cli.config:config", "The queue", "Read and change the settings."),
 }
-
-_EXAMPLE = """\
-Example:
-  queuectl enqueue "sleep 3; echo 'job done'" --id sleepy-job
-  queuectl worker start --count 2 --drain
-  queuectl logs sleepy-job
-"""
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -70,13 +63,15 @@ class _LazyGroup(click.Group):
             with formatter.section(section):
                 formatter.write_dl(rows)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        formatter.write("\n" + _EXAMPLE)
-
 
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "QUEUECTL"},
+    epilog=examples(
+        """queuectl enqueue "sleep 3; echo 'job done'" --id sleepy-job""",
+        "queuectl worker start --count 2 --drain",
+        "queuectl logs sleepy-job",
+    ),
 )
 @click.option(
     "--store",
@@ -85,11 +80,18 @@ class _LazyGroup(click.Group):
     show_default=True,
     help="Where the queue is; also $QUEUECTL_STORE.",
 )
-@click.version_option(__version__, prog_name="queuectl", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__,
+    prog_name="queuectl",
+    message="%(prog)s %(version)s",
+    allow_from_autoenv=False,  # $QUEUECTL_VERSION may well be some deployment's own
+)
 @click.pass_context
 def cli(ctx: click.Context, store: str) -> None:
     """Run shell commands in the background, again when they fail."""
     ctx.obj = App(store)
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -101,23 +103,22 @@ def main(args: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        return error.exit_code
+        code = error.exit_code
     except click.ClickException as error:
-        return _complain(error.format_message() + _help_hint(error), error.exit_code)
+        code = _complain(error.format_message() + _help_hint(error), error.exit_code)
     except QueuectlError as error:
-        return _complain(str(error), error.exit_code)
+        code = _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        _give_up_stdout()
-        return EXIT_BROKEN_PIPE
+        code = EXIT_BROKEN_PIPE
     except OSError as error:
-        _give_up_stdout()
         where = f": {error.filename}" if error.filename else ""
-        return _complain(f"{error.strerror or error}{where}", EXIT_IO_ERROR)
+        code = _complain(f"{error.strerror or error}{where}", EXIT_IO_ERROR)
     except Exception:  # noqa: BLE001  (a bug: shown whole, and told apart by its exit code)
         sys.excepthook(*sys.exc_info())
-        return EXIT_BUG
+        code = EXIT_BUG
+    _let_go_of_stdout()
     return code
 
 
@@ -154,9 +155,12 @@ def _help_hint(error: click.ClickException) -> str:
     return f" Try '{error.ctx.command_path} --help'."
 
 
-def _give_up_stdout() -> None:
-    """Let the flush at the end of the interpreter succeed, which would complain a second time."""
-    if sys.__stdout__ is not None:
+def _let_go_of_stdout() -> None:
+    """Drop what stdout did not take, which the end of the interpreter would complain about again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.__stdout__.fileno())
+        os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)

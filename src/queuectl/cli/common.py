@@ -1,6 +1,7 @@
 """Share what several commands need: the store, types of options, and safe output."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -75,9 +76,26 @@ class _Instant(click.ParamType[datetime]):
             self.fail(str(error), param, ctx)
 
 
+class _Regex(click.ParamType["re.Pattern[str]"]):
+    """Take a regular expression."""
+
+    name = "regex"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "re.Pattern[str]":
+        if isinstance(value, re.Pattern):
+            return value
+        try:
+            return re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
+
+
 DURATION = _Duration()
 DURATION_OR_ZERO = _Duration(allow_zero=True)
 INSTANT = _Instant()
+REGEX = _Regex()
 
 state_option = click.option(
     "--state",
@@ -89,14 +107,19 @@ state_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def echo(text: str) -> None:
-    """Print a line of data on stdout.
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: how it is used."""
+    return "\b\nExample:\n  " + "\n  ".join(lines)
+
+
+def echo(text: str, *, newline: bool = True) -> None:
+    """Print a line of data on stdout, or a part of one.
 
     Raises: StoreError where stdout is closed, OSError where it cannot be written.
     """
     if sys.stdout is None:
         raise StoreError("stdout is closed: open it, or send it to /dev/null")
-    click.echo(text)
+    click.echo(text, nl=newline)
 
 
 def echo_json(value: Any) -> None:
@@ -104,6 +127,17 @@ def echo_json(value: Any) -> None:
     import json
 
     echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def echo_json_array(values: Iterable[Any]) -> None:
+    """Print a JSON array, one element a line, each when it comes: a long one is never held whole."""
+    import json
+
+    separator = "["
+    for value in values:
+        echo(separator + "\n  " + json.dumps(value, allow_nan=False), newline=False)
+        separator = ","
+    echo("[]" if separator == "[" else "\n]")
 
 
 def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
