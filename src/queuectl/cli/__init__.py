@@ -156,7 +156,7 @@ def _help_hint(error: click.ClickException) -> str:
 
 
 def _let_go_of_stdout() -> None:
-    """Drop what stdout did not take, which the end of the interpreter would complain about again."""
+    """Drop what stdout did not take: the end of the interpreter would complain a second time."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -1,0 +1,99 @@
+"""Read and change the settings."""
+
+from typing import Any
+
+import click
+
+from queuectl.cli.common import App, echo, echo_json, echo_table, examples, json_option, pass_app
+from queuectl.config import KEYS, Settings, field_name, parse_value, settings_document
+from queuectl.store.base import Store
+
+
+@click.group(
+    epilog=examples(
+        "queuectl config list",
+        "queuectl config set max-retries 5",
+        "queuectl config get backoff-base",
+        "queuectl config unset timeout",
+    )
+)
+def config() -> None:
+    """Read and change the settings.
+
+    A job takes max-retries, timeout and priority when it is enqueued, and keeps them.
+    """
+
+
+@config.command("list", epilog=examples("queuectl config list --json"))
+@json_option
+@pass_app
+def list_settings(app: App, *, as_json: bool) -> None:
+    """List every setting.
+
+    In JSON, durations are seconds, and null stands for none and forever.
+    """
+    store = app.open()
+    if as_json:
+        settings = store.settings()
+        echo_json({key: getattr(settings, field_name(key)) for key in KEYS})
+        return
+    values, written = _values(store)
+    echo_table(
+        [(key, values[key], "set" if key in written else "default") for key in KEYS],
+        ["key", "value", "source"],
+    )
+
+
+@config.command(epilog=examples("queuectl config get max-retries"))
+@click.argument("key")
+@pass_app
+def get(app: App, *, key: str) -> None:
+    """Print the value of KEY, its default where it is not set."""
+    name = _dashed(key)
+    values, _ = _values(app.open())
+    echo(values[name])
+
+
+# A negative number is a bad value, and said to be one, not an option that does not exist.
+@config.command(
+    "set",
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples("queuectl config set backoff-max 15m"),
+)
+@click.argument("key")
+@click.argument("value")
+@pass_app
+def set_value(app: App, *, key: str, value: str) -> None:
+    """Give KEY a VALUE, for the jobs and workers that come."""
+    name = _dashed(key)
+    text = value.strip()
+    parse_value(name, text)
+    app.open(create=True).change_config(lambda written: {**_without(written, name), name: text})
+
+
+@config.command(epilog=examples("queuectl config unset timeout"))
+@click.argument("key")
+@pass_app
+def unset(app: App, *, key: str) -> None:
+    """Give KEY its default again."""
+    name = _dashed(key)
+    written = app.open().read_config()
+    if written != _without(written, name):
+        app.open(create=True).change_config(lambda written: _without(written, name))
+
+
+def _dashed(key: str) -> str:
+    """Return the key as it is listed. Raises: ConfigError where there is none."""
+    return field_name(key).replace("_", "-")
+
+
+def _values(store: Store) -> tuple[dict[str, str], set[str]]:
+    """Return the value of every key as it was written, or by default, and the keys written."""
+    store.settings()  # refuses a file that is wrong anywhere
+    written = {_dashed(key): str(value) for key, value in store.read_config().items()}
+    return {**settings_document(Settings()), **written}, set(written)
+
+
+def _without(written: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the config without a key, however its dashes were written."""
+    return {key: value for key, value in written.items() if key.replace("_", "-") != name}

@@ -1,0 +1,218 @@
+"""Add jobs: one from the words of the command line, or a batch from the lines of a file."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import BinaryIO
+
+import click
+
+from queuectl.cli.common import (
+    DURATION,
+    DURATION_OR_ZERO,
+    INSTANT,
+    App,
+    echo,
+    examples,
+    pass_app,
+)
+from queuectl.clock import utc_now
+from queuectl.errors import BadDocument, DuplicateId, StoreError
+from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_env
+from queuectl.submit import Options, Submission, Submitter
+
+
+class _Enqueue(click.Command):
+    """Say how a word that looks like an option is given to the job's command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            raise click.NoSuchOption(
+                error.option_name,
+                f"No such option {error.option_name!r}; if it belongs to the command, quote the"
+                " command or put -- before it.",
+                ctx=ctx,
+            ) from error
+
+
+def _environment(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    env: dict[str, str] = {}
+    for each in values:
+        name, separator, value = each.partition("=")
+        if not separator:
+            if name not in os.environ:
+                raise click.BadParameter(f"{name} is not set; write NAME=VALUE", ctx, param)
+            value = os.environ[name]
+        try:
+            check_env(name, value)
+        except BadDocument as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+        env[name] = value
+    return env
+
+
+@click.command(
+    cls=_Enqueue,
+    epilog=examples(
+        """queuectl enqueue "sleep 3; echo 'job done'" --id sleepy-job""",
+        """queuectl enqueue --id sync -- rsync -a "my files/" backup:""",
+        """queuectl enqueue '{"id": "job1", "command": "sleep 2"}'""",
+        "queuectl enqueue --batch jobs.txt --delay 1h30m",
+    ),
+)
+@click.option("--id", "job_id", metavar="ID", help="The job's id; one is made where none is given.")
+@click.option(
+    "--priority",
+    metavar=f"0-{MAX_PRIORITY}",
+    type=click.IntRange(0, MAX_PRIORITY),
+    help="0 runs first.",
+)
+@click.option("--delay", metavar="D", type=DURATION_OR_ZERO, help="Run it after this long.")
+@click.option("--run-at", metavar="T", type=INSTANT, help="Run it at this time (ISO 8601).")
+@click.option(
+    "--max-retries",
+    metavar="N",
+    type=click.IntRange(0, MAX_MAX_RETRIES),
+    help="How many times it runs at most.",
+)
+@click.option(
+    "--timeout", metavar="D", type=DURATION, help="End an attempt that takes longer: 90s, 15m, 2h."
+)
+@click.option(
+    "--cwd",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Where it runs; by default here.",
+)
+@click.option(
+    "--env",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    callback=_environment,
+    help="Set a variable, by default to its value now; can be repeated.",
+)
+@click.option(
+    "--if-exists",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do where a job has the id already.",
+)
+@click.option(
+    "--batch",
+    metavar="FILE|-",
+    type=click.File("rb"),
+    help="Add a job for each line: a JSON object, or else a shell command.",
+)
+@click.argument("command", nargs=-1)
+@pass_app
+def enqueue(
+    app: App,
+    *,
+    command: tuple[str, ...],
+    job_id: str | None,
+    priority: int | None,
+    delay: float | None,
+    run_at: datetime | None,
+    max_retries: int | None,
+    timeout: float | None,
+    cwd: str | None,
+    env: dict[str, str],
+    if_exists: str,
+    batch: BinaryIO | None,
+) -> None:
+    """Add a job, or a batch of them, and print its id.
+
+    COMMAND is one string for the shell, words that are quoted for it (put -- before them), or a
+    JSON object with any of the keys id, command, priority, max_retries, timeout, cwd, env, run_at.
+    """
+    _check_usage(command, job_id, delay, run_at, batch)
+    cwd = None if cwd is None else _absolute(cwd)
+    options = Options(
+        here=cwd or _here(),
+        id=job_id,
+        priority=priority,
+        delay_seconds=delay,
+        run_at=run_at,
+        max_retries=max_retries,
+        timeout_seconds=timeout,
+        cwd=cwd,
+        env=env,
+    )
+    # A store is made only for jobs that are known to be good.
+    submitter = Submitter(options, app.open().settings(), utc_now())
+    submission = submitter.one(command) if batch is None else submitter.batch(batch)
+    if submission.jobs:
+        _add(app, submission, skip_existing=if_exists == "skip", is_batch=batch is not None)
+        _print_ids([job.id for job in submission.jobs])
+
+
+def _check_usage(
+    command: Sequence[str],
+    job_id: str | None,
+    delay: float | None,
+    run_at: datetime | None,
+    batch: BinaryIO | None,
+) -> None:
+    if delay is not None and run_at is not None:
+        raise click.UsageError("--delay and --run-at exclude each other.")
+    if batch is None:
+        if not command:
+            raise click.UsageError("Missing command: give one, or --batch FILE.")
+    elif command:
+        raise click.UsageError("--batch and a command exclude each other.")
+    elif job_id is not None:
+        raise click.UsageError("--id is for one job; in a batch, write it into each line.")
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise click.UsageError("The current directory is gone; give --cwd.") from error
+
+
+def _absolute(path: str) -> str:
+    """Return where a directory is, keeping a symbolic link, which may be pointed elsewhere."""
+    # Not by its text alone: link/.. is where the link leads to.
+    return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
+
+
+def _add(app: App, submission: Submission, *, skip_existing: bool, is_batch: bool) -> None:
+    store = app.open(create=True)
+
+    def add(progress: Callable[[int], None] | None = None) -> None:
+        try:
+            store.add(
+                submission.jobs,
+                chosen=submission.chosen,
+                skip_existing=skip_existing,
+                progress=progress,
+            )
+        except DuplicateId as error:
+            if is_batch:
+                error.args = (f"line {submission.chosen[error.job_id]}: {error}",)
+            raise
+
+    if is_batch and sys.stderr is not None and sys.stderr.isatty():
+        count = len(submission.jobs)
+        with click.progressbar(length=count, label="Adding jobs", file=sys.stderr) as bar:
+            add(bar.update)
+    else:
+        add()
+
+
+def _print_ids(ids: list[str]) -> None:
+    try:
+        echo("\n".join(ids))
+    except (OSError, StoreError) as error:
+        raise StoreError(
+            f"the ids cannot be printed ({error}), but the jobs are in the queue: {' '.join(ids)}"
+        ) from error

@@ -1,0 +1,195 @@
+"""Turn what a user wrote (a shell command, words, a document, a batch of lines) into new jobs.
+
+Nothing here reads or writes: what is wrong is found before a store is touched.
+"""
+
+import json
+import os.path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from queuectl.clock import format_instant, later
+from queuectl.config import Settings
+from queuectl.errors import BadDocument, QueuectlError, UsageError
+from queuectl.job import Defaults, Job, job_from_user, new_id, parse_object, shorten
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Hold what the command line says of every job that it adds; None where it says nothing.
+
+    ``here`` is the directory of a job that names none.
+    """
+
+    here: str
+    id: str | None = None
+    priority: int | None = None
+    delay_seconds: float | None = None
+    run_at: datetime | None = None
+    max_retries: int | None = None
+    timeout_seconds: float | None = None
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Submission:
+    """Hold new jobs in their order, and the ids that a person chose, each with its line."""
+
+    jobs: list[Job] = field(default_factory=list)
+    chosen: dict[str, int] = field(default_factory=dict)
+
+
+class Submitter:
+    """Make jobs of texts, each after the one before it in the order in which they will run."""
+
+    def __init__(self, options: Options, settings: Settings, now: datetime) -> None:
+        self._options = options
+        self._now = now
+        self._base = options.run_at or later(now, options.delay_seconds or 0)
+        self._defaults = Defaults(
+            max_retries=settings.max_retries,
+            timeout_seconds=settings.timeout,
+            priority=settings.priority,
+            cwd=options.here,
+            now=now,
+        )
+        self._given = {
+            key: value
+            for key, value in (
+                ("id", options.id),
+                ("priority", options.priority),
+                ("max_retries", options.max_retries),
+                ("timeout", options.timeout_seconds),
+                ("cwd", options.cwd),
+            )
+            if value is not None
+        }
+
+    def one(self, words: Sequence[str]) -> Submission:
+        """Return the job that the words of a command line are.
+
+        A single word is a document or a string for the shell; several are quoted for the shell, so
+        that each stays one word. Raises: UsageError, BadDocument, BadId.
+        """
+        if len(words) > 1:
+            if any(_begins_like_object(word) for word in words):
+                raise UsageError(
+                    "a job document must be the only argument; use --batch for several"
+                )
+            import shlex
+
+            words = [shlex.join(words)]
+        text = words[0] if words else ""
+        if not text.strip():
+            raise UsageError("the command is empty")
+        submission = Submission()
+        self._append(submission, text, 1)
+        return submission
+
+    def batch(self, lines: Iterable[bytes]) -> Submission:
+        """Return the jobs of a batch, one for each line that is not blank.
+
+        Raises: UsageError, BadDocument or BadId that names the line.
+        """
+        submission = Submission()
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write it)
+            # A byte that is no UTF-8 reaches the shell as it is.
+            text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
+            if not text:
+                continue
+            try:
+                self._append(submission, text, number)
+            except QueuectlError as error:
+                error.args = (f"line {number}: {error}",)
+                raise
+        return submission
+
+    def _append(self, submission: Submission, text: str, line: int) -> None:
+        document = _document(text)
+        # A microsecond each keeps the jobs in order, and the ids that are made for them apart.
+        position = len(submission.jobs) / 1_000_000
+        job = self._job(document, new_id(later(self._now, position)), later(self._base, position))
+        if "id" in document or self._options.id is not None:
+            first = submission.chosen.setdefault(job.id, line)
+            if first != line:
+                raise BadDocument(f"job {job.id!r} stands on line {first} already")
+        submission.jobs.append(job)
+
+    def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:
+        merged = {"run_at": format_instant(due_at), **self._given, **document}
+        env = document.get("env", {})
+        if isinstance(env, dict):  # anything else is reported with the rest of what is wrong
+            merged["env"] = {**self._options.env, **env}
+        job = job_from_user(merged, made_id, self._defaults)
+        for key in ("after", "after_any"):
+            if key in document:
+                raise BadDocument(f"{key!r} is not supported yet: jobs cannot wait for others")
+        if not os.path.isabs(job.cwd):
+            raise BadDocument(f"'cwd' is {shorten(job.cwd)}; it must be an absolute path")
+        self._check_agreement(document, job)
+        return job
+
+    def _check_agreement(self, document: dict[str, Any], job: Job) -> None:
+        """Raise UsageError where an option and a key of the document say different things."""
+        # The job took its values from the document where that has them, and else from the options.
+        values = {
+            "id": job.id,
+            "priority": job.priority,
+            "max_retries": job.max_retries,
+            "timeout": job.timeout_seconds,
+            "cwd": job.cwd,
+        }
+        disagree = [
+            "--" + key.replace("_", "-")
+            for key, value in self._given.items()
+            if values[key] != value
+        ]
+        if "run_at" in document:
+            if self._options.delay_seconds is not None:
+                disagree.append("--delay")
+            if self._options.run_at not in (None, job.run_at):
+                disagree.append("--run-at")
+        disagree += [
+            f"--env {name}" for name, value in self._options.env.items() if job.env[name] != value
+        ]
+        if disagree:
+            raise UsageError(
+                f"{disagree[0]} and the document of job {job.id!r} disagree; give it in one place"
+            )
+
+
+def _document(text: str) -> dict[str, Any]:
+    """Return the document that a text is, or that of a job whose command it is."""
+    if _begins_like_object(text):
+        # As bytes, so that those that are no UTF-8 are refused: a document is JSON, and that is.
+        return parse_object(text.encode("utf-8", "surrogateescape"))
+    if text.lstrip().startswith("[") and _is_array(text):
+        raise BadDocument(
+            "a JSON array is no job; give one object, or a batch with one object a line"
+        )
+    return {"command": text}
+
+
+def _begins_like_object(text: str) -> bool:
+    text = text.lstrip()
+    return text.startswith("{") and text[1:].lstrip().startswith(('"', "}"))
+
+
+def _is_array(text: str) -> bool:
+    # `[ -f x ] && y` is a command of the shell, and `[{"id": ...` is an array even where it is bad.
+    if text.lstrip()[1:].lstrip().startswith('{"'):
+        return True
+    try:
+        json.loads(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
