@@ -130,7 +130,7 @@ def echo_json(value: Any) -> None:
 
 
 def echo_json_array(values: Iterable[Any]) -> None:
-    """Print a JSON array, one element a line, each when it comes: a long one is never held whole."""
+    """Print a JSON array, one element a line, so that a long one is never held whole."""
     import json
 
     separator = "["
@@ -150,8 +150,10 @@ def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None
     cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     if sys.stdout is not None and sys.stdout.isatty():
         _fit(cells, headers, _terminal_width())
-    # disable_numparse: an id such as 1e5 is no number
-    echo(tabulate(cells, headers, tablefmt="plain", disable_numparse=True))
+    # disable_numparse: an id such as 1e5 is no number. The headers are a row, since tabulate makes
+    # the columns of headers wider; its lines are as long as the longest command.
+    text = tabulate([headers, *cells], tablefmt="plain", disable_numparse=True)
+    echo("\n".join(line.rstrip() for line in text.split("\n")))
 
 
 def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
