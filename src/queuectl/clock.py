@@ -1,0 +1,82 @@
+"""Read the clock, and turn instants and durations into text and back.
+
+Instants are aware datetimes in UTC; durations are seconds as float. Pure code takes ``now`` as an
+argument; lengths are taken from the monotonic clock.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from queuectl.errors import UsageError
+
+MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
+_UNIT_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms]?)", re.ASCII)
+
+
+def utc_now() -> datetime:
+    """Return this instant, in UTC, with microseconds."""
+    return datetime.now(UTC)
+
+
+def format_instant(instant: datetime) -> str:
+    """Return an aware UTC instant as ``2026-11-24T21:29:59.001002Z``."""
+    return instant.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_instant(text: str) -> datetime:
+    """Return the UTC instant that ISO 8601 text names; without an offset it is local time.
+
+    Raises: UsageError where the text is no instant, or one outside of the years 1 to 9999.
+    """
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{text!r} is not an instant; write ISO 8601, such as 2026-11-24T21:30 or"
+            " 2026-11-24T20:30:00Z"
+        ) from error
+
+
+def parse_duration(text: str, *, allow_zero: bool = False) -> float:
+    """Return the seconds that ``90``, ``90s``, ``15m``, ``2h``, ``7d`` or ``1h30m`` stands for.
+
+    Units: seconds, above 0 (or from 0) to 100 years.
+    Raises: UsageError where the text is no duration or is out of bounds.
+    """
+    compact = text.strip().lower()
+    parts = _DURATION_PART.findall(compact)
+    # A bare number is a duration by itself, never a part of a sum: 1h30 could mean two things.
+    if (
+        not parts
+        or "".join(number + unit for number, unit in parts) != compact
+        or (len(parts) > 1 and any(unit == "" for _, unit in parts))
+        or len({unit for _, unit in parts}) != len(parts)
+    ):
+        raise UsageError(f"{text!r} is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m")
+    seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    if seconds > MAX_DURATION_SECONDS or seconds < 0 or (seconds == 0 and not allow_zero):
+        least = "from 0" if allow_zero else "above 0"
+        raise UsageError(f"{text!r} is out of bounds; a duration is {least} and up to 100 years")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as a person reads them, and as parse_duration takes them: ``1h30m``, ``2.5s``."""
+    if seconds < 60:
+        return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+    rest = round(seconds)
+    text = ""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        amount, rest = divmod(rest, size)
+        if amount:
+            text += f"{amount}{unit}"
+    return text
+
+
+def later(instant: datetime, seconds: float) -> datetime:
+    """Return the instant that comes ``seconds`` after; the last one that can be written at most."""
+    try:
+        return instant + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,91 @@
+"""Say what went wrong as a fact, each kind with the exit code that a script can rely on.
+
+Source: the codes are those of BSD ``sysexits.h``, as cli reference lists them.
+"""
+
+
+class QueuectlError(Exception):
+    """Be the root of every error that a user is told about in one line."""
+
+    exit_code = 70
+
+
+class UsageError(QueuectlError):
+    """Report a value that the command line does not allow."""
+
+    exit_code = 2
+
+
+class BadDataError(QueuectlError):
+    """Report input, or a document, that is not what it has to be."""
+
+    exit_code = 65
+
+
+class BadId(BadDataError):
+    """Report an id that is not 1 to 100 of ``A-Z a-z 0-9 . _ -`` or starts with a dot or dash."""
+
+
+class BadDocument(BadDataError):
+    """Report a job document that cannot be read or has a wrong key or value."""
+
+
+class DuplicateId(BadDataError):
+    """Report an id that a job in the store has already."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        """Keep the id, so that a caller can decide to skip it."""
+        super().__init__(
+            f"job {job_id!r} exists already ({state}); choose another id, or use --if-exists skip"
+        )
+        self.job_id = job_id
+
+
+class AmbiguousPrefix(BadDataError):
+    """Report a prefix that more than one id starts with."""
+
+
+class WrongState(BadDataError):
+    """Report a move that the job's state does not allow."""
+
+
+class JobNotFound(QueuectlError):
+    """Report an id that no job in the store has."""
+
+    exit_code = 66
+
+
+class LogNotFound(QueuectlError):
+    """Report an attempt whose output is not there."""
+
+    exit_code = 66
+
+
+class StoreUnavailable(QueuectlError):
+    """Report a store that cannot be reached, or is no directory."""
+
+    exit_code = 69
+
+
+class StoreError(QueuectlError):
+    """Report a full disk or an I/O error."""
+
+    exit_code = 74
+
+
+class TimeoutExpired(QueuectlError):
+    """Report that a wait ended before what it waited for."""
+
+    exit_code = 75
+
+
+class UnsafeStore(QueuectlError):
+    """Report a store that somebody else could change."""
+
+    exit_code = 77
+
+
+class ConfigError(QueuectlError):
+    """Report a bad key, value or file of the configuration, a newer format, or a missing extra."""
+
+    exit_code = 78

@@ -1,0 +1,481 @@
+"""Define a job, its attempts, and the JSON document that holds them.
+
+A document is one JSON object with a stable key order, one key a line and one attempt a line, so
+that ``cat`` and ``diff`` serve. Keys that this version does not know are kept. What a user may
+write in a document of their own is a part of it (``USER_KEYS``); what was recorded is the rest.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
+from queuectl.errors import BadDocument, BadId, ConfigError, UsageError
+
+SCHEMA = 1
+MAX_PRIORITY = 9
+DEFAULT_PRIORITY = 5
+MAX_MAX_RETRIES = 1_000_000
+# Linux lets one argument of a program be 32 pages long, its final NUL included (MAX_ARG_STRLEN).
+MAX_COMMAND_BYTES = 131_071
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+
+ID_PATTERN = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
+_ID = re.compile(ID_PATTERN)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # no i, l, o, u: they are misread
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    """Return the empty mapping; as a default value it has no hash before Python 3.12."""
+    return _NOTHING
+
+
+class State(StrEnum):
+    """Name where a job is; each is a subdirectory of the store."""
+
+    BLOCKED = "blocked"
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """Name how an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NOT_FOUND = "not_found"
+    NOT_STARTED = "not_started"
+    SIGNALLED = "signalled"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+# Texts are looked up here: before Python 3.12 an enum's own "in" refuses what is no member.
+_STATES = frozenset(State)
+_OUTCOMES = frozenset(Outcome)
+
+
+class NewerSchema(ConfigError):
+    """Report a document that a newer version of queuectl wrote; it is left as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Record one run of a job's command.
+
+    Units: duration_seconds is a length on the monotonic clock, None where nobody saw the end.
+    """
+
+    number: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime
+    duration_seconds: float | None
+    exit_code: int | None
+    signal: int | None
+    outcome: Outcome
+    log: str
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Hold what is known of one job; a change returns a new one.
+
+    ``state`` is what was last recorded; the store says where the job is.
+    Units: timeout_seconds of one attempt, None for no limit; ``attempts`` counts the failed ones
+    since the last retry by a person, ``history`` holds those of the job's whole life.
+    """
+
+    id: str
+    command: str
+    state: State = State.PENDING
+    priority: int = DEFAULT_PRIORITY
+    attempts: int = 0
+    max_retries: int
+    timeout_seconds: float | None = None
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=_nothing)
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
+    created_at: datetime
+    updated_at: datetime
+    run_at: datetime
+    history: tuple[Attempt, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @property
+    def next_attempt(self) -> int:
+        """Return the number of the attempt that runs next, counted over the job's whole life."""
+        return self.history[-1].number + 1 if self.history else 1
+
+
+def new_id(now: datetime) -> str:
+    """Make an id of 18 characters: 35 random bits, then the microsecond.
+
+    Random bits come first, so that a few characters are a unique prefix. Within one batch each job
+    has a microsecond of its own, so ids made together cannot collide.
+    """
+    random_bits = int.from_bytes(os.urandom(5)) >> 5
+    value = random_bits << 55 | int(now.timestamp() * 1_000_000)
+    return "".join(_ID_ALPHABET[value >> shift & 31] for shift in range(85, -1, -5))
+
+
+def check_id(text: str) -> str:
+    """Return an id unchanged.
+
+    Raises: BadId where it is not 1 to 100 of ``A-Z a-z 0-9 . _ -`` or starts with a dot or dash.
+    """
+    if not _ID.fullmatch(text):
+        raise BadId(
+            f"{shorten(text)} is not an id; use 1 to 100 of A-Z a-z 0-9 . _ -,"
+            " not starting with a dot or a dash"
+        )
+    return text
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Return a value quoted for a message, on one line and cut to ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """Return the JSON object that a document holds.
+
+    Raises: BadDocument for anything else, NaN, a key that stands twice and nesting too deep
+    included.
+    """
+    try:
+        if isinstance(data, bytes):
+            data = data.decode()
+        value = json.loads(
+            data,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_unique_keys,
+        )
+    except RecursionError as error:
+        raise BadDocument("not a job document: nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise BadDocument(f"not a job document: not UTF-8 at byte {error.start}") from error
+    except ValueError as error:
+        raise BadDocument(f"not a job document: bad JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadDocument(f"not a job document: a JSON {_json_type(value)}, not an object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:  # 1e999 is read as infinity, which could not be written again
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shorten(twice)} stands twice")
+    return value
+
+
+def _json_type(value: object) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
+    return "null" if value is None else names.get(type(value), "object")
+
+
+class _Reader:
+    """Take typed values out of a document; what is left over is what the schema does not know."""
+
+    def __init__(self, document: Mapping[str, Any], what: str = "") -> None:
+        self.rest = dict(document)
+        self.what = what
+
+    def fail(self, key: str, value: object, expected: str) -> NoReturn:
+        raise BadDocument(f"{self.what}{key!r} is {shorten(value)}; it must be {expected}")
+
+    def take(self, key: str, kind: type | tuple[type, ...], expected: str, default: Any) -> Any:
+        value = self.rest.pop(key, default)
+        if value is default:
+            return value
+        # bool is an int in Python, but true is not a number in JSON
+        if not isinstance(value, kind) or isinstance(value, bool):
+            self.fail(key, value, expected)
+        return value
+
+    def text(self, key: str, default: str | None) -> str:
+        value = self.take(key, str, "a string", default)
+        if value is None:
+            raise BadDocument(f"{self.what}{key!r} is missing")
+        return check_text(value, f"{self.what}{key!r}")
+
+    def integer(self, key: str, default: int, least: int, most: int) -> int:
+        expected = f"a whole number from {least} to {most}"
+        value: int = self.take(key, int, expected, default)
+        if value is not default and not least <= value <= most:
+            self.fail(key, value, expected)
+        return value
+
+    def seconds(self, key: str, default: float | None) -> float | None:
+        expected = "null or a number of seconds, above 0 and up to 100 years"
+        value = self.take(key, (int, float, type(None)), expected, default)
+        if value is None or value is default:
+            return value  # type: ignore[no-any-return]
+        if not 0 < value <= MAX_DURATION_SECONDS:
+            self.fail(key, value, expected)
+        return float(value)
+
+    def instant(self, key: str, default: datetime | None) -> datetime:
+        value = self.take(key, str, "an instant in ISO 8601", default)
+        if isinstance(value, str):
+            try:
+                return parse_instant(value)
+            except UsageError as error:
+                raise BadDocument(f"{self.what}{key!r}: {error}") from error
+        if value is None:
+            raise BadDocument(f"{self.what}{key!r} is missing")
+        return value  # type: ignore[no-any-return]
+
+    def ids(self, key: str) -> tuple[str, ...]:
+        values = self.take(key, list, "a list of ids", ())
+        for value in values:
+            if not isinstance(value, str) or not _ID.fullmatch(value):
+                self.fail(key, value, "a list of ids")
+        return tuple(dict.fromkeys(values))
+
+    def env(self, default: Mapping[str, str]) -> Mapping[str, str]:
+        values = self.take("env", dict, "an object of strings", default)
+        if values is not default:
+            for name, value in values.items():
+                check_env(name, value)
+        return values  # type: ignore[no-any-return]
+
+
+def check_text(text: str, what: str) -> str:
+    """Return text that can be handed to the kernel.
+
+    Raises: BadDocument for a NUL character, and for a lone surrogate that stands for no byte.
+    """
+    if "\0" in text:
+        raise BadDocument(f"{what} holds a NUL character, which no command can be given")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BadDocument(
+            f"{what} holds a lone surrogate at character {error.start}, which is no text"
+        ) from error
+    return text
+
+
+def check_command(text: str) -> str:
+    """Return a command that the shell can be given.
+
+    Raises: BadDocument where it is empty, too long for the kernel, or no text.
+    """
+    if not text.strip():
+        raise BadDocument("the command is empty")
+    check_text(text, "the command")
+    if (size := len(text.encode("utf-8", "surrogateescape"))) > MAX_COMMAND_BYTES:
+        raise BadDocument(
+            f"the command has {size} bytes; {MAX_COMMAND_BYTES} is the most that the kernel takes:"
+            " put it into a script"
+        )
+    return text
+
+
+def check_env(name: object, value: object) -> None:
+    """Raise BadDocument where a variable of the environment is not a name and a text."""
+    if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+        raise BadDocument(f"{shorten(name)} is not the name of an environment variable")
+    if not isinstance(value, str):
+        raise BadDocument(f"'env': {name} is {shorten(value)}; it must be a string")
+    check_text(value, f"'env': {name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """Hold what a document that says nothing gets: the config's limits, a directory, the time."""
+
+    max_retries: int
+    timeout_seconds: float | None
+    priority: int
+    cwd: str
+    now: datetime
+
+
+USER_KEYS = (
+    "id", "command", "priority", "max_retries", "timeout", "cwd", "env", "after", "after_any",
+    "run_at",
+)  # fmt: skip
+
+
+def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
+    """Return the new job that a user's document describes; ``job_id`` where it has no id.
+
+    Raises: BadDocument (or BadId) that names the key that a user may not choose or that is wrong.
+    """
+    for key in document:
+        if key not in USER_KEYS:
+            raise BadDocument(
+                f"{shorten(key)} is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
+            )
+    job = job_from_document(document, job_id, defaults)
+    return replace(job, command=check_command(job.command))
+
+
+def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
+    """Return the job that a document of the store holds.
+
+    ``job_id`` is taken where the document names none. Keys that are not known are kept.
+    Raises: BadDocument that names the key; NewerSchema where a newer version wrote it.
+    """
+    read = _Reader(document)
+    schema = read.integer("schema", SCHEMA, 1, 2**53)
+    if schema > SCHEMA:
+        raise NewerSchema(
+            f"the document of job {job_id} has schema {schema}, and this version of queuectl knows"
+            f" {SCHEMA}: upgrade queuectl"
+        )
+    identity = read.take("id", str, "a string", None)
+    state = read.take("state", str, "a state", State.PENDING)
+    if state not in _STATES:
+        read.fail("state", state, "one of " + ", ".join(State))
+    return Job(
+        id=job_id if identity is None else check_id(identity),
+        command=read.text("command", None),
+        state=State(state),
+        priority=read.integer("priority", defaults.priority, 0, MAX_PRIORITY),
+        attempts=read.integer("attempts", 0, 0, 2**53),
+        max_retries=read.integer("max_retries", defaults.max_retries, 0, MAX_MAX_RETRIES),
+        timeout_seconds=read.seconds("timeout", defaults.timeout_seconds),
+        cwd=read.text("cwd", defaults.cwd),
+        env=read.env(_NOTHING),
+        after=read.ids("after"),
+        after_any=read.ids("after_any"),
+        created_at=read.instant("created_at", defaults.now),
+        updated_at=read.instant("updated_at", defaults.now),
+        run_at=read.instant("run_at", defaults.now),
+        history=tuple(
+            _attempt_from(entry, index)
+            for index, entry in enumerate(read.take("history", list, "a list of attempts", ()), 1)
+        ),
+        extra=read.rest,
+    )
+
+
+def _attempt_from(document: object, index: int) -> Attempt:
+    what = f"'history', attempt {index}: "
+    if not isinstance(document, dict):
+        raise BadDocument(f"{what}{shorten(document)} is not an object")
+    read = _Reader(document, what)
+    outcome = read.take("outcome", str, "an outcome", None)
+    if outcome not in _OUTCOMES:
+        read.fail("outcome", outcome, "one of " + ", ".join(Outcome))
+    number = read.integer("number", index, 1, 2**53)
+    started_at = read.instant("started_at", None)
+    return Attempt(
+        number=number,
+        worker=read.text("worker", ""),
+        started_at=started_at,
+        finished_at=read.instant("finished_at", started_at),
+        duration_seconds=read.take("duration", (int, float, type(None)), "seconds", None),
+        exit_code=read.take("exit_code", (int, type(None)), "an exit code or null", None),
+        signal=read.take("signal", (int, type(None)), "a signal number or null", None),
+        outcome=Outcome(outcome),
+        log=read.text("log", ""),
+        extra=read.rest,
+    )
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def attempt_document(attempt: Attempt) -> dict[str, Any]:
+    """Return the JSON object of one attempt, in the order of its keys."""
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "started_at": format_instant(attempt.started_at),
+        "finished_at": format_instant(attempt.finished_at),
+        "duration": attempt.duration_seconds,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal,
+        "outcome": attempt.outcome,
+        "log": attempt.log,
+        **attempt.extra,
+    }
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """Return the JSON object of a job, in the order of its keys."""
+    return {
+        "schema": SCHEMA,
+        "id": job.id,
+        "command": job.command,
+        "state": job.state,
+        "priority": job.priority,
+        "attempts": job.attempts,
+        "max_retries": job.max_retries,
+        "timeout": job.timeout_seconds,
+        "cwd": job.cwd,
+        "env": dict(job.env),
+        "after": job.after,
+        "after_any": job.after_any,
+        "created_at": format_instant(job.created_at),
+        "updated_at": format_instant(job.updated_at),
+        "run_at": format_instant(job.run_at),
+        "history": [attempt_document(attempt) for attempt in job.history],
+        **job.extra,
+    }
+
+
+def encode_job(job: Job) -> bytes:
+    """Return a job's document: one key a line, one attempt a line, UTF-8, a newline at the end."""
+    lines = []
+    for key, value in job_document(job).items():
+        if key == "history" and value:
+            text = "[\n    " + ",\n    ".join(map(_to_json, value)) + "\n  ]"
+        else:
+            text = _to_json(value)
+        lines.append(f"  {_to_json(key)}: {text}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A byte of a file name that is no UTF-8 is held as a lone surrogate: JSON's \u escape
+        # carries it there and back.
+        return "".join(
+            c if not "\ud800" <= c <= "\udfff" else f"\\u{ord(c):04x}" for c in text
+        ).encode()
+
+
+def decode_job(data: bytes, job_id: str, defaults: Defaults) -> Job:
+    """Return the job that a document's bytes hold; see job_from_document for what it raises."""
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
+    return job_from_document(parse_object(data), job_id, defaults)

@@ -1,0 +1,47 @@
+"""Decide what becomes of a job after an attempt: pure functions of job, attempt, settings, now."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from queuectl.clock import later
+from queuectl.config import Settings
+from queuectl.job import Attempt, Job, Outcome, State
+
+
+def backoff_seconds(attempts: int, settings: Settings, fraction: float) -> float:
+    """Return how long a job waits after its failed attempt number ``attempts``.
+
+    Units: seconds; ``fraction`` is a random number from 0 up to 1. The jitter comes off after the
+    cap, so that jobs at the ceiling do not all come back at once.
+    Source: min(base ** attempts, cap), exponential backoff with a proportional jitter.
+    """
+    try:
+        delay = min(settings.backoff_base**attempts, settings.backoff_max)
+    except OverflowError:
+        delay = settings.backoff_max
+    return delay * (1 - settings.backoff_jitter * fraction)
+
+
+def after_attempt(
+    job: Job, attempt: Attempt, settings: Settings, now: datetime, fraction: float
+) -> Job:
+    """Return the job as it stands after an attempt: completed, cancelled, dead, or pending again.
+
+    A failed attempt is counted; below max_retries (0 is taken as 1) the job is pending again, due
+    after the backoff, else it is dead.
+    """
+    job = replace(job, history=(*job.history, attempt), updated_at=now)
+    if attempt.outcome is Outcome.SUCCEEDED:
+        return replace(job, state=State.COMPLETED)
+    if attempt.outcome is Outcome.CANCELLED:
+        return replace(job, state=State.CANCELLED)
+    job = replace(job, attempts=job.attempts + 1)
+    if job.attempts >= job.max_retries:
+        return replace(job, state=State.DEAD)
+    run_at = later(now, backoff_seconds(job.attempts, settings, fraction))
+    return replace(job, state=State.PENDING, run_at=run_at)
+
+
+def retried(job: Job, now: datetime) -> Job:
+    """Return the job as a person's retry makes it: pending, due now, attempts 0, history kept."""
+    return replace(job, state=State.PENDING, attempts=0, run_at=now, updated_at=now)

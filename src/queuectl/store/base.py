@@ -1,0 +1,241 @@
+"""Say what a store must do, whatever it is made of.
+
+Everything above speaks to this protocol and sees no path, file name, lock or SQL. A claim is
+exclusive as long as its worker, or the command that the worker started, lives: the store knows by
+itself when both are gone (by a lock of the kernel, or by a connection).
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from queuectl.config import Settings
+from queuectl.job import Attempt, Job, State
+
+WAITING = (State.BLOCKED, State.PENDING)
+FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Tell what a store knows of a job without reading its document.
+
+    ``changed_at`` is when it came to where it is (None where that is not known cheaply);
+    ``run_at`` and ``priority`` are those of a pending job; ``attempt`` that of a running one.
+    ``token`` is what the store itself needs to find the document again.
+    """
+
+    id: str
+    state: State
+    priority: int | None = None
+    run_at: datetime | None = None
+    attempt: int | None = None
+    parent: str | None = None
+    changed_at: datetime | None = None
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Tell how many jobs are where; the instants are of pending jobs, None where there are none.
+
+    ``oldest_due`` is when the due job that has waited longest became due, ``next_due`` when the
+    first of those that are not due yet will be.
+    """
+
+    by_state: dict[State, int]
+    due: int = 0
+    oldest_due: datetime | None = None
+    next_due: datetime | None = None
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """Tell of a live worker: who it is, and what it does since when (job None: it is idle)."""
+
+    name: str
+    pid: int
+    host: str
+    since: datetime
+    job: str | None = None
+    attempt: int | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Claim:
+    """Hold a job for the worker that may run it, until it is settled or given back.
+
+    ``pass_fds`` are descriptors, as (source, number in the command), that the command inherits, so
+    that the claim outlives its worker for as long as the command runs.
+    """
+
+    job: Job
+    attempt: int
+    started_at: datetime
+    pass_fds: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """Tell of one job that was found to belong to nobody, and where it is now."""
+
+    job: Job
+    attempt: int
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """Tell what recovery did; ``unowned`` counts claims that only an outliving command holds."""
+
+    recovered: list[Recovered] = field(default_factory=list)
+    unowned: int = 0
+
+
+class StopRequest(Protocol):
+    """Be a request to stop the workers; two requests are never equal."""
+
+    @property
+    def now(self) -> bool:
+        """Return whether running commands are to be ended and given back."""
+
+
+# How an attempt that was cut off is decided: from the job and the attempt to the job as it stands.
+Decide = Callable[[Job, Attempt], Job]
+Progress = Callable[[int], None]
+
+
+class Store(Protocol):
+    """Keep jobs, so that each is in one state at every instant and none is ever lost."""
+
+    location: str
+    """What --store and QUEUECTL_STORE take to reach this store; also its name in messages."""
+
+    def close(self) -> None:
+        """Free what the store holds open."""
+
+    # --- what people and scripts do ---
+
+    def add(
+        self,
+        jobs: Sequence[Job],
+        *,
+        chosen: Collection[str] = (),
+        skip_existing: bool = False,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Make new jobs durable, then visible in their order; return their ids.
+
+        ``chosen`` are the ids that a person chose, which must not exist in any state; those that
+        exist are skipped with ``skip_existing``. ``progress`` is told how many more are done.
+        Raises: DuplicateId before any job is visible; StoreError on a full disk.
+        """
+
+    def get(self, job_id: str) -> Job:
+        """Return a job, its ``state`` being where it is. Raises: JobNotFound, BadDocument."""
+
+    def resolve(self, prefix: str) -> str:
+        """Return the id that is ``prefix`` or, alone, starts with it.
+
+        Raises: JobNotFound; AmbiguousPrefix that lists candidates.
+        """
+
+    def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
+        """Return what is known of the jobs in a state without opening a document, the first first.
+
+        Pending jobs come in the order of running: those that are due by priority, due time and id,
+        then the rest by due time, priority and id; jobs of any other state come newest first.
+        With a ``limit`` only so many are returned, in memory that depends on the limit alone.
+        """
+
+    def read(self, entry: Entry) -> Job | None:
+        """Return the job of an entry, None where it has moved on. Raises: BadDocument."""
+
+    def counts(self, now: datetime) -> Counts:
+        """Count the jobs, opening no document."""
+
+    def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
+        """Send a job of one of the states back to pending: due now, attempts 0, history kept.
+
+        Raises: JobNotFound; WrongState that says in which state it is.
+        """
+
+    def purge(self, job_id: str, state: State, *, unchanged_since: datetime | None = None) -> bool:
+        """Delete a finished job; return False where it is not in that state (any more).
+
+        With ``unchanged_since`` it stays where it came there later than that.
+        """
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what was set, by key, empty where nothing was. Raises: ConfigError."""
+
+    def change_config(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Apply a change to what was set, with no other change in between."""
+
+    def settings(self) -> Settings:
+        """Return the settings, defaults included. Raises: ConfigError that names what is wrong."""
+
+    # --- what workers do ---
+
+    def prepare_pool(self) -> None:
+        """Set up what the workers that are forked from this process share."""
+
+    def register(self, name: str, now: datetime) -> None:
+        """Record this process as a live worker, until it ends or unregisters."""
+
+    def unregister(self) -> None:
+        """Remove the record of this process's worker."""
+
+    def workers(self) -> list[WorkerRecord]:
+        """Return the live workers, those of other pools included."""
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed left behind and nobody needs."""
+
+    def claim(self, now: datetime) -> Claim | None:
+        """Take the first job that is due, so that no other worker can; None where none is.
+
+        Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
+        """
+
+    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
+        """Record what became of claimed jobs, then move each to its state, and free the claims.
+
+        Raises: StoreError where the disk is full; the claims are still held then, and settling them
+        again is safe.
+        """
+
+    def give_back(self, claim: Claim) -> None:
+        """Put a claimed job back as it was, the attempt not counted, and free the claim."""
+
+    def recover(self, decide: Decide) -> RecoveryReport:
+        """Settle the claims whose worker and command are gone.
+
+        One that was recorded is moved on; one that was cut off becomes a lost attempt, and
+        ``decide`` says what follows.
+        """
+
+    def next_due(self) -> datetime | None:
+        """Return when to claim again though nothing arrives, None for never.
+
+        Called after a claim found nothing.
+        """
+
+    def arrivals_fd(self) -> int | None:
+        """Return a descriptor that is readable when work may have come, None where there is none.
+
+        Then the caller asks again after ``poll_seconds``.
+        """
+
+    poll_seconds: float
+
+    def request_stop(self, *, now: bool) -> StopRequest:
+        """Ask all workers that live at this moment to stop."""
+
+    def stop_request(self) -> StopRequest | None:
+        """Return the last request to stop, however old."""
+
+    def stop_fd(self) -> int | None:
+        """Return a descriptor that is readable when a stop may have been asked for, or None."""

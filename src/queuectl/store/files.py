@@ -1,0 +1,168 @@
+"""Do the few things with files that the rules of a directory store are made of.
+
+Every call works on descriptors of directories that were checked once, so that a directory swapped
+for a symlink later changes nothing. Locks are the kernel's, on an open file, by filelock.
+"""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Sequence
+
+from queuectl.errors import StoreError, StoreUnavailable, UnsafeStore
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def make_directory(path: str) -> None:
+    """Make a directory of mode 0700 under any umask, its parents too, each durable.
+
+    Raises: StoreUnavailable.
+    """
+    try:
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileNotFoundError:
+            make_directory(os.path.dirname(path))
+            os.mkdir(path, DIRECTORY_MODE)
+        os.chmod(path, DIRECTORY_MODE)
+        parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
+        try:
+            os.fsync(parent_fd)
+        finally:
+            os.close(parent_fd)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be made: {error.strerror}") from error
+
+
+def open_directory(path: str, *, follow: bool) -> int:
+    """Open a directory that only this user can change.
+
+    Raises: FileNotFoundError; StoreUnavailable where it is no directory or cannot be opened;
+    UnsafeStore where it is a symlink (unless ``follow``), another's, or others can write to it.
+    """
+    try:
+        fd = os.open(path, _DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not follow and os.path.islink(path):
+            raise UnsafeStore(f"{path} is a symlink: replace it by a directory") from error
+        raise StoreUnavailable(f"the store {path} cannot be used: {error.strerror}") from error
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        os.close(fd)
+        raise UnsafeStore(
+            f"{path} belongs to user {status.st_uid}, not to you (user {os.geteuid()}): whoever"
+            " owns a store runs commands as its workers"
+        )
+    if status.st_mode & 0o022:
+        os.close(fd)
+        raise UnsafeStore(
+            f"{path} can be written to by others (mode {stat.S_IMODE(status.st_mode):04o}):"
+            f" chmod 700 {path}"
+        )
+    return fd
+
+
+def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True) -> int:
+    """Write a new file of mode 0600 and return its open descriptor; with ``sync``, durable.
+
+    A file that could not be written whole is removed. Raises: OSError.
+    """
+    fd = os.open(name, _CREATE, FILE_MODE, dir_fd=directory_fd)
+    try:
+        os.fchmod(fd, FILE_MODE)  # the umask may have taken bits away
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if sync:
+            os.fsync(fd)
+    except BaseException:
+        os.close(fd)
+        os.unlink(name, dir_fd=directory_fd)
+        raise
+    return fd
+
+
+def open_document(directory_fd: int, name: str) -> int | None:
+    """Open a document for reading, None where there is none or what is there is no document.
+
+    A document is a regular file of this user. Neither a symlink is followed nor a FIFO waited for.
+    Raises: OSError for what is not the file's fault, such as no free descriptors.
+    """
+    try:
+        fd = os.open(name, _READ, dir_fd=directory_fd)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES):
+            return None
+        raise
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(fd)
+        return None
+    return fd
+
+
+def read_all(fd: int, most: int) -> bytes:
+    """Return what a file holds, from its start; stops just beyond ``most`` bytes."""
+    parts: list[bytes] = []
+    offset = 0
+    while offset <= most:
+        part = os.pread(fd, 65536, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def lock(fd: int) -> bool:
+    """Take the kernel's lock on an open file without waiting; False where somebody holds it."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(fd, blocking=False)
+
+
+def names_inode(directory_fd: int, name: str, fd: int) -> bool:
+    """Tell whether a name still stands for the file that is open."""
+    try:
+        named = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(fd)
+    return (named.st_ino, named.st_dev) == (opened.st_ino, opened.st_dev)
+
+
+def as_store_error(error: OSError, what: str) -> StoreError:
+    """Return the error that tells a user what an operation of the system refused."""
+    return StoreError(f"{what}: {error.strerror or error}")
+
+
+def sync_files(file_fds: Sequence[int], directory_fds: Sequence[int]) -> None:
+    """Make files and directories durable."""
+    for fd in (*file_fds, *directory_fds):
+        os.fsync(fd)
+
+
+def sync_all(directory_fd: int, names: Sequence[str]) -> None:
+    """Make many files of a directory durable: by one syncfs where there is one, else each alone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(directory_fd) == 0:
+            return
+    for name in names:
+        fd = os.open(name, _READ, dir_fd=directory_fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

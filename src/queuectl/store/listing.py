@@ -1,0 +1,232 @@
+"""Find the next pending job: a scan is paid once for many claims, and once for a whole pool.
+
+A scan streams the names and keeps the smallest ones that are due (the slice, at most SLICE) and the
+soonest of those that are not (the soon, at most SOON). The slice lies in memory that the workers of
+a pool share, with one cursor: each name is handed out once, in order. What arrives later is read
+from the kernel by each worker for itself and merged in by name, so that an urgent arrival is next.
+
+What is handed out and not claimed is not lost: the name is still in the directory, and a scan finds
+it again. Scans come when the slice is used up and there is more, when a worker starts (one that
+died may have held a name), and when the kernel could not tell all arrivals.
+"""
+
+import fcntl
+import heapq
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from queuectl.store.names import is_pending_name, is_stranger, looks_pending, pending_due
+
+SLICE = 65536
+SOON = 1024
+_LONGEST_NAME = 132  # a pending name and a newline
+_CUT = _LONGEST_NAME
+_DUE = 23  # the length of a due instant in a name
+_HEADER = struct.Struct(f"QQQQQ{_CUT}s{_CUT}s")
+_DATA = 512
+
+
+class Smallest:
+    """Keep the ``most`` smallest of a stream of texts, in memory that depends on ``most`` alone.
+
+    ``cut`` is the largest that is kept once there were more, None before.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Start with nothing."""
+        self._most = most
+        self._kept: list[str] = []
+        self.cut: str | None = None
+
+    def add(self, text: str) -> None:
+        """Take one more."""
+        if self.cut is None or text < self.cut:
+            self._kept.append(text)
+            if len(self._kept) >= 2 * self._most:
+                self._trim()
+
+    def _trim(self) -> None:
+        self._kept.sort()
+        if len(self._kept) > self._most:
+            del self._kept[self._most :]
+            self.cut = self._kept[-1]
+
+    def sorted(self) -> list[str]:
+        """Return what is kept, the smallest first."""
+        self._trim()
+        return self._kept
+
+
+class Slice:
+    """Hold one scan's result in memory that forked processes share, behind a lock that dies with
+    its holder.
+
+    The generation counts the scans; a stale slice is one that must be scanned anew.
+    """  # noqa: D205
+
+    def __init__(self, most: int = SLICE, most_soon: int = SOON) -> None:
+        """Reserve the memory; pages that are not used cost nothing."""
+        self.most = most
+        self.most_soon = most_soon
+        size = _DATA + (most + most_soon + 1) * _LONGEST_NAME
+        self._fd = -1
+        if hasattr(os, "memfd_create"):
+            self._fd = os.memfd_create("queuectl-slice", os.MFD_CLOEXEC)
+            os.ftruncate(self._fd, size)
+        # Without memfd_create there is no lock either: then each process keeps a slice of its own.
+        sharing = mmap.MAP_SHARED if self._fd >= 0 else mmap.MAP_PRIVATE | mmap.MAP_ANON
+        self._map = mmap.mmap(self._fd, size, flags=sharing)
+        self._store(0, True, 0, 0, 0, b"", b"")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the other processes of the pool out, and read what they left."""
+        # A record lock belongs to a process, unlike a lock on the description that forks share.
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            self._load()
+            yield
+        finally:
+            if self._fd >= 0:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _load(self) -> None:
+        (
+            self.generation, stale, self._cursor, self._end, self._soon_end, slice_cut, soon_cut,
+        ) = _HEADER.unpack_from(self._map)  # fmt: skip
+        self.stale = bool(stale)
+        self.slice_cut = slice_cut.rstrip(b"\0").decode()
+        self.soon_cut = soon_cut.rstrip(b"\0").decode()
+
+    def _store(self, *values: int | bytes) -> None:
+        _HEADER.pack_into(self._map, 0, *values)
+        self._load()
+
+    def peek(self) -> str | None:
+        """Return the next name to hand out, None where all are."""
+        if self._cursor >= self._end:
+            return None
+        start = _DATA + self._cursor
+        return self._map[start : self._map.find(b"\n", start)].decode()
+
+    def advance(self, name: str) -> None:
+        """Hand out the name that peek returned."""
+        self._cursor += len(name) + 1
+        struct.pack_into("Q", self._map, 16, self._cursor)
+
+    def soon(self) -> list[str]:
+        """Return the soonest names that were not due at the scan."""
+        blob = self._map[_DATA + self._end : _DATA + self._soon_end]
+        return blob.decode().split("\n")[:-1]
+
+    def fill(self, due: Smallest, soon: Smallest) -> None:
+        """Put in what a scan found; ``soon`` holds due instant and name, joined."""
+        names = due.sorted()
+        soon_names = [text[_DUE:] for text in soon.sorted()]
+        # Not valid while it is written: a process that dies here leaves a stale slice.
+        self._store(self.generation, True, 0, 0, 0, b"", b"")
+        blob = "".join(name + "\n" for name in names).encode()
+        soon_blob = "".join(name + "\n" for name in soon_names).encode()
+        self._map[_DATA : _DATA + len(blob) + len(soon_blob)] = blob + soon_blob
+        self._store(
+            self.generation + 1, False, 0, len(blob), len(blob) + len(soon_blob),
+            (due.cut or "").encode(), (soon.cut or "")[:_DUE].encode(),
+        )  # fmt: skip
+
+    def invalidate(self) -> None:
+        """Make the next one who asks scan anew; the caller holds the lock."""
+        struct.pack_into("Q", self._map, 8, 1)
+        self.stale = True
+
+
+class Listing:
+    """Hand out the names of due jobs in their order, for one worker of a pool."""
+
+    def __init__(self, open_directory: Callable[[], int], shared: Slice) -> None:
+        """Take what opens the directory anew, so that forked processes share no position in it."""
+        self._open_directory = open_directory
+        self._shared = shared
+        self._generation = -1
+        self._ready: list[str] = []
+        self._later: list[tuple[str, str]] = []
+        self.strangers: list[str] = []
+        self.left_alone: set[str] = set()
+
+    def arrived(self, name: str) -> None:
+        """Take in a name that came after the scan."""
+        self.again(name, pending_due(name))
+
+    def again(self, name: str, at: str) -> None:
+        """Hand out a name (again) at an instant, given as in a name."""
+        heapq.heappush(self._later, (at, name))
+
+    def invalidate(self) -> None:
+        """Make the next call scan anew, for the whole pool."""
+        with self._shared.locked():
+            self._shared.invalidate()
+
+    def next(self, now: str) -> str | None:
+        """Return the first name that is due, each once for the pool; None where there is none."""
+        shared = self._shared
+        with shared.locked():
+            while True:
+                if shared.stale or (shared.soon_cut and now >= shared.soon_cut):
+                    self._scan(now)
+                if shared.generation != self._generation:
+                    self._generation = shared.generation
+                    for name in shared.soon():
+                        self.arrived(name)
+                while self._later and self._later[0][0] <= now:
+                    heapq.heappush(self._ready, heapq.heappop(self._later)[1])
+                first = shared.peek()
+                if self._ready and (first is None or self._ready[0] <= first):
+                    name = heapq.heappop(self._ready)
+                    if shared.slice_cut and name > shared.slice_cut:
+                        continue  # names between the cut and this one are not known: scan first
+                    return name
+                if first is not None:
+                    shared.advance(first)
+                    return first
+                if not shared.slice_cut:
+                    return None
+                shared.invalidate()
+
+    def next_due(self) -> str | None:
+        """Return when the next name that is known becomes due, None for never."""
+        known = [self._later[0][0]] if self._later else []
+        if self._shared.soon_cut:
+            known.append(self._shared.soon_cut)
+        return min(known, default=None)
+
+    def _scan(self, now: str) -> None:
+        due = Smallest(self._shared.most)
+        soon = Smallest(self._shared.most_soon)
+        self.strangers.clear()
+        fd = self._open_directory()
+        try:
+            with os.scandir(fd) as found:
+                for entry in found:
+                    name = entry.name
+                    if not looks_pending(name):
+                        self._meet(name)
+                    elif (at := name[2:25]) > now:
+                        if soon.cut is None or at <= soon.cut:
+                            soon.add(at + name)
+                    elif due.cut is None or name < due.cut:
+                        if not is_pending_name(name):
+                            self._meet(name)
+                        elif name not in self.left_alone:
+                            due.add(name)
+        finally:
+            os.close(fd)
+        self._ready.clear()
+        self._later = [each for each in self._later if each[0] != pending_due(each[1])]
+        self._shared.fill(due, soon)
+
+    def _meet(self, name: str) -> None:
+        if is_stranger(name) and len(self.strangers) < SOON:
+            self.strangers.append(name)

@@ -1,0 +1,49 @@
+"""Tell when files arrive in a directory: from the kernel where it can, else by looking."""
+
+import os
+import sys
+
+
+class Watch:
+    """Watch one directory; ``fd`` is readable when names have arrived, None where nothing tells."""
+
+    def __init__(self, path: str) -> None:
+        """Start to watch; what arrives from now on is told."""
+        self.fd: int | None = None
+        self._inotify = None
+        if sys.platform == "linux":
+            from inotify_simple import INotify, flags
+
+            try:
+                self._inotify = INotify(nonblocking=True)
+                # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
+                mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.CREATE | flags.ONLYDIR
+                self._inotify.add_watch(path, mask)
+                self._overflow = flags.Q_OVERFLOW
+                self.fd = self._inotify.fileno()
+            except OSError:
+                # The user has no inotify instance or watch left: looking serves as well.
+                self.close()
+
+    def arrivals(self) -> list[str] | None:
+        """Return the names that arrived since the last call; None where some were not told."""
+        if self._inotify is None:
+            return []
+        names: list[str] = []
+        for event in self._inotify.read(timeout=0):
+            if event.mask & self._overflow:
+                return None
+            names.append(event.name)
+        return names
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._inotify is not None:
+            self._inotify.close()
+        self._inotify = None
+        self.fd = None
+
+
+def modified_at(directory_fd: int) -> int:
+    """Return when a directory last changed, in nanoseconds of the file system's clock."""
+    return os.fstat(directory_fd).st_mtime_ns
