@@ -1,0 +1,177 @@
+"""Look after the jobs that failed for good: the dead letter queue."""
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import click
+
+from queuectl.cli.common import (
+    DURATION,
+    REGEX,
+    App,
+    echo,
+    echo_json_array,
+    echo_table,
+    examples,
+    json_option,
+    pass_app,
+)
+from queuectl.cli.list import (
+    TABLE_ROWS,
+    attempts_cell,
+    command_cell,
+    limit_option,
+    tell_more,
+    when_cell,
+)
+from queuectl.cli.show import outcome_text, show_job
+from queuectl.clock import utc_now
+from queuectl.errors import BadDocument, JobNotFound, WrongState
+from queuectl.job import Job, State
+from queuectl.logs import LogDir
+from queuectl.query import Row, id_or_command_matches, row_document, select
+from queuectl.store.base import Store
+
+_DEAD = (State.DEAD,)
+
+
+@click.group(epilog=examples("queuectl dlq list", "queuectl dlq retry --all --matching '^backup-'"))
+def dlq() -> None:
+    """Look after the jobs that failed for good: the dead letter queue."""
+
+
+@dlq.command("list", epilog=examples("queuectl dlq list", "queuectl dlq list --json --limit 5"))
+@limit_option
+@json_option
+@pass_app
+def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
+    """List the dead jobs, newest first: when and why each failed for good."""
+    store = app.open()
+    now = utc_now()
+    if as_json:
+        echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
+        return
+    shown = list(select(store, _DEAD, now, limit=TABLE_ROWS if limit is None else limit))
+    echo_table(
+        [
+            (
+                row.entry.id,
+                when_cell(row.entry, now),
+                outcome_text(row.job.history[-1]) if row.job and row.job.history else None,
+                attempts_cell(row.job) if row.job else None,
+                command_cell(row),
+            )
+            for row in shown
+        ],
+        ["ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND"],
+    )
+    if limit is None and len(shown) == TABLE_ROWS:
+        tell_more(store.counts(now).by_state.get(State.DEAD, 0) - len(shown))
+
+
+@dlq.command("show", epilog=examples("queuectl dlq show flaky-1"))
+@click.argument("job_id", metavar="ID")
+@json_option
+@pass_app
+def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
+    """Show a dead job and its attempts.
+
+    The beginning of an ID is enough where no other ID starts with it.
+    """
+    store = app.open()
+    show_job(store, _get_dead(store, store.resolve(job_id)), as_json=as_json)
+
+
+@dlq.command(
+    epilog=examples(
+        "queuectl dlq retry flaky-1 flaky-2",
+        "queuectl dlq retry --all --matching 'curl .*example'",
+    )
+)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "retry_all", is_flag=True, help="All dead jobs.")
+@click.option(
+    "--matching",
+    "pattern",
+    type=REGEX,
+    metavar="REGEX",
+    help="With --all: only those in whose id or command this is found.",
+)
+@pass_app
+def retry(
+    app: App, *, job_ids: tuple[str, ...], retry_all: bool, pattern: re.Pattern[str] | None
+) -> None:
+    """Send dead jobs back to the queue, their attempts at 0, and print their ids.
+
+    Their history is kept. Where one of the IDs is not that of a dead job, nothing is changed.
+    """
+    if retry_all and job_ids:
+        raise click.UsageError("give IDs or --all, not both")
+    if not retry_all and not job_ids:
+        raise click.UsageError("give the IDs of dead jobs, or --all")
+    if pattern and not retry_all:
+        raise click.UsageError("--matching chooses among all: give --all as well")
+    store = app.open()
+    if not retry_all:
+        chosen = tuple(dict.fromkeys(job_ids))
+        for job_id in chosen:
+            _get_dead(store, job_id)
+        for job_id in chosen:
+            echo(store.retry(job_id, _DEAD, utc_now()).id)
+        return
+    matches = id_or_command_matches(pattern) if pattern else None
+    # The first to die runs first.
+    rows = select(store, _DEAD, utc_now(), reverse=True, matches=matches)
+    for job in _readable(rows):
+        try:
+            echo(store.retry(job.id, _DEAD, utc_now()).id)
+        except (JobNotFound, WrongState):
+            continue  # somebody else was faster
+
+
+@dlq.command(epilog=examples("queuectl dlq purge --older-than 30d"))
+@click.option(
+    "--older-than",
+    "age_seconds",
+    type=DURATION,
+    metavar="DURATION",
+    help="Only jobs that died longer ago than this.",
+)
+@pass_app
+def purge(app: App, *, age_seconds: float | None) -> None:
+    """Delete dead jobs and their logs, and print how many."""
+    store = app.open()
+    logs = LogDir.of(store.location)
+    now = utc_now()
+    until = now - timedelta(seconds=age_seconds or 0)
+    purged = 0
+    try:
+        for job in _readable(select(store, _DEAD, now, changed_before=until)):
+            if store.purge(job.id, State.DEAD, unchanged_since=until):
+                logs.remove(job.id, job.next_attempt)
+                purged += 1
+    finally:
+        echo(f"{purged} {'job' if purged == 1 else 'jobs'} purged")
+
+
+def _get_dead(store: Store, job_id: str) -> Job:
+    job = store.get(job_id)
+    if job.state is not State.DEAD:
+        raise WrongState(f"job {job_id} is {job.state}, not dead; see 'queuectl dlq list'")
+    return job
+
+
+def _readable(rows: Iterator[Row]) -> Iterator[Job]:
+    """Yield the jobs; at the end raise BadDocument where there were any that cannot be read."""
+    unreadable = []
+    for row in rows:
+        if row.job is not None:
+            yield row.job
+        else:
+            unreadable.append(row.entry.id)
+    if unreadable:
+        raise BadDocument(
+            f"cannot be read and were left as they are: {' '.join(unreadable)};"
+            " see 'queuectl dlq list'"
+        )

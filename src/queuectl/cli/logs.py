@@ -1,0 +1,197 @@
+"""Print what a job wrote."""
+
+import codecs
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from time import monotonic, sleep
+
+import click
+
+from queuectl.cli.common import App, examples, pass_app, printable
+from queuectl.errors import JobNotFound, LogNotFound, StoreError
+from queuectl.job import Job
+from queuectl.logs import LogDir
+from queuectl.store.base import FINISHED, Store
+
+_BLOCK = 65536
+POLL_SECONDS = 0.2
+
+
+@click.command(
+    epilog=examples(
+        "queuectl logs sleepy-job",
+        "queuectl logs sleepy-job --follow --tail 20",
+        "queuectl logs flaky-1 --attempt 2 | grep -i error",
+    )
+)
+@click.argument("job_id", metavar="ID")
+@click.option(
+    "--attempt",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The output of attempt N; by default that of the last.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on printing while the job writes.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, then go on."
+)
+@click.option("--raw", is_flag=True, help="Let control characters through to a terminal.")
+@pass_app
+def logs(
+    app: App, *, job_id: str, attempt: int | None, follow: bool, tail: int | None, raw: bool
+) -> None:
+    r"""Print what a job wrote: stdout and stderr of its last attempt, as they came.
+
+    The beginning of an ID is enough where no other ID starts with it. With --follow, it waits for
+    the job to start, goes on with the next attempt where one fails, and ends when the job is
+    finished; with --attempt as well, when that attempt is. On a terminal, control characters are
+    shown as \x1b and the like.
+    """
+    store = app.open()
+    job = store.get(store.resolve(job_id))
+    log_dir = LogDir.of(store.location)
+    open_log = partial(_Log.open, log_dir, job.id, _writer(raw=raw))
+    number = attempt or _last_attempt(log_dir, job)
+    if follow:
+        _follow(store, job, number, open_log, tail=tail, only_this=attempt is not None)
+    else:
+        log = open_log(number, tail)
+        if log is None:
+            raise _no_log(job, number)
+        log.copy()
+
+
+def _last_attempt(log_dir: LogDir, job: Job) -> int:
+    """Return the number of the attempt that wrote last, or will be the first to write.
+
+    The attempt that is not yet in the history has a log where it runs, or was given back.
+    """
+    fd = log_dir.open_for_reading(job.id, job.next_attempt)
+    if fd is None:
+        return job.history[-1].number if job.history else job.next_attempt
+    os.close(fd)
+    return job.next_attempt
+
+
+def _no_log(job: Job, number: int) -> LogNotFound:
+    if number < job.next_attempt:
+        return LogNotFound(f"the log of attempt {number} of job {job.id} is gone")
+    hint = "" if job.state in FINISHED else "; --follow waits for it"
+    return LogNotFound(f"job {job.id} is {job.state} and has no log of attempt {number}{hint}")
+
+
+def _follow(
+    store: Store,
+    job: Job,
+    number: int,
+    open_log: "Callable[[int, int | None], _Log | None]",
+    *,
+    tail: int | None,
+    only_this: bool,
+) -> None:
+    """Copy the log of an attempt, and (but for ``only_this``) of those after it, as they grow."""
+    log: _Log | None = None
+    look_at = 0.0
+    while True:
+        # The job is looked at before its log: once an attempt is over, its log is whole.
+        if (begin := monotonic()) >= look_at:
+            try:
+                job = store.get(job.id)
+            except JobNotFound:  # purged meanwhile
+                return
+            # In a long queue a job takes a while to find: spend a tenth of the time on it at most.
+            look_at = begin + 11 * (monotonic() - begin)
+        finished = job.state in FINISHED
+        over = number < job.next_attempt
+        log = log or open_log(number, tail)
+        if log is not None:
+            log.copy()
+            tail = None
+        if (finished or over) if only_this else (finished and number + 1 >= job.next_attempt):
+            if log is None:
+                raise _no_log(job, number)
+            return
+        if over and not only_this:
+            if log is not None:
+                log.close()
+            number, log = number + 1, None
+        else:
+            sleep(POLL_SECONDS)
+
+
+class _Log:
+    """Copy one attempt's log as it grows."""
+
+    def __init__(self, fd: int, offset: int, write: Callable[[bytes], object]) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._write = write
+
+    @classmethod
+    def open(
+        cls,
+        log_dir: LogDir,
+        job_id: str,
+        write: Callable[[bytes], object],
+        number: int,
+        tail: int | None,
+    ) -> "_Log | None":
+        """Open a log at its start, or at its last ``tail`` lines; None where there is none."""
+        fd = log_dir.open_for_reading(job_id, number)
+        if fd is None:
+            return None
+        return cls(fd, 0 if tail is None else _tail_offset(fd, tail), write)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def copy(self) -> None:
+        """Write what has come since the last time; not more than is there now, it may grow."""
+        size = os.fstat(self._fd).st_size
+        if size < self._offset:  # emptied by hand: start again, as tail -F does
+            self._offset = 0
+        while self._offset < size:
+            data = os.pread(self._fd, min(_BLOCK, size - self._offset), self._offset)
+            if not data:
+                break
+            self._write(data)
+            self._offset += len(data)
+        sys.stdout.flush()
+
+
+def _tail_offset(fd: int, lines: int) -> int:
+    """Return where the last lines of a file begin; reads backwards, no more than it has to."""
+    end = os.fstat(fd).st_size
+    if lines == 0 or end == 0:
+        return end
+    newlines = lines + (os.pread(fd, 1, end - 1) == b"\n")
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        block = os.pread(fd, end - start, start)
+        at = len(block)
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            newlines -= 1
+            if newlines == 0:
+                return start + at + 1
+        end = start
+    return 0
+
+
+def _writer(*, raw: bool) -> Callable[[bytes], object]:
+    """Return what writes to stdout: bytes as they are, or made harmless for a terminal."""
+    if sys.stdout is None:
+        raise StoreError("stdout is closed: open it, or send it to /dev/null")
+    if raw or not sys.stdout.isatty():
+        return sys.stdout.buffer.write
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    encoding = sys.stdout.encoding
+
+    def write(data: bytes) -> None:
+        text = decoder.decode(data)
+        shown = "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+        sys.stdout.buffer.write(shown.encode(encoding, "backslashreplace"))
+
+    return write

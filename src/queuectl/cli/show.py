@@ -1,0 +1,130 @@
+"""Show a job and its attempts."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from queuectl.cli.common import (
+    App,
+    echo,
+    echo_json,
+    echo_table,
+    examples,
+    format_ago,
+    format_in,
+    json_option,
+    pass_app,
+    printable,
+)
+from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.errors import BadDocument, JobNotFound
+from queuectl.job import Attempt, Job, Outcome, State, job_document
+from queuectl.logs import LogDir
+from queuectl.store.base import Store
+
+
+@click.command(epilog=examples("queuectl show sleepy-job", "queuectl show sle --json"))
+@click.argument("job_id", metavar="ID")
+@json_option
+@pass_app
+def show(app: App, *, job_id: str, as_json: bool) -> None:
+    """Show a job and its attempts.
+
+    The beginning of an ID is enough where no other ID starts with it.
+    """
+    store = app.open()
+    show_job(store, store.get(store.resolve(job_id)), as_json=as_json)
+
+
+def show_job(store: Store, job: Job, *, as_json: bool) -> None:
+    """Print a job as its document, or for a person: its fields, then its attempts as a table."""
+    if as_json:
+        echo_json(job_document(job))
+        return
+    now = utc_now()
+    for name, value in _fields(store, job, now):
+        echo(f"{name:<12}  {printable(value)}")
+    if job.history:
+        echo("")
+        echo_table(
+            [_attempt_row(attempt) for attempt in job.history],
+            ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER"],
+        )
+
+
+def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
+    yield "id", job.id
+    yield "state", job.state
+    yield "command", job.command
+    yield "priority", str(job.priority)
+    yield "attempts", f"{job.attempts} of {max(job.max_retries, 1)} failed"
+    timeout = job.timeout_seconds
+    yield "timeout", "none" if timeout is None else format_duration(timeout)
+    yield "cwd", job.cwd
+    for name, value in job.env.items():
+        yield "env", f"{name}={value}"
+    for parent in job.after:
+        yield "after", f"{parent} ({_state_of(store, parent)})"
+    for parent in job.after_any:
+        yield "after any", f"{parent} ({_state_of(store, parent)})"
+    yield "created", _instant_text(job.created_at, now)
+    yield "updated", _instant_text(job.updated_at, now)
+    if job.state in (State.PENDING, State.BLOCKED):
+        yield "run at", _instant_text(job.run_at, now)
+    if job.history:
+        last = job.history[-1].number
+        yield "last log", LogDir.of(store.location).path(job.id, last)
+    for name, value in job.extra.items():
+        yield name, _json_text(value)
+
+
+def _state_of(store: Store, job_id: str) -> str:
+    try:
+        return store.get(job_id).state
+    except JobNotFound:
+        return "no such job"
+    except BadDocument:
+        return "unreadable"
+
+
+def _instant_text(instant: datetime, now: datetime) -> str:
+    ahead = (instant - now).total_seconds()
+    return f"{format_instant(instant)} ({format_in(ahead) if ahead > 0 else format_ago(-ahead)})"
+
+
+def _json_text(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
+    took = attempt.duration_seconds
+    return (
+        attempt.number,
+        outcome_text(attempt),
+        f"{attempt.started_at:%Y-%m-%dT%H:%M:%SZ}",
+        None if took is None else format_duration(took),
+        attempt.worker,
+    )
+
+
+def outcome_text(attempt: Attempt) -> str:
+    """Return how an attempt ended, for a person: its outcome, with the code or the signal."""
+    text = attempt.outcome.replace("_", " ")
+    if attempt.signal is not None:
+        return f"{text} ({_signal_name(attempt.signal)})"
+    if attempt.exit_code is not None and attempt.outcome is not Outcome.SUCCEEDED:
+        return f"{text} (exit code {attempt.exit_code})"
+    return text
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal has no name of its own

@@ -1,0 +1,117 @@
+"""Start, stop and list workers."""
+
+import click
+
+from queuectl.cli.common import (
+    DURATION,
+    App,
+    echo_json,
+    echo_table,
+    examples,
+    format_ago,
+    json_option,
+    pass_app,
+)
+from queuectl.clock import format_instant, utc_now
+
+MAX_COUNT = 1000  # each is a process
+
+
+@click.group(epilog=examples("queuectl worker start --count 4 --detach", "queuectl worker stop"))
+def worker() -> None:
+    """Start, stop and list workers."""
+
+
+@worker.command(
+    epilog=examples(
+        "queuectl worker start --count 4 --detach",
+        "queuectl worker start --drain --quiet",
+    )
+)
+@click.option(
+    "--count",
+    type=click.IntRange(1, MAX_COUNT),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many jobs to run at a time.",
+)
+@click.option("--drain", is_flag=True, help="End when no job is due and none runs, with code 0.")
+@click.option("--detach", is_flag=True, help="Leave the workers in the background.")
+@click.option("--quiet", is_flag=True, help="Say only what went wrong.")
+@click.pass_context
+def start(ctx: click.Context, *, count: int, drain: bool, detach: bool, quiet: bool) -> None:
+    """Start workers, in the foreground.
+
+    Ctrl-C (or SIGTERM) lets them finish what they run; a second one ends their commands and puts
+    those jobs back, the attempt not counted.
+    """
+    from queuectl.pool import run_pool
+
+    location = ctx.ensure_object(App).location
+    ctx.exit(run_pool(location, count, drain=drain, detach=detach, quiet=quiet))
+
+
+@worker.command(epilog=examples("queuectl worker stop", "queuectl worker stop --now --timeout 30s"))
+@click.option("--now", is_flag=True, help="End the running commands and put their jobs back.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=DURATION,
+    metavar="DURATION",
+    help="Wait so long at most, then end with code 75.",
+)
+@pass_app
+def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
+    """Stop all workers of the store and wait until they are gone.
+
+    They finish the jobs that they run.
+    """
+    from queuectl.pool import stop as stop_workers
+
+    names = stop_workers(app.open(), now=now, timeout_seconds=timeout_seconds)
+    if not names:
+        click.echo("no workers are running", err=True)
+    else:
+        workers = "1 worker has" if len(names) == 1 else f"{len(names)} workers have"
+        click.echo(f"{workers} stopped: {', '.join(names)}", err=True)
+
+
+@worker.command(
+    "list", epilog=examples("queuectl worker list", "queuectl worker list --json | jq '.[].pid'")
+)
+@json_option
+@pass_app
+def list_workers(app: App, *, as_json: bool) -> None:
+    """List the live workers, with what each runs and since when."""
+    workers = sorted(app.open().workers(), key=lambda each: each.name)
+    if as_json:
+        echo_json(
+            [
+                {
+                    "name": each.name,
+                    "pid": each.pid,
+                    "host": each.host,
+                    "job": each.job,
+                    "attempt": each.attempt,
+                    "since": format_instant(each.since),
+                }
+                for each in workers
+            ]
+        )
+        return
+    now = utc_now()
+    echo_table(
+        [
+            (
+                each.name,
+                each.pid,
+                each.host,
+                each.job,
+                each.attempt,
+                format_ago((now - each.since).total_seconds()),
+            )
+            for each in workers
+        ],
+        ["NAME", "PID", "HOST", "JOB", "ATTEMPT", "SINCE"],
+    )
