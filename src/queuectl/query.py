@@ -84,18 +84,18 @@ def select(
 def _entries(
     store: Store, states: Collection[State], now: datetime, limit: int | None
 ) -> list[Entry]:
-    """Return the entries in the default order; with a limit at least so many, where there are."""
+    """Return the entries in the default order; with a limit as many as it may take, or more."""
     found: dict[State, list[Entry]] = {}
     unique: dict[str, Entry] = {}
     # In the order of a job's life: one that moves on meanwhile is met twice, never missed. Where it
     # was met last is where it is.
-    for state in State:
-        if state not in states or (
-            state in FINISHED and limit is not None and len(unique) >= limit
-        ):
-            continue
-        found[state] = store.entries(state, now, limit)
-        unique.update((entry.id, entry) for entry in found[state])
+    for group in (State.BLOCKED, State.PENDING, State.PROCESSING), FINISHED:
+        for state in group:
+            if state in states:
+                found[state] = store.entries(state, now, limit)
+                unique.update((entry.id, entry) for entry in found[state])
+        if limit is not None and len(unique) >= limit:
+            break  # what is finished comes after these, and may be a lot
     finished = heapq.merge(
         *(found.get(state, ()) for state in FINISHED),
         key=lambda entry: entry.changed_at or _EVER,
