@@ -38,7 +38,7 @@ _DEAD = (State.DEAD,)
 
 @click.group(epilog=examples("queuectl dlq list", "queuectl dlq retry --all --matching '^backup-'"))
 def dlq() -> None:
-    """Look after the jobs that failed for good: the dead letter queue."""
+    """Look after the jobs that failed for good, the dead letter queue."""
 
 
 @dlq.command("list", epilog=examples("queuectl dlq list", "queuectl dlq list --json --limit 5"))
@@ -46,7 +46,10 @@ def dlq() -> None:
 @json_option
 @pass_app
 def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
-    """List the dead jobs, newest first: when and why each failed for good."""
+    """List the dead jobs, newest first.
+
+    WHEN is when a job failed for good, WHY is how its last attempt ended.
+    """
     store = app.open()
     now = utc_now()
     if as_json:
@@ -102,9 +105,10 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
 def retry(
     app: App, *, job_ids: tuple[str, ...], retry_all: bool, pattern: re.Pattern[str] | None
 ) -> None:
-    """Send dead jobs back to the queue, their attempts at 0, and print their ids.
+    """Send dead jobs back to the queue.
 
-    Their history is kept. Where one of the IDs is not that of a dead job, nothing is changed.
+    Prints their ids. Their attempts are 0 again, their history is kept. Where one of the IDs is not
+    that of a dead job, nothing is changed.
     """
     if retry_all and job_ids:
         raise click.UsageError("give IDs or --all, not both")
@@ -140,7 +144,7 @@ def retry(
 )
 @pass_app
 def purge(app: App, *, age_seconds: float | None) -> None:
-    """Delete dead jobs and their logs, and print how many."""
+    """Delete dead jobs and their logs."""
     store = app.open()
     logs = LogDir.of(store.location)
     now = utc_now()

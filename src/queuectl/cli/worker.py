@@ -63,9 +63,9 @@ def start(ctx: click.Context, *, count: int, drain: bool, detach: bool, quiet: b
 )
 @pass_app
 def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
-    """Stop all workers of the store and wait until they are gone.
+    """Stop all workers, and wait until they are gone.
 
-    They finish the jobs that they run.
+    They finish the jobs that they run. Those that start later are not stopped.
     """
     from queuectl.pool import stop as stop_workers
 
@@ -83,7 +83,10 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
 @json_option
 @pass_app
 def list_workers(app: App, *, as_json: bool) -> None:
-    """List the live workers, with what each runs and since when."""
+    """List the live workers.
+
+    SINCE is since when a worker runs its job, or is idle.
+    """
     workers = sorted(app.open().workers(), key=lambda each: each.name)
     if as_json:
         echo_json(
