@@ -1,0 +1,110 @@
+"""Put jobs, logs and workers into a store where a test wants them, without running anything."""
+
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from queuectl.clock import format_instant, later
+from queuectl.job import Attempt, Job, Outcome, State, encode_job
+from queuectl.logs import LogDir, log_name
+from queuectl.store import files, open_store
+from queuectl.store.names import filed_name, pending_name, processing_name
+
+NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def attempt(job_id: str, number: int = 1, **changes: Any) -> Attempt:
+    """Return the record of a run that took 1.5 s and exited with 3, or what is asked for."""
+    started_at = later(NOON, 60 * number)
+    fields: dict[str, Any] = {
+        "number": number,
+        "worker": "w-abcd",
+        "started_at": started_at,
+        "finished_at": later(started_at, 1.5),
+        "duration_seconds": 1.5,
+        "exit_code": 3,
+        "signal": None,
+        "outcome": Outcome.FAILED,
+        "log": log_name(job_id, number),
+    }
+    return Attempt(**(fields | changes))
+
+
+def make_job(job_id: str, **changes: Any) -> Job:
+    """Return a job of noon, changed as is asked for."""
+    fields: dict[str, Any] = {
+        "id": job_id,
+        "command": f"run {job_id}",
+        "cwd": "/srv",
+        "max_retries": 3,
+        "created_at": NOON,
+        "updated_at": NOON,
+        "run_at": NOON,
+    }
+    return Job(**(fields | changes))
+
+
+class Placing:
+    """Fill one store."""
+
+    def __init__(self, store_dir: Path) -> None:
+        self.store_dir = store_dir
+        self._locked: list[int] = []
+        open_store(str(store_dir), create=True).close()
+
+    def job(self, state: State, job_id: str, *, ago: float = 5.0, **changes: Any) -> Path:
+        """File a job in a state, where it came ``ago`` seconds ago; pending ones go by run_at."""
+        job = make_job(job_id, **changes)
+        path = self.store_dir / state / self._name(state, job)
+        path.write_bytes(encode_job(replace(job, state=state)))
+        self.age(path, ago)
+        return path
+
+    def dead(self, job_id: str, *, runs: int = 3, ago: float = 5.0, **changes: Any) -> Path:
+        """File a job that failed for good after some runs."""
+        history = tuple(attempt(job_id, number) for number in range(1, runs + 1))
+        fields = {"attempts": runs, "history": history}
+        return self.job(State.DEAD, job_id, ago=ago, **(fields | changes))
+
+    @staticmethod
+    def _name(state: State, job: Job) -> str:
+        if state is State.PENDING:
+            return pending_name(job.priority, job.run_at, job.id)
+        if state is State.PROCESSING:
+            return processing_name(job.id, job.next_attempt)
+        return filed_name(job.id)
+
+    @staticmethod
+    def age(path: Path, seconds: float) -> None:
+        """Make a file look as if it was changed so long ago."""
+        at = (datetime.now(UTC) - timedelta(seconds=seconds)).timestamp()
+        os.utime(path, (at, at))
+
+    def log(self, job_id: str, number: int, data: bytes) -> Path:
+        """Write to the log of an attempt, as its command would."""
+        fd = LogDir.of(str(self.store_dir)).open_for_append(job_id, number)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        return self.log_path(job_id, number)
+
+    def log_path(self, job_id: str, number: int) -> Path:
+        """Return where the log of an attempt is."""
+        return self.store_dir / "logs" / log_name(job_id, number)
+
+    def worker(self, name: str, since: datetime, **changes: Any) -> None:
+        """Write the record of a worker that lives until close."""
+        record = {"name": name, "pid": 4711, "host": "box", "since": format_instant(since)}
+        fd = os.open(self.store_dir / "workers" / f"{name}.json", os.O_RDWR | os.O_CREAT, 0o600)
+        os.write(fd, json.dumps({"job": None, "attempt": None} | record | changes).encode())
+        assert files.lock(fd)
+        self._locked.append(fd)
+
+    def close(self) -> None:
+        """Let the workers die."""
+        for fd in self._locked:
+            os.close(fd)
