@@ -85,10 +85,10 @@ def test_stop_now_with_a_timeout_hands_both_on(run: Run, pool: Pool) -> None:
     assert pool.asked == [(str(run.store_dir), True, 90.0)]
 
 
-def test_stop_without_workers_is_no_error(run: Run, pool: Pool) -> None:
-    """What is asked for is so already; no store is made for it."""
+def test_stop_without_workers_is_no_error(run: Run) -> None:
+    """What is asked for is so already; a queue that does not exist yet has no workers either."""
     assert run("worker", "stop") == (0, "", "no workers are running\n")
-    assert not run.store_dir.exists()
+    assert run("worker", "stop", "--now") == (0, "", "no workers are running\n")
 
 
 def test_stop_that_takes_too_long_ends_with_75(run: Run, pool: Pool) -> None:

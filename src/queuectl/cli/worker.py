@@ -69,7 +69,7 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
     """
     from queuectl.pool import stop as stop_workers
 
-    names = stop_workers(app.open(), now=now, timeout_seconds=timeout_seconds)
+    names = stop_workers(app.open(create=True), now=now, timeout_seconds=timeout_seconds)
     if not names:
         click.echo("no workers are running", err=True)
     else:
