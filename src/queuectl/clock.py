@@ -62,7 +62,7 @@ def parse_duration(text: str, *, allow_zero: bool = False) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as a person reads them, and as parse_duration takes them: ``1h30m``, ``2.5s``."""
+    """Return seconds as a person reads and parse_duration takes them: ``1h30m``, ``2.5s``."""
     if seconds < 60:
         return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
     rest = round(seconds)

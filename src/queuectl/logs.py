@@ -34,6 +34,10 @@ class LogDir:
         """Return the path of an attempt's log, whether it is there or not."""
         return os.path.join(self.directory, log_name(job_id, attempt))
 
+    def talk_path(self) -> str:
+        """Return the path of the file that workers in the background tell their events to."""
+        return os.path.join(os.path.dirname(self.directory), "worker.log")
+
     def open_for_append(self, job_id: str, attempt: int) -> int:
         """Open an attempt's log for its command to write to; the caller closes the descriptor.
 

@@ -217,6 +217,9 @@ class Store(Protocol):
         ``decide`` says what follows.
         """
 
+    def running(self) -> bool:
+        """Tell whether any job is claimed; from now on an end of one counts as an arrival."""
+
     def next_due(self) -> datetime | None:
         """Return when to claim again though nothing arrives, None for never.
 

@@ -18,8 +18,9 @@ class Watch:
                 self._inotify = INotify(nonblocking=True)
                 # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
                 mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.CREATE | flags.ONLYDIR
-                self._inotify.add_watch(path, mask)
+                self._arrivals = self._inotify.add_watch(path, mask)
                 self._overflow = flags.Q_OVERFLOW
+                self._departure = flags.MOVED_FROM | flags.DELETE | flags.ONLYDIR
                 self.fd = self._inotify.fileno()
             except OSError:
                 # The user has no inotify instance or watch left: looking serves as well.
@@ -33,8 +34,14 @@ class Watch:
         for event in self._inotify.read(timeout=0):
             if event.mask & self._overflow:
                 return None
-            names.append(event.name)
+            if event.wd == self._arrivals:
+                names.append(event.name)
         return names
+
+    def add_departures(self, path: str) -> None:
+        """Make ``fd`` readable also when a name leaves another directory."""
+        if self._inotify is not None:
+            self._inotify.add_watch(path, self._departure)
 
     def close(self) -> None:
         """Stop watching."""

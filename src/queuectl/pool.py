@@ -1,0 +1,209 @@
+"""Supervise workers: fork them, replace those that die, pass on the wish to stop.
+
+The supervisor touches no job, but for those of a worker that died. Workers are equal and claim for
+themselves, so any number of pools work on one store.
+"""
+
+import gc
+import os
+import random
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable
+
+from queuectl.clock import utc_now
+from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
+from queuectl.job import Attempt, Job
+from queuectl.logs import LogDir
+from queuectl.policy import after_attempt
+from queuectl.store import open_store
+from queuectl.store.base import Store
+from queuectl.worker import Interrupts, Talk, Worker
+
+_REPLACE_SECONDS = 1.0
+_NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
+_STOP_POLL_SECONDS = 0.02
+
+
+def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool) -> int:
+    """Run ``count`` workers until they are told to stop, or are done; return the exit code.
+
+    With ``detach`` it returns at once, and the workers run on in the background.
+    Raises: what open_store raises, and ConfigError.
+    """
+    _open_standard_descriptors()
+    store = open_store(store_location, create=True)
+    store.settings()
+    if detach:
+        return _detach(
+            store, lambda: Supervisor(store, count, drain=drain, quiet=quiet).run(), count
+        )
+    return Supervisor(store, count, drain=drain, quiet=quiet).run()
+
+
+def _open_standard_descriptors() -> None:
+    """Open 0, 1 and 2 where they are closed, so that no file of ours is taken for them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _detach(store: Store, run: Callable[[], int], count: int) -> int:
+    path = LogDir.of(store.location).talk_path()
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        log_fd = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    pid = os.fork()
+    if pid:
+        os.close(log_fd)
+        os.waitpid(pid, 0)
+        os.write(2, f"started {count} workers in the background; they tell {path}\n".encode())
+        return 0
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    for number, fd in ((0, null_fd), (1, null_fd), (2, log_fd)):
+        os.dup2(fd, number)
+    os.close(null_fd)
+    os.close(log_fd)
+    code = 70
+    try:
+        code = run()
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(code)
+
+
+class Supervisor:
+    """Be the parent of the workers of one pool."""
+
+    def __init__(self, store: Store, count: int, *, drain: bool, quiet: bool) -> None:
+        """Take an open store, which the workers inherit."""
+        self._store = store
+        self._count = count
+        self._drain = drain
+        self._quiet = quiet
+        self._talk = Talk("supervisor", quiet=quiet)
+        self._names: dict[int, str] = {}
+        self._missing = 0
+        self._replace_at = 0.0
+        self._stopping = 0
+
+    def run(self) -> int:
+        """Keep the workers going until all have left; return the exit code."""
+        self._pill = self._store.stop_request()
+        self._interrupts = Interrupts()
+        # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
+        self._alive_fd, self._alive_write_fd = os.pipe()
+        self._store.prepare_pool()
+        poll = select.poll()
+        poll.register(self._interrupts.fd, select.POLLIN)
+        stop_fd = self._store.stop_fd()
+        if stop_fd is not None:
+            poll.register(stop_fd, select.POLLIN)
+        gc.collect()
+        gc.freeze()
+        for _ in range(self._count):
+            self._fork()
+        while self._names or self._missing:
+            timeout = None if stop_fd is not None else self._store.poll_seconds
+            if self._missing:
+                timeout = max(0.0, self._replace_at - time.monotonic())
+            poll.poll(None if timeout is None else int(timeout * 1000) + 1)
+            self._interrupts.drain()
+            self._pass_on_stop()
+            self._reap()
+            if self._missing and not self._stopping and time.monotonic() >= self._replace_at:
+                self._missing -= 1
+                self._fork()
+        return 0
+
+    def _fork(self) -> None:
+        self._replace_at = time.monotonic() + _REPLACE_SECONDS
+        name = "w-" + "".join(random.SystemRandom().choices(_NAME_ALPHABET, k=5))
+        pid = os.fork()
+        if pid:
+            self._names[pid] = name
+            return
+        code = 70
+        try:
+            os.setpgid(0, 0)
+            os.close(self._alive_write_fd)
+            Worker(
+                self._store,
+                name,
+                drain=self._drain,
+                quiet=self._quiet,
+                supervisor_fd=self._alive_fd,
+            ).run()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(code)
+
+    def _pass_on_stop(self) -> None:
+        pill = self._store.stop_request()
+        level = min(self._interrupts.level, 2)
+        if pill is not None and pill != self._pill:
+            level = max(level, 2 if pill.now else 1)
+        if level > self._stopping:
+            self._stopping = level
+            self._missing = 0
+            self._talk.event("ends the workers" if level > 1 else "stops when the jobs are done")
+            for pid in self._names:
+                os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGTERM)
+
+    def _reap(self) -> None:
+        while self._names:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            name = self._names.pop(pid)
+            code = os.waitstatus_to_exitcode(status)
+            if code == 0:
+                continue
+            how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            self._talk.error(f"{name} {how}")
+            self._recover()
+            if not self._stopping:
+                self._missing += 1
+
+    def _recover(self) -> None:
+        def decide(job: Job, attempt: Attempt) -> Job:
+            return after_attempt(job, attempt, settings, utc_now(), random.random())
+
+        try:
+            settings = self._store.settings()
+            report = self._store.recover(decide)
+        except (ConfigError, StoreError) as error:
+            self._talk.error(f"cannot recover: {error}")
+            return
+        for each in report.recovered:
+            self._talk.job(each.job.id, each.attempt, f"was lost; is {each.job.state}")
+
+
+def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]:
+    """Ask the workers that live at this moment to stop, and wait until they are gone.
+
+    Returns: their names, none where there were none. Raises: TimeoutExpired that names those left.
+    """
+    waited_for = {record.name for record in store.workers()}
+    names = sorted(waited_for)
+    store.request_stop(now=now)
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while waited_for := waited_for & {record.name for record in store.workers()}:
+        if deadline is not None and time.monotonic() >= deadline:
+            left = ", ".join(sorted(waited_for))
+            raise TimeoutExpired(f"still at work: {left}; they stop when their jobs are done")
+        time.sleep(_STOP_POLL_SECONDS)
+    return names

@@ -1,0 +1,387 @@
+"""Take jobs and run them, one after the other: claim, run, settle.
+
+A job that ended is settled while the next one runs, several at once where they are short: what the
+disk must do for one it does for all. Each keeps its claim until then.
+"""
+
+import os
+import random
+import select
+import signal
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import FrameType
+
+from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.config import Settings
+from queuectl.errors import ConfigError, StoreError
+from queuectl.job import Attempt, Job, Outcome, State
+from queuectl.logs import LogDir, log_name
+from queuectl.policy import after_attempt
+from queuectl.runner import Command, Result, is_scarcity
+from queuectl.store.base import Claim, RecoveryReport, Store
+
+_RETRY_SECONDS = 1.0
+_LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
+_UNOWNED_SECONDS = 1.0
+_SHORT_SECONDS = 0.005  # a command that takes longer leaves time to settle those before it
+_MOST_UNSETTLED = 16
+_MOST_UNSETTLED_SECONDS = 0.05
+
+
+class Talk:
+    """Tell on stderr what happens, a line for each event; nothing depends on whether it arrives."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        """Take the name that stands in each line; with ``quiet`` only errors are told."""
+        self._name = name
+        self._quiet = quiet
+
+    def event(self, text: str) -> None:
+        """Tell what happened."""
+        if not self._quiet:
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """Tell what went wrong."""
+        line = f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n"
+        try:
+            os.write(2, line.encode(errors="backslashreplace"))
+        except OSError:
+            return  # the terminal or the pipe is gone, and the jobs go on
+
+    def job(self, job_id: str, attempt: int, text: str) -> None:
+        """Tell what happened to a job in an attempt."""
+        if not self._quiet:
+            self.error(f"{job_id} attempt {attempt} {text}")
+
+
+class Interrupts:
+    """Collect the signals to this process, and wake it from any wait through a descriptor.
+
+    ``level`` is 0 to go on, 1 to take no new job, 2 to end what runs.
+    """
+
+    def __init__(self) -> None:
+        """Take over SIGTERM, SIGINT (each raises the level by one) and SIGUSR1 (to 2)."""
+        self.level = 0
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._raise_level)
+        signal.signal(signal.SIGUSR1, self._raise_to_now)
+        # Writing to the terminal from a process group in the background must not stop it.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Having a handler is what makes the kernel tell, and the descriptor readable.
+        signal.signal(signal.SIGCHLD, self._note)
+
+    def _raise_level(self, _number: int, _frame: FrameType | None) -> None:
+        self.level += 1
+
+    def _raise_to_now(self, _number: int, _frame: FrameType | None) -> None:
+        self.level = max(self.level, 2)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        pass
+
+    def drain(self) -> None:
+        """Read what woke us."""
+        try:
+            while os.read(self.fd, 512):
+                pass
+        except BlockingIOError:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    claim: Claim
+    job: Job
+    since: float
+
+
+class Worker:
+    """Be one worker of a pool, alone in its process."""
+
+    def __init__(
+        self, store: Store, name: str, *, drain: bool, quiet: bool, supervisor_fd: int
+    ) -> None:
+        """Take the store; ``supervisor_fd`` becomes readable when the supervisor is gone."""
+        self._store = store
+        self._name = name
+        self._drain = drain
+        self._supervisor_fd = supervisor_fd
+        self._supervisor_pid = os.getppid()
+        self._talk = Talk(name, quiet=quiet)
+        self._logs = LogDir.of(store.location)
+        self._interrupts = Interrupts()
+        self._unsettled: list[_Unsettled] = []
+        self._told: str | None = None
+        self._settings = Settings()
+        self._env = {
+            name: value
+            for name, value in os.environb.items()
+            if not name.startswith(b"QUEUECTL_") or name == b"QUEUECTL_STORE"
+        }
+        self._env[b"QUEUECTL_STORE"] = os.fsencode(store.location)
+
+    def run(self) -> None:
+        """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
+        self._store.register(self._name, utc_now())
+        try:
+            self._recover()
+            self._store.tidy()
+            nothing_ran = False
+            while not self._must_leave():
+                claim = self._claim()
+                if claim is not None:
+                    nothing_ran = False
+                    self._work_on(claim)
+                elif self._drain and nothing_ran:
+                    break
+                else:
+                    nothing_ran = self._idle()
+            self._settle_all()
+        finally:
+            self._store.unregister()
+
+    def _must_leave(self) -> bool:
+        return self._interrupts.level > 0 or os.getppid() != self._supervisor_pid
+
+    # --- claim ---
+
+    def _claim(self) -> Claim | None:
+        try:
+            self._settings = self._store.settings()
+            claim = self._store.claim(utc_now())
+        except (ConfigError, StoreError) as error:
+            self._tell_once(f"takes no job: {error}")
+            self._sleep(_RETRY_SECONDS)
+            return None
+        if claim is not None and self._interrupts.level > 0:
+            self._store.give_back(claim)
+            return None
+        return claim
+
+    def _idle(self) -> bool:
+        """Look after what is left, then sleep in the kernel; return whether nothing ran at all.
+
+        With drain it does not sleep where nothing ran: then one more claim decides.
+        """
+        self._settle_all()
+        report = self._recover()
+        if report.recovered:
+            return False
+        if self._drain and not self._store.running():
+            return True
+        timeout = _LONGEST_SLEEP_SECONDS
+        if report.unowned:
+            timeout = _UNOWNED_SECONDS
+        next_due = self._store.next_due()
+        if next_due is not None:
+            timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
+        self._sleep(timeout, arrivals=True)
+        return False
+
+    def _recover(self) -> RecoveryReport:
+        def decide(job: Job, attempt: Attempt) -> Job:
+            return after_attempt(job, attempt, self._settings, utc_now(), random.random())
+
+        try:
+            self._settings = self._store.settings()
+            report = self._store.recover(decide)
+        except (ConfigError, StoreError) as error:
+            self._tell_once(f"cannot recover: {error}")
+            return RecoveryReport(unowned=1)
+        for each in report.recovered:
+            how = "was lost with its worker" if each.lost else "was recorded and is moved on"
+            self._talk.job(each.job.id, each.attempt, f"{how}: {_fate(each.job, utc_now())}")
+        return report
+
+    def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
+        poll = select.poll()
+        poll.register(self._interrupts.fd, select.POLLIN)
+        poll.register(self._supervisor_fd, select.POLLIN)
+        if arrivals:
+            fd = self._store.arrivals_fd()
+            if fd is None:
+                timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
+            else:
+                poll.register(fd, select.POLLIN)
+        if self._interrupts.level == 0:
+            poll.poll(int(timeout_seconds * 1000) + 1)
+        self._interrupts.drain()
+
+    def _tell_once(self, text: str) -> None:
+        if text != self._told:
+            self._talk.error(text)
+            self._told = text
+
+    # --- run ---
+
+    def _work_on(self, claim: Claim) -> None:
+        job, number = claim.job, claim.attempt
+        self._talk.job(job.id, number, "started")
+        command: Command | None = None
+        try:
+            command = self._start(claim)
+        except OSError as error:
+            result = Result(
+                outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
+            )
+            reason = f"cannot be started: {error.strerror}: {error.filename or job.command[:60]!r}"
+            self._explain(claim, reason)
+        if command is None:
+            if self._interrupts.level:
+                self._give_back(claim)
+                return
+        else:
+            ended = self._wait_for(command, job)
+            if ended is None:
+                self._give_back(claim)
+                return
+            result = ended
+        self._finish(claim, result)
+
+    def _start(self, claim: Claim) -> Command | None:
+        """Start the command; None where the machine lacked something until we were told to stop."""
+        job = claim.job
+        while True:
+            output_fd = -1
+            try:
+                output_fd = self._logs.open_for_append(job.id, claim.attempt)
+                return Command(
+                    job.command,
+                    cwd=job.cwd,
+                    env=self._environment(job, claim.attempt),
+                    output_fd=output_fd,
+                    pass_fds=claim.pass_fds,
+                )
+            except OSError as error:
+                if not is_scarcity(error):
+                    raise
+                self._tell_once(f"{job.id} waits to be started: {error.strerror}")
+            finally:
+                if output_fd >= 0:
+                    os.close(output_fd)
+            self._settle_all()
+            self._sleep(_RETRY_SECONDS)
+            if self._interrupts.level:
+                return None
+
+    def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
+        env = dict(self._env)
+        for name, value in job.env.items():
+            env[name.encode()] = value.encode("utf-8", "surrogateescape")
+        env[b"QUEUECTL_JOB_ID"] = job.id.encode()
+        env[b"QUEUECTL_ATTEMPT"] = b"%d" % attempt
+        env[b"QUEUECTL_MAX_RETRIES"] = b"%d" % job.max_retries
+        env[b"QUEUECTL_STORE"] = self._env[b"QUEUECTL_STORE"]
+        return env
+
+    def _wait_for(self, command: Command, job: Job) -> Result | None:
+        """Wait for the command and see to it that it ends in time; None where it was given up."""
+        wake_fd = self._interrupts.fd
+        if self._unsettled and (
+            len(self._unsettled) >= _MOST_UNSETTLED
+            or time.monotonic() - self._unsettled[0].since > _MOST_UNSETTLED_SECONDS
+        ):
+            self._settle()
+        while True:
+            timeout = None
+            if job.timeout_seconds is not None:
+                timeout = job.timeout_seconds - command.elapsed_seconds()
+                if timeout <= 0:
+                    command.end(self._settings.kill_grace)
+                    return replace(command.result(), outcome=Outcome.TIMED_OUT)
+            pause = _SHORT_SECONDS if self._told is None else _RETRY_SECONDS
+            if self._unsettled and (timeout is None or timeout > pause):
+                if command.wait(pause, wake_fd):
+                    return command.result()
+                self._settle()
+            elif command.wait(timeout, wake_fd):
+                return command.result()
+            self._interrupts.drain()
+            if self._interrupts.level > 1:
+                command.end(self._settings.kill_grace)
+                return None
+
+    def _explain(self, claim: Claim, reason: str) -> None:
+        """Write into the attempt's log why there is no output."""
+        try:
+            fd = self._logs.open_for_append(claim.job.id, claim.attempt)
+        except OSError as error:
+            reason += f"; nor can its log be written: {error.strerror}"
+        else:
+            os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
+            os.close(fd)
+        self._talk.job(claim.job.id, claim.attempt, reason)
+
+    # --- settle ---
+
+    def _give_back(self, claim: Claim) -> None:
+        self._store.give_back(claim)
+        self._talk.job(claim.job.id, claim.attempt, "is given back, not counted")
+
+    def _finish(self, claim: Claim, result: Result) -> None:
+        now = utc_now()
+        attempt = Attempt(
+            number=claim.attempt,
+            worker=self._name,
+            started_at=claim.started_at,
+            finished_at=now,
+            duration_seconds=result.duration_seconds,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            outcome=result.outcome,
+            log=log_name(claim.job.id, claim.attempt),
+        )
+        job = after_attempt(claim.job, attempt, self._settings, now, random.random())
+        self._unsettled.append(_Unsettled(claim, job, time.monotonic()))
+        self._talk.job(
+            job.id,
+            attempt.number,
+            f"{_ending(attempt)} after {format_duration(result.duration_seconds)}{_fate(job, now)}",
+        )
+
+    def _settle(self) -> bool:
+        """Settle what ended; on a full disk tell it once and leave it for the next time."""
+        try:
+            self._store.settle([(each.claim, each.job) for each in self._unsettled])
+        except StoreError as error:
+            self._tell_once(f"keeps {len(self._unsettled)} ended jobs, and tries again: {error}")
+            return False
+        if self._told is not None:
+            self._talk.error("goes on")
+            self._told = None
+        self._unsettled.clear()
+        return True
+
+    def _settle_all(self) -> None:
+        """Settle what ended, however long it takes; only a second signal gives up."""
+        while self._unsettled and not self._settle():
+            if self._interrupts.level > 1:
+                self._talk.error("leaves its ended jobs unrecorded: they will count as lost")
+                return
+            self._sleep(_RETRY_SECONDS)
+
+
+def _ending(attempt: Attempt) -> str:
+    text = attempt.outcome.replace("_", " ")
+    if attempt.exit_code:
+        text += f" (exit code {attempt.exit_code})"
+    if attempt.signal is not None:
+        text += f" (signal {attempt.signal})"
+    return text
+
+
+def _fate(job: Job, now: datetime) -> str:
+    if job.state is State.COMPLETED:
+        return ""
+    if job.state is State.PENDING:
+        wait = max(0.0, (job.run_at - now).total_seconds())
+        return f"; runs again in {format_duration(wait)} ({job.attempts} of {job.max_retries} used)"
+    return f"; is {job.state}"
