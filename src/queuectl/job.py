@@ -243,7 +243,7 @@ class _Reader:
         expected = "null or a number of seconds, above 0 and up to 100 years"
         value = self.take(key, (int, float, type(None)), expected, default)
         if value is None or value is default:
-            return value  # type: ignore[no-any-return]
+            return value
         if not 0 < value <= MAX_DURATION_SECONDS:
             self.fail(key, value, expected)
         return float(value)

@@ -717,6 +717,13 @@ class DirectoryStore:
         assert self._watch is not None
         return self._watch.fd
 
+    def running(self) -> bool:
+        """Tell whether processing/ holds a job; see Store.running."""
+        self._worklist()
+        assert self._watch is not None
+        self._watch.add_departures(os.path.join(self.location, State.PROCESSING))
+        return any(True for _ in self._identified(State.PROCESSING))
+
     def next_due(self) -> datetime | None:
         """Return when the next known name is due; see Store.next_due."""
         due = self._worklist().next_due()
