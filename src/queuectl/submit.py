@@ -6,9 +6,9 @@ Nothing here reads or writes: what is wrong is found before a store is touched.
 import json
 import os.path
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from queuectl.clock import format_instant, later
 from queuectl.config import Settings
@@ -18,8 +18,7 @@ from queuectl.job import Defaults, Job, job_from_user, new_id, parse_object, sho
 _UTF8_BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(NamedTuple):
     """Hold what the command line says of every job that it adds; None where it says nothing.
 
     ``here`` is the directory of a job that names none.
@@ -33,21 +32,18 @@ class Options:
     max_retries: int | None = None
     timeout_seconds: float | None = None
     cwd: str | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True, kw_only=True)
-class Submission:
-    """Hold new jobs in their order, and the ids that a person chose, each with its line."""
-
-    jobs: list[Job] = field(default_factory=list)
-    chosen: dict[str, int] = field(default_factory=dict)
+    env: Mapping[str, str] = MappingProxyType({})
 
 
 class Submitter:
-    """Make jobs of texts, each after the one before it in the order in which they will run."""
+    """Make jobs of texts, each after the one before it in the order in which they will run.
+
+    ``jobs`` are those made so far; ``chosen`` has the ids that a person chose, each with its line.
+    """
 
     def __init__(self, options: Options, settings: Settings, now: datetime) -> None:
+        self.jobs: list[Job] = []
+        self.chosen: dict[str, int] = {}
         self._options = options
         self._now = now
         self._base = options.run_at or later(now, options.delay_seconds or 0)
@@ -70,8 +66,8 @@ class Submitter:
             if value is not None
         }
 
-    def one(self, words: Sequence[str]) -> Submission:
-        """Return the job that the words of a command line are.
+    def one(self, words: Sequence[str]) -> None:
+        """Make the job that the words of a command line are.
 
         A single word is a document or a string for the shell; several are quoted for the shell, so
         that each stays one word. Raises: UsageError, BadDocument, BadId.
@@ -87,16 +83,13 @@ class Submitter:
         text = words[0] if words else ""
         if not text.strip():
             raise UsageError("the command is empty")
-        submission = Submission()
-        self._append(submission, text, 1)
-        return submission
+        self._append(text, 1)
 
-    def batch(self, lines: Iterable[bytes]) -> Submission:
-        """Return the jobs of a batch, one for each line that is not blank.
+    def batch(self, lines: Iterable[bytes]) -> None:
+        """Make the jobs of a batch, one for each line that is not blank.
 
         Raises: UsageError, BadDocument or BadId that names the line.
         """
-        submission = Submission()
         for number, line in enumerate(lines, 1):
             if number == 1:
                 line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write it)
@@ -105,22 +98,21 @@ class Submitter:
             if not text:
                 continue
             try:
-                self._append(submission, text, number)
+                self._append(text, number)
             except QueuectlError as error:
                 error.args = (f"line {number}: {error}",)
                 raise
-        return submission
 
-    def _append(self, submission: Submission, text: str, line: int) -> None:
+    def _append(self, text: str, line: int) -> None:
         document = _document(text)
         # A microsecond each keeps the jobs in order, and the ids that are made for them apart.
-        position = len(submission.jobs) / 1_000_000
+        position = len(self.jobs) / 1_000_000
         job = self._job(document, new_id(later(self._now, position)), later(self._base, position))
         if "id" in document or self._options.id is not None:
-            first = submission.chosen.setdefault(job.id, line)
+            first = self.chosen.setdefault(job.id, line)
             if first != line:
                 raise BadDocument(f"job {job.id!r} stands on line {first} already")
-        submission.jobs.append(job)
+        self.jobs.append(job)
 
     def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:
         merged = {"run_at": format_instant(due_at), **self._given, **document}

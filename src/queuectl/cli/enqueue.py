@@ -20,7 +20,7 @@ from queuectl.cli.common import (
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, DuplicateId, StoreError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_env
-from queuectl.submit import Options, Submission, Submitter
+from queuectl.submit import Options, Submitter
 
 
 class _Enqueue(click.Command):
@@ -148,10 +148,13 @@ def enqueue(
     )
     # A store is made only for jobs that are known to be good.
     submitter = Submitter(options, app.open().settings(), utc_now())
-    submission = submitter.one(command) if batch is None else submitter.batch(batch)
-    if submission.jobs:
-        _add(app, submission, skip_existing=if_exists == "skip", is_batch=batch is not None)
-        _print_ids([job.id for job in submission.jobs])
+    if batch is None:
+        submitter.one(command)
+    else:
+        submitter.batch(batch)
+    if submitter.jobs:
+        _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
+        _print_ids([job.id for job in submitter.jobs])
 
 
 def _check_usage(
@@ -185,24 +188,24 @@ def _absolute(path: str) -> str:
     return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
 
 
-def _add(app: App, submission: Submission, *, skip_existing: bool, is_batch: bool) -> None:
+def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool) -> None:
     store = app.open(create=True)
 
     def add(progress: Callable[[int], None] | None = None) -> None:
         try:
             store.add(
-                submission.jobs,
-                chosen=submission.chosen,
+                submitter.jobs,
+                chosen=submitter.chosen,
                 skip_existing=skip_existing,
                 progress=progress,
             )
         except DuplicateId as error:
             if is_batch:
-                error.args = (f"line {submission.chosen[error.job_id]}: {error}",)
+                error.args = (f"line {submitter.chosen[error.job_id]}: {error}",)
             raise
 
     if is_batch and sys.stderr is not None and sys.stderr.isatty():
-        count = len(submission.jobs)
+        count = len(submitter.jobs)
         with click.progressbar(length=count, label="Adding jobs", file=sys.stderr) as bar:
             add(bar.update)
     else:
