@@ -100,7 +100,7 @@ class Supervisor:
     def run(self) -> int:
         """Keep the workers going until all have left; return the exit code."""
         self._pill = self._store.stop_request()
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(children=True)
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
         self._alive_fd, self._alive_write_fd = os.pipe()
         self._store.prepare_pool()

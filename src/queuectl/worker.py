@@ -63,8 +63,11 @@ class Interrupts:
     ``level`` is 0 to go on, 1 to take no new job, 2 to end what runs.
     """
 
-    def __init__(self) -> None:
-        """Take over SIGTERM, SIGINT (each raises the level by one) and SIGUSR1 (to 2)."""
+    def __init__(self, *, children: bool) -> None:
+        """Take over SIGTERM, SIGINT (each raises the level by one) and SIGUSR1 (to 2).
+
+        With ``children``, the end of a child wakes this process, too.
+        """
         self.level = 0
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
@@ -75,8 +78,11 @@ class Interrupts:
         signal.signal(signal.SIGUSR1, self._raise_to_now)
         # Writing to the terminal from a process group in the background must not stop it.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        # Having a handler is what makes the kernel tell, and the descriptor readable.
-        signal.signal(signal.SIGCHLD, self._note)
+        if children:
+            # Having a handler is what makes the kernel tell, and the descriptor readable.
+            signal.signal(signal.SIGCHLD, self._note)
+        else:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _raise_level(self, _number: int, _frame: FrameType | None) -> None:
         self.level += 1
@@ -117,7 +123,7 @@ class Worker:
         self._supervisor_pid = os.getppid()
         self._talk = Talk(name, quiet=quiet)
         self._logs = LogDir.of(store.location)
-        self._interrupts = Interrupts()
+        self._interrupts = Interrupts(children=not hasattr(os, "pidfd_open"))
         self._unsettled: list[_Unsettled] = []
         self._told: str | None = None
         self._settings = Settings()

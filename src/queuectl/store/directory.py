@@ -20,32 +20,24 @@ The rules that keep every job:
 8. Recovery. Whoever can take the lock of a document in processing/ settles it.
 """
 
-import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from queuectl.clock import format_instant, later, utc_now
-from queuectl.config import Settings, read_settings
 from queuectl.errors import (
-    AmbiguousPrefix,
     BadDataError,
-    BadDocument,
-    ConfigError,
     DuplicateId,
     JobNotFound,
-    StoreUnavailable,
     WrongState,
 )
 from queuectl.job import (
     DEFAULT_PRIORITY,
     MAX_DOCUMENT_BYTES,
     Attempt,
-    Defaults,
     Job,
     NewerSchema,
     Outcome,
@@ -60,53 +52,33 @@ from queuectl.policy import retried
 from queuectl.store import files
 from queuectl.store.base import (
     Claim,
-    Counts,
     Decide,
-    Entry,
     Progress,
     Recovered,
     RecoveryReport,
-    WorkerRecord,
 )
+from queuectl.store.lookup import Lookup
 from queuectl.store.names import (
     due_text,
     filed_name,
     is_pending_name,
     is_stranger,
-    looks_pending,
     parse_due,
-    parse_filed,
     parse_processing,
-    pending_due,
     pending_id,
     pending_name,
-    pending_priority,
     processing_name,
 )
+from queuectl.store.roster import Roster
 
 if TYPE_CHECKING:
     from queuectl.store.listing import Listing, Slice
     from queuectl.store.watch import Watch
 
-FORMAT = 1
-_DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
-_FILES = ("config.json", "format", "stop_workers", "pending.lock", "worker.log")
-# The states in the order in which a job moves through them, so that a walk meets it (rule 7).
-_WALK = (
-    State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED, State.DEAD, State.CANCELLED,
-)  # fmt: skip
 _LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
 _STILL_BEING_WRITTEN_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
-_ABANDONED_SECONDS = 86400.0
-_RECORD_BYTES = 512
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
-
-# What a document must hold so that no default is needed to read it, and defaults to read it with.
-_LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
-_COMPLETE = Defaults(
-    max_retries=0, timeout_seconds=None, priority=0, cwd="/", now=datetime.min.replace(tzinfo=UTC)
-)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -119,184 +91,20 @@ class _HeldClaim(Claim):
     recorded_fd: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class _Pill:
-    """Be one stop_workers file; another file at the same path is another request."""
-
-    inode: int
-    modified_at: int
-    now: bool
-
-
-class DirectoryStore:
+class DirectoryStore(Lookup, Roster):
     """Keep jobs in a directory of a local file system."""
 
     poll_seconds = 0.25
-
-    def __init__(self, location: str, *, create: bool = False) -> None:
-        """Open the store; with ``create``, make what is missing.
-
-        Raises: StoreUnavailable, UnsafeStore; ConfigError where a newer version made it.
-        """
-        self.location = os.path.abspath(os.path.expanduser(location))
-        self._root_fd = -1
-        self._dir_fds: dict[str, int] = {}
-        self._pending_lock: Any = None
-        self._lock_depth = 0
-        self._slice: Slice | None = None
-        self._listing: Listing | None = None
-        self._watch: Watch | None = None
-        self._stop_watch: Watch | None = None
-        self._worker: tuple[int, WorkerRecord] | None = None
-        self._settings: tuple[tuple[int, int], Settings] | None = None
-        try:
-            self._open_root(create=create)
-        except BaseException:
-            self.close()
-            raise
-
-    # --- opening and closing ---
-
-    def _open_root(self, *, create: bool) -> None:
-        try:
-            self._root_fd = files.open_directory(self.location, follow=True)
-        except FileNotFoundError:
-            if not create:
-                return
-            files.make_directory(self.location)
-            self._root_fd = files.open_directory(self.location, follow=True)
-        known = self._check_format()
-        for name in _DIRECTORIES:
-            path = os.path.join(self.location, name)
-            try:
-                self._dir_fds[name] = files.open_directory(path, follow=False)
-            except FileNotFoundError:
-                if create:
-                    files.make_directory(path)
-                    self._dir_fds[name] = files.open_directory(path, follow=False)
-        if not known and create:
-            self._write_root_file("format", f"{FORMAT}\n".encode())
-            # Made here, since filelock would leave its mode to the umask.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
-            os.fchmod(fd, files.FILE_MODE)
-            os.close(fd)
-
-    def _check_format(self) -> bool:
-        """Refuse what is no store, or a newer one; return whether the format is written down."""
-        data = self._read_root_file("format")
-        if data is None:
-            with os.scandir(self.location) as found:
-                for entry in found:
-                    if entry.name not in (*_DIRECTORIES, *_FILES):
-                        raise StoreUnavailable(
-                            f"{self.location} is not a queue: it holds {entry.name!r} and no file"
-                            " 'format'; give a new or empty directory"
-                        )
-            return False
-        text = data.decode(errors="replace").strip()
-        if not (text.isascii() and text.isdigit()):
-            raise ConfigError(f"{self.location}/format is broken: it must hold the number {FORMAT}")
-        if int(text) > FORMAT:
-            raise ConfigError(
-                f"{self.location} has format {text[:20]}, and this version of queuectl knows"
-                f" {FORMAT}: upgrade queuectl"
-            )
-        return True
+    _slice: "Slice | None" = None
+    _listing: "Listing | None" = None
+    _watch: "Watch | None" = None
 
     def close(self) -> None:
         """Free what the store holds open."""
-        for watch in (self._watch, self._stop_watch):
-            if watch is not None:
-                watch.close()
-        self._watch = self._stop_watch = None
-        for fd in self._dir_fds.values():
-            os.close(fd)
-        self._dir_fds.clear()
-        if self._root_fd >= 0:
-            os.close(self._root_fd)
-            self._root_fd = -1
-        if self._worker is not None:
-            os.close(self._worker[0])
-            self._worker = None
-
-    def _fd(self, name: str) -> int:
-        fd = self._dir_fds.get(name)
-        if fd is None:
-            raise StoreUnavailable(f"{self.location}/{name} is missing")
-        return fd
-
-    def _names(self, directory: str) -> Iterator[str]:
-        """Stream the names in a directory; nothing where it is not there."""
-        if directory not in self._dir_fds:
-            return
-        fd = self._reopen(directory)
-        try:
-            with os.scandir(fd) as found:
-                for entry in found:
-                    yield entry.name
-        finally:
-            os.close(fd)
-
-    def _reopen(self, directory: str) -> int:
-        """Open a directory anew: processes that were forked share the position of a descriptor."""
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd(directory))
-
-    # --- small files of the root ---
-
-    def _read_root_file(self, name: str) -> bytes | None:
-        if self._root_fd < 0:
-            return None
-        fd = files.open_document(self._root_fd, name)
-        if fd is None:
-            if self._exists(self._root_fd, name):
-                raise ConfigError(f"{self.location}/{name} is no regular file of yours")
-            return None
-        try:
-            return files.read_all(fd, MAX_DOCUMENT_BYTES)
-        finally:
-            os.close(fd)
-
-    def _write_root_file(self, name: str, data: bytes) -> None:
-        with self._telling(f"{self.location}/{name} cannot be written"):
-            temporary = self._temporary(name)
-            os.close(files.write_synced(self._fd("tmp"), temporary, data))
-            os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._root_fd)
-            os.fsync(self._root_fd)
-
-    @staticmethod
-    def _exists(directory_fd: int, name: str) -> bool:
-        try:
-            os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _temporary(self, name: str) -> str:
-        return f"{name}.{os.getpid()}.{time.monotonic_ns()}"
-
-    @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
-        """Turn what the system refuses into a fact for the user."""
-        try:
-            yield
-        except OSError as error:
-            raise files.as_store_error(error, what) from error
-
-    @contextmanager
-    def _moving_into_pending(self) -> Iterator[None]:
-        """Hold pending.lock (rule 7); may be nested."""
-        from filelock import FileLock
-
-        if self._pending_lock is None:
-            path = os.path.join(self.location, "pending.lock")
-            self._pending_lock = FileLock(path, mode=files.FILE_MODE)
-        with self._telling(f"{self.location}/pending.lock cannot be locked"):
-            self._pending_lock.acquire(poll_interval=0.002)
-        try:
-            yield
-        finally:
-            self._pending_lock.release()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        super().close()
 
     # --- what people and scripts do ---
 
@@ -363,227 +171,6 @@ class DirectoryStore:
                     os.unlink(name, dir_fd=self._fd("pending"))
         return kept
 
-    def _find_states(self, ids: Collection[str]) -> dict[str, State]:
-        """Return where each of the ids is that exists, looking in the order of rule 7."""
-        found: dict[str, State] = {}
-        for state in _WALK:
-            if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
-                fd = self._dir_fds.get(state)
-                for job_id in ids:
-                    if fd is not None and self._exists(fd, filed_name(job_id)):
-                        found.setdefault(job_id, state)
-                continue
-            for job_id, _ in self._identified(state):
-                if job_id in ids:
-                    found.setdefault(job_id, state)
-        return found
-
-    def _identified(self, state: State) -> Iterator[tuple[str, str]]:
-        """Stream id and name of each job in a state."""
-        for name in self._names(state):
-            if state is State.PENDING:
-                if looks_pending(name) and name.endswith(".json"):
-                    yield pending_id(name), name
-                elif is_stranger(name):
-                    yield name[:-5], name
-            elif state is State.PROCESSING:
-                parsed = parse_processing(name)
-                if parsed is not None:
-                    yield parsed[0], name
-            else:
-                job_id = parse_filed(name)
-                if job_id is not None:
-                    yield job_id, name
-
-    def _locate(self, job_id: str) -> tuple[State, str] | None:
-        """Return where a job is and its file's name, None where there is no such job."""
-        # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
-        # one that went back to pending/ behind the walk is met by a second one.
-        for _ in range(2):
-            for state in _WALK:
-                if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
-                    fd = self._dir_fds.get(state)
-                    if fd is not None and self._exists(fd, filed_name(job_id)):
-                        return state, filed_name(job_id)
-                    continue
-                for found, name in self._identified(state):
-                    if found == job_id:
-                        return state, name
-        return None
-
-    def get(self, job_id: str) -> Job:
-        """Return a job, its ``state`` being where it is; see Store.get."""
-        for _ in range(100):
-            located = self._locate(job_id)
-            if located is None:
-                break
-            state, name = located
-            job = self._read(state, name, job_id)
-            if job is not None:
-                return job
-        raise JobNotFound(f"no such job: {job_id}")
-
-    def _read(self, state: State, name: str, job_id: str) -> Job | None:
-        """Return the job in a file, None where it is gone. Raises: BadDocument naming the file."""
-        with self._telling(f"{self.location}/{state}/{name} cannot be read"):
-            fd = files.open_document(self._fd(state), name)
-        if fd is None:
-            if self._exists(self._fd(state), name):
-                raise BadDocument(f"{self.location}/{state}/{name} is no regular file of yours")
-            return None
-        try:
-            job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, utc_now())
-        except BadDataError as error:
-            raise BadDocument(f"{self.location}/{state}/{name}: {error}") from error
-        finally:
-            os.close(fd)
-        return self._as_placed(job, state, name, job_id)
-
-    @staticmethod
-    def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
-        """Return the job as its place tells: the name decides about what stands in it."""
-        if state is State.PENDING and is_pending_name(name):
-            due = pending_due(name)
-            run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
-            return replace(
-                job, id=job_id, state=state, priority=pending_priority(name), run_at=run_at
-            )
-        if job.id == job_id and job.state is state:
-            return job
-        return replace(job, id=job_id, state=state)
-
-    def _defaults(self, now: datetime) -> Defaults:
-        settings = self.settings()
-        return Defaults(
-            max_retries=settings.max_retries,
-            timeout_seconds=settings.timeout,
-            priority=settings.priority,
-            cwd=os.path.expanduser("~"),
-            now=now,
-        )
-
-    def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
-        """Return the job in a document; what a foreign producer left out comes from the config."""
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
-        document = parse_object(data)
-        complete = all(key in document for key in _LIMITS)
-        return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
-
-    def resolve(self, prefix: str) -> str:
-        """Return the id that is ``prefix`` or, alone, starts with it; see Store.resolve."""
-        if not prefix:
-            raise JobNotFound("no such job: the id is empty")
-        matches: set[str] = set()
-        for state in _WALK:
-            for job_id, _ in self._identified(state):
-                if job_id.startswith(prefix):
-                    if job_id == prefix:
-                        return job_id
-                    matches.add(job_id)
-        if not matches:
-            raise JobNotFound(f"no such job: {prefix}")
-        if len(matches) > 1:
-            some = sorted(matches)[:10]
-            more = f" and {len(matches) - 10} more" if len(matches) > 10 else ""
-            raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
-        return matches.pop()
-
-    def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
-        """Return what the names tell of the jobs in a state, in order; see Store.entries."""
-        from heapq import nlargest, nsmallest
-
-        if state is not State.PENDING:
-            timed = self._timed(state)
-            newest = nlargest(limit, timed) if limit is not None else sorted(timed, reverse=True)
-            return [self._entry(state, name, changed) for changed, name in newest]
-        due_by = due_text(now)
-
-        def keys() -> Iterator[tuple[bool, str, str]]:
-            for name in self._names(State.PENDING):
-                if looks_pending(name):
-                    due = name[2:25]
-                    if due <= due_by:
-                        yield False, "", name
-                    elif is_pending_name(name):
-                        yield True, due, name
-                elif is_stranger(name):
-                    yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
-
-        ordered = nsmallest(limit, keys()) if limit is not None else sorted(keys())
-        return [
-            self._entry(state, name, None)
-            for _, _, key in ordered
-            if is_pending_name(name := key.rpartition("/")[2]) or is_stranger(name)
-        ]
-
-    def _timed(self, state: State) -> Iterator[tuple[float, str]]:
-        fd = self._dir_fds.get(state)
-        if fd is None:
-            return
-        for _, name in self._identified(state):
-            try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            yield status.st_mtime, name
-
-    @staticmethod
-    def _entry(state: State, name: str, changed: float | None) -> Entry:
-        changed_at = None if changed is None else datetime.fromtimestamp(changed, UTC)
-        if state is State.PENDING:
-            if not is_pending_name(name):
-                return Entry(id=name[:-5], state=state, priority=DEFAULT_PRIORITY, token=name)
-            return Entry(
-                id=pending_id(name),
-                state=state,
-                priority=pending_priority(name),
-                run_at=parse_due(pending_due(name)),
-                token=name,
-            )
-        if state is State.PROCESSING:
-            parsed = parse_processing(name)
-            assert parsed is not None, name
-            return Entry(
-                id=parsed[0], state=state, attempt=parsed[1], changed_at=changed_at, token=name
-            )
-        return Entry(id=name[:-5], state=state, changed_at=changed_at, token=name)
-
-    def read(self, entry: Entry) -> Job | None:
-        """Return the job of an entry, None where it has moved on; see Store.read."""
-        return self._read(entry.state, entry.token, entry.id)
-
-    def counts(self, now: datetime) -> Counts:
-        """Count the jobs by the names of their files."""
-        by_state = dict.fromkeys(State, 0)
-        due_by = due_text(now)
-        due = 0
-        oldest = next_due = ""
-        for name in self._names(State.PENDING):
-            if looks_pending(name) and name.endswith(".json"):
-                at = name[2:25]
-                if at <= due_by:
-                    due += 1
-                    if not oldest or at < oldest:
-                        oldest = at
-                elif not next_due or at < next_due:
-                    next_due = at
-            elif not is_stranger(name):
-                continue
-            else:
-                due += 1
-            by_state[State.PENDING] += 1
-        for state in State:
-            if state is not State.PENDING:
-                by_state[state] = sum(1 for _ in self._identified(state))
-        return Counts(
-            by_state=by_state,
-            due=due,
-            oldest_due=parse_due(oldest) if oldest else None,
-            next_due=parse_due(next_due) if next_due else None,
-            unreadable=sum(1 for name in self._names("corrupt") if name.endswith(".json")),
-        )
-
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending; see Store.retry."""
         wanted = ", ".join(states)
@@ -618,78 +205,6 @@ class DirectoryStore:
             with self._telling(f"{self.location}/{state}/{name} cannot be deleted"):
                 os.unlink(name, dir_fd=self._fd(state))
         return True
-
-    def read_config(self) -> dict[str, Any]:
-        """Return what was set; see Store.read_config."""
-        data = self._read_root_file("config.json")
-        if data is None:
-            return {}
-        try:
-            return parse_object(data)
-        except BadDocument as error:
-            reason = str(error).removeprefix("not a job document: ")
-            raise ConfigError(f"{self.location}/config.json is broken: {reason}") from error
-
-    def change_config(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Apply a change to what was set, under pending.lock."""
-        with self._moving_into_pending():
-            document = change(self.read_config())
-            data = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-            self._write_root_file("config.json", data.encode())
-
-    def settings(self) -> Settings:
-        """Return the settings; see Store.settings."""
-        version = self._config_version()
-        if self._settings is None or self._settings[0] != version:
-            settings = read_settings(self.read_config(), f"{self.location}/config.json")
-            self._settings = (version, settings)
-        return self._settings[1]
-
-    def _config_version(self) -> tuple[int, int]:
-        if self._root_fd < 0:
-            return 0, 0
-        try:
-            status = os.stat("config.json", dir_fd=self._root_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return 0, 0
-        return status.st_ino, status.st_mtime_ns
-
-    # --- moving documents ---
-
-    @contextmanager
-    def _locked(self, state: State | str, name: str) -> Iterator[int | None]:
-        """Hold the lock of a document (rule 2); None where it is gone, no document, or held."""
-        with self._telling(f"{self.location}/{state}/{name} cannot be opened"):
-            fd = files.open_document(self._fd(state), name)
-        if fd is None:
-            yield None
-            return
-        try:
-            held = files.lock(fd) and files.names_inode(self._fd(state), name, fd)
-            yield fd if held else None
-        finally:
-            os.close(fd)
-
-    def _record_in_place(self, state: State, name: str, job: Job) -> int:
-        """Put a new document, durable and locked, in the place of one that is locked."""
-        with self._telling(f"{self.location}/{state}/{name} cannot be written"):
-            temporary = self._temporary(job.id)
-            fd = files.write_synced(self._fd("tmp"), temporary, encode_job(job))
-            try:
-                files.lock(fd)
-                os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._fd(state))
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
-
-    def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
-        with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):
-            os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
-
-    @staticmethod
-    def _name_in_pending(job: Job) -> str:
-        return pending_name(job.priority, job.run_at, job.id)
 
     # --- what workers do: claim ---
 
@@ -998,141 +513,3 @@ class DirectoryStore:
         finally:
             os.close(recorded_fd)
         return Recovered(job=job, attempt=number, lost=True)
-
-    # --- workers and the request to stop them ---
-
-    def register(self, name: str, now: datetime) -> None:
-        """Write this process's record and keep it locked; see Store.register."""
-        import socket
-
-        record = WorkerRecord(name=name, pid=os.getpid(), host=socket.gethostname(), since=now)
-        with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
-            temporary = self._temporary(name)
-            fd = files.write_synced(
-                self._fd("tmp"), temporary, self._record_text(record), sync=False
-            )
-            files.lock(fd)
-            os.rename(
-                temporary,
-                filed_name(name),
-                src_dir_fd=self._fd("tmp"),
-                dst_dir_fd=self._fd("workers"),
-            )
-        self._worker = (fd, record)
-
-    @staticmethod
-    def _record_text(record: WorkerRecord) -> bytes:
-        document = {
-            "name": record.name,
-            "pid": record.pid,
-            "host": record.host,
-            "since": format_instant(record.since),
-            "job": record.job,
-            "attempt": record.attempt,
-        }
-        # Of one size, so that it can be written over by one call.
-        return json.dumps(document).ljust(_RECORD_BYTES - 1).encode() + b"\n"
-
-    def _tell_record(self, job_id: str | None, attempt: int | None) -> None:
-        """Write into this worker's record what it runs; nobody's safety depends on it."""
-        if self._worker is None:
-            return
-        fd, record = self._worker
-        record = replace(record, job=job_id, attempt=attempt, since=utc_now())
-        self._worker = (fd, record)
-        os.pwrite(fd, self._record_text(record), 0)
-
-    def unregister(self) -> None:
-        """Remove this process's record; see Store.unregister."""
-        if self._worker is None:
-            return
-        fd, record = self._worker
-        with suppress(FileNotFoundError):  # a hand was faster
-            os.unlink(filed_name(record.name), dir_fd=self._fd("workers"))
-        os.close(fd)
-        self._worker = None
-
-    def workers(self) -> list[WorkerRecord]:
-        """Return the records that are locked, by name; see Store.workers."""
-        return sorted(
-            (record for record, live in self._records() if live), key=lambda each: each.name
-        )
-
-    def _records(self) -> Iterator[tuple[WorkerRecord, bool]]:
-        for name in list(self._names("workers")):
-            if not name.endswith(".json"):
-                continue
-            fd = files.open_document(self._fd("workers"), name)
-            if fd is None:
-                continue
-            try:
-                mine = self._worker is not None and name == filed_name(self._worker[1].name)
-                live = mine or not files.lock(fd)
-                document = json.loads(os.pread(fd, _RECORD_BYTES, 0))
-                record = WorkerRecord(
-                    name=str(document["name"]),
-                    pid=int(document["pid"]),
-                    host=str(document["host"]),
-                    since=datetime.fromisoformat(document["since"]),
-                    job=document["job"],
-                    attempt=document["attempt"],
-                )
-            except (ValueError, KeyError, TypeError):
-                continue  # no record, or one that is being written at this moment
-            finally:
-                os.close(fd)
-            yield record, live
-
-    def _worker_of(self, job_id: str, attempt: int) -> str:
-        for record, _ in self._records():
-            if (record.job, record.attempt) == (job_id, attempt):
-                return record.name
-        return ""
-
-    def tidy(self) -> None:
-        """Remove records that nobody holds and old files in tmp/; see Store.tidy."""
-        for name in list(self._names("tmp")):
-            with self._locked("tmp", name) as fd:
-                if fd is not None and os.fstat(fd).st_mtime < time.time() - _ABANDONED_SECONDS:
-                    os.unlink(name, dir_fd=self._fd("tmp"))
-        for name in list(self._names("workers")):
-            with self._locked("workers", name) as fd:
-                if fd is not None and name.endswith(".json"):
-                    os.unlink(name, dir_fd=self._fd("workers"))
-
-    def request_stop(self, *, now: bool) -> _Pill:
-        """Write a new stop_workers file; see Store.request_stop."""
-        document = {"now": now, "at": format_instant(utc_now())}
-        self._write_root_file("stop_workers", (json.dumps(document) + "\n").encode())
-        pill = self.stop_request()
-        assert pill is not None
-        return pill
-
-    def stop_request(self) -> _Pill | None:
-        """Return the stop_workers file that lies there; see Store.stop_request."""
-        if self._root_fd < 0:
-            return None
-        if self._stop_watch is not None:
-            self._stop_watch.arrivals()
-        fd = files.open_document(self._root_fd, "stop_workers")
-        if fd is None:
-            return None
-        try:
-            status = os.fstat(fd)
-            data = files.read_all(fd, 4096)
-        finally:
-            os.close(fd)
-        # A hand may write the file, too: `touch stop_workers` asks for a graceful stop.
-        try:
-            now = bool(parse_object(data).get("now", False))
-        except BadDocument:
-            now = False
-        return _Pill(status.st_ino, status.st_mtime_ns, now)
-
-    def stop_fd(self) -> int | None:
-        """Return the descriptor that tells of files in the store's root; see Store.stop_fd."""
-        if self._stop_watch is None:
-            from queuectl.store.watch import Watch
-
-            self._stop_watch = Watch(self.location)
-        return self._stop_watch.fd

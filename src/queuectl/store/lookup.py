@@ -1,0 +1,277 @@
+"""Find jobs by the names of their files, opening only the documents that are asked for."""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from queuectl.clock import utc_now
+from queuectl.errors import (
+    AmbiguousPrefix,
+    BadDataError,
+    BadDocument,
+    JobNotFound,
+)
+from queuectl.job import (
+    DEFAULT_PRIORITY,
+    MAX_DOCUMENT_BYTES,
+    Defaults,
+    Job,
+    State,
+    job_from_document,
+    parse_object,
+)
+from queuectl.store import files
+from queuectl.store.base import (
+    Counts,
+    Entry,
+)
+from queuectl.store.names import (
+    due_text,
+    filed_name,
+    is_pending_name,
+    is_stranger,
+    looks_pending,
+    parse_due,
+    parse_filed,
+    parse_processing,
+    pending_due,
+    pending_id,
+    pending_priority,
+)
+from queuectl.store.place import Place
+
+# The states in the order in which a job moves through them, so that a walk meets it (rule 7).
+_WALK = (
+    State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED, State.DEAD, State.CANCELLED,
+)  # fmt: skip
+# What a document must hold so that no default is needed to read it, and defaults to read it with.
+_LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
+_COMPLETE = Defaults(
+    max_retries=0, timeout_seconds=None, priority=0, cwd="/", now=datetime.min.replace(tzinfo=UTC)
+)
+
+
+class Lookup(Place):
+    """Answer what is in the store."""
+
+    def _find_states(self, ids: Collection[str]) -> dict[str, State]:
+        """Return where each of the ids is that exists, looking in the order of rule 7."""
+        found: dict[str, State] = {}
+        for state in _WALK:
+            if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
+                fd = self._dir_fds.get(state)
+                for job_id in ids:
+                    if fd is not None and self._exists(fd, filed_name(job_id)):
+                        found.setdefault(job_id, state)
+                continue
+            for job_id, _ in self._identified(state):
+                if job_id in ids:
+                    found.setdefault(job_id, state)
+        return found
+
+    def _identified(self, state: State) -> Iterator[tuple[str, str]]:
+        """Stream id and name of each job in a state."""
+        for name in self._names(state):
+            if state is State.PENDING:
+                if looks_pending(name) and name.endswith(".json"):
+                    yield pending_id(name), name
+                elif is_stranger(name):
+                    yield name[:-5], name
+            elif state is State.PROCESSING:
+                parsed = parse_processing(name)
+                if parsed is not None:
+                    yield parsed[0], name
+            else:
+                job_id = parse_filed(name)
+                if job_id is not None:
+                    yield job_id, name
+
+    def _locate(self, job_id: str) -> tuple[State, str] | None:
+        """Return where a job is and its file's name, None where there is no such job."""
+        # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
+        # one that went back to pending/ behind the walk is met by a second one.
+        for _ in range(2):
+            for state in _WALK:
+                if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
+                    fd = self._dir_fds.get(state)
+                    if fd is not None and self._exists(fd, filed_name(job_id)):
+                        return state, filed_name(job_id)
+                    continue
+                for found, name in self._identified(state):
+                    if found == job_id:
+                        return state, name
+        return None
+
+    def get(self, job_id: str) -> Job:
+        """Return a job, its ``state`` being where it is; see Store.get."""
+        for _ in range(100):
+            located = self._locate(job_id)
+            if located is None:
+                break
+            state, name = located
+            job = self._read(state, name, job_id)
+            if job is not None:
+                return job
+        raise JobNotFound(f"no such job: {job_id}")
+
+    def _read(self, state: State, name: str, job_id: str) -> Job | None:
+        """Return the job in a file, None where it is gone. Raises: BadDocument naming the file."""
+        with self._telling(f"{self.location}/{state}/{name} cannot be read"):
+            fd = files.open_document(self._fd(state), name)
+        if fd is None:
+            if self._exists(self._fd(state), name):
+                raise BadDocument(f"{self.location}/{state}/{name} is no regular file of yours")
+            return None
+        try:
+            job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, utc_now())
+        except BadDataError as error:
+            raise BadDocument(f"{self.location}/{state}/{name}: {error}") from error
+        finally:
+            os.close(fd)
+        return self._as_placed(job, state, name, job_id)
+
+    @staticmethod
+    def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
+        """Return the job as its place tells: the name decides about what stands in it."""
+        if state is State.PENDING and is_pending_name(name):
+            due = pending_due(name)
+            run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
+            return replace(
+                job, id=job_id, state=state, priority=pending_priority(name), run_at=run_at
+            )
+        if job.id == job_id and job.state is state:
+            return job
+        return replace(job, id=job_id, state=state)
+
+    def _defaults(self, now: datetime) -> Defaults:
+        settings = self.settings()
+        return Defaults(
+            max_retries=settings.max_retries,
+            timeout_seconds=settings.timeout,
+            priority=settings.priority,
+            cwd=os.path.expanduser("~"),
+            now=now,
+        )
+
+    def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
+        """Return the job in a document; what a foreign producer left out comes from the config."""
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
+        document = parse_object(data)
+        complete = all(key in document for key in _LIMITS)
+        return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
+
+    def resolve(self, prefix: str) -> str:
+        """Return the id that is ``prefix`` or, alone, starts with it; see Store.resolve."""
+        if not prefix:
+            raise JobNotFound("no such job: the id is empty")
+        matches: set[str] = set()
+        for state in _WALK:
+            for job_id, _ in self._identified(state):
+                if job_id.startswith(prefix):
+                    if job_id == prefix:
+                        return job_id
+                    matches.add(job_id)
+        if not matches:
+            raise JobNotFound(f"no such job: {prefix}")
+        if len(matches) > 1:
+            some = sorted(matches)[:10]
+            more = f" and {len(matches) - 10} more" if len(matches) > 10 else ""
+            raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
+        return matches.pop()
+
+    def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
+        """Return what the names tell of the jobs in a state, in order; see Store.entries."""
+        from heapq import nlargest, nsmallest
+
+        if state is not State.PENDING:
+            timed = self._timed(state)
+            newest = nlargest(limit, timed) if limit is not None else sorted(timed, reverse=True)
+            return [self._entry(state, name, changed) for changed, name in newest]
+        due_by = due_text(now)
+
+        def keys() -> Iterator[tuple[bool, str, str]]:
+            for name in self._names(State.PENDING):
+                if looks_pending(name):
+                    due = name[2:25]
+                    if due <= due_by:
+                        yield False, "", name
+                    elif is_pending_name(name):
+                        yield True, due, name
+                elif is_stranger(name):
+                    yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
+
+        ordered = nsmallest(limit, keys()) if limit is not None else sorted(keys())
+        return [
+            self._entry(state, name, None)
+            for _, _, key in ordered
+            if is_pending_name(name := key.rpartition("/")[2]) or is_stranger(name)
+        ]
+
+    def _timed(self, state: State) -> Iterator[tuple[float, str]]:
+        fd = self._dir_fds.get(state)
+        if fd is None:
+            return
+        for _, name in self._identified(state):
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            yield status.st_mtime, name
+
+    @staticmethod
+    def _entry(state: State, name: str, changed: float | None) -> Entry:
+        changed_at = None if changed is None else datetime.fromtimestamp(changed, UTC)
+        if state is State.PENDING:
+            if not is_pending_name(name):
+                return Entry(id=name[:-5], state=state, priority=DEFAULT_PRIORITY, token=name)
+            return Entry(
+                id=pending_id(name),
+                state=state,
+                priority=pending_priority(name),
+                run_at=parse_due(pending_due(name)),
+                token=name,
+            )
+        if state is State.PROCESSING:
+            parsed = parse_processing(name)
+            assert parsed is not None, name
+            return Entry(
+                id=parsed[0], state=state, attempt=parsed[1], changed_at=changed_at, token=name
+            )
+        return Entry(id=name[:-5], state=state, changed_at=changed_at, token=name)
+
+    def read(self, entry: Entry) -> Job | None:
+        """Return the job of an entry, None where it has moved on; see Store.read."""
+        return self._read(entry.state, entry.token, entry.id)
+
+    def counts(self, now: datetime) -> Counts:
+        """Count the jobs by the names of their files."""
+        by_state = dict.fromkeys(State, 0)
+        due_by = due_text(now)
+        due = 0
+        oldest = next_due = ""
+        for name in self._names(State.PENDING):
+            if looks_pending(name) and name.endswith(".json"):
+                at = name[2:25]
+                if at <= due_by:
+                    due += 1
+                    if not oldest or at < oldest:
+                        oldest = at
+                elif not next_due or at < next_due:
+                    next_due = at
+            elif not is_stranger(name):
+                continue
+            else:
+                due += 1
+            by_state[State.PENDING] += 1
+        for state in State:
+            if state is not State.PENDING:
+                by_state[state] = sum(1 for _ in self._identified(state))
+        return Counts(
+            by_state=by_state,
+            due=due,
+            oldest_due=parse_due(oldest) if oldest else None,
+            next_due=parse_due(next_due) if next_due else None,
+            unreadable=sum(1 for name in self._names("corrupt") if name.endswith(".json")),
+        )

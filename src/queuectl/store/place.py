@@ -1,0 +1,261 @@
+"""Open a store's directories and files safely, and change them by whole steps.
+
+What the rules of store/directory.py are made of: locks, moves, durable writes.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from queuectl.config import Settings, read_settings
+from queuectl.errors import (
+    BadDocument,
+    ConfigError,
+    StoreUnavailable,
+)
+from queuectl.job import (
+    MAX_DOCUMENT_BYTES,
+    Job,
+    State,
+    encode_job,
+    parse_object,
+)
+from queuectl.store import files
+from queuectl.store.names import (
+    pending_name,
+)
+
+FORMAT = 1
+_DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
+_FILES = ("config.json", "format", "stop_workers", "pending.lock", "worker.log")
+
+
+class Place:
+    """Be the directories of one store, each opened and checked once."""
+
+    def __init__(self, location: str, *, create: bool = False) -> None:
+        """Open the store; with ``create``, make what is missing.
+
+        Raises: StoreUnavailable, UnsafeStore; ConfigError where a newer version made it.
+        """
+        self.location = os.path.abspath(os.path.expanduser(location))
+        self._root_fd = -1
+        self._dir_fds: dict[str, int] = {}
+        self._pending_lock: Any = None
+        self._settings: tuple[tuple[int, int], Settings] | None = None
+        try:
+            self._open_root(create=create)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- opening and closing ---
+
+    def _open_root(self, *, create: bool) -> None:
+        try:
+            self._root_fd = files.open_directory(self.location, follow=True)
+        except FileNotFoundError:
+            if not create:
+                return
+            files.make_directory(self.location)
+            self._root_fd = files.open_directory(self.location, follow=True)
+        known = self._check_format()
+        for name in _DIRECTORIES:
+            path = os.path.join(self.location, name)
+            try:
+                self._dir_fds[name] = files.open_directory(path, follow=False)
+            except FileNotFoundError:
+                if create:
+                    files.make_directory(path)
+                    self._dir_fds[name] = files.open_directory(path, follow=False)
+        if not known and create:
+            self._write_root_file("format", f"{FORMAT}\n".encode())
+            # Made here, since filelock would leave its mode to the umask.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
+            os.fchmod(fd, files.FILE_MODE)
+            os.close(fd)
+
+    def _check_format(self) -> bool:
+        """Refuse what is no store, or a newer one; return whether the format is written down."""
+        data = self._read_root_file("format")
+        if data is None:
+            with os.scandir(self.location) as found:
+                for entry in found:
+                    if entry.name not in (*_DIRECTORIES, *_FILES):
+                        raise StoreUnavailable(
+                            f"{self.location} is not a queue: it holds {entry.name!r} and no file"
+                            " 'format'; give a new or empty directory"
+                        )
+            return False
+        text = data.decode(errors="replace").strip()
+        if not (text.isascii() and text.isdigit()):
+            raise ConfigError(f"{self.location}/format is broken: it must hold the number {FORMAT}")
+        if int(text) > FORMAT:
+            raise ConfigError(
+                f"{self.location} has format {text[:20]}, and this version of queuectl knows"
+                f" {FORMAT}: upgrade queuectl"
+            )
+        return True
+
+    def close(self) -> None:
+        """Free what the store holds open."""
+        for fd in self._dir_fds.values():
+            os.close(fd)
+        self._dir_fds.clear()
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
+
+    def _fd(self, name: str) -> int:
+        fd = self._dir_fds.get(name)
+        if fd is None:
+            raise StoreUnavailable(f"{self.location}/{name} is missing")
+        return fd
+
+    def _names(self, directory: str) -> Iterator[str]:
+        """Stream the names in a directory; nothing where it is not there."""
+        if directory not in self._dir_fds:
+            return
+        fd = self._reopen(directory)
+        try:
+            with os.scandir(fd) as found:
+                for entry in found:
+                    yield entry.name
+        finally:
+            os.close(fd)
+
+    def _reopen(self, directory: str) -> int:
+        """Open a directory anew: processes that were forked share the position of a descriptor."""
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd(directory))
+
+    # --- small files of the root ---
+
+    def _read_root_file(self, name: str) -> bytes | None:
+        if self._root_fd < 0:
+            return None
+        fd = files.open_document(self._root_fd, name)
+        if fd is None:
+            if self._exists(self._root_fd, name):
+                raise ConfigError(f"{self.location}/{name} is no regular file of yours")
+            return None
+        try:
+            return files.read_all(fd, MAX_DOCUMENT_BYTES)
+        finally:
+            os.close(fd)
+
+    def _write_root_file(self, name: str, data: bytes) -> None:
+        with self._telling(f"{self.location}/{name} cannot be written"):
+            temporary = self._temporary(name)
+            os.close(files.write_synced(self._fd("tmp"), temporary, data))
+            os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._root_fd)
+            os.fsync(self._root_fd)
+
+    @staticmethod
+    def _exists(directory_fd: int, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _temporary(self, name: str) -> str:
+        return f"{name}.{os.getpid()}.{time.monotonic_ns()}"
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Turn what the system refuses into a fact for the user."""
+        try:
+            yield
+        except OSError as error:
+            raise files.as_store_error(error, what) from error
+
+    @contextmanager
+    def _moving_into_pending(self) -> Iterator[None]:
+        """Hold pending.lock (rule 7); may be nested."""
+        from filelock import FileLock
+
+        if self._pending_lock is None:
+            path = os.path.join(self.location, "pending.lock")
+            self._pending_lock = FileLock(path, mode=files.FILE_MODE)
+        with self._telling(f"{self.location}/pending.lock cannot be locked"):
+            self._pending_lock.acquire(poll_interval=0.002)
+        try:
+            yield
+        finally:
+            self._pending_lock.release()
+
+    # --- moving documents ---
+
+    @contextmanager
+    def _locked(self, state: State | str, name: str) -> Iterator[int | None]:
+        """Hold the lock of a document (rule 2); None where it is gone, no document, or held."""
+        with self._telling(f"{self.location}/{state}/{name} cannot be opened"):
+            fd = files.open_document(self._fd(state), name)
+        if fd is None:
+            yield None
+            return
+        try:
+            held = files.lock(fd) and files.names_inode(self._fd(state), name, fd)
+            yield fd if held else None
+        finally:
+            os.close(fd)
+
+    def _record_in_place(self, state: State, name: str, job: Job) -> int:
+        """Put a new document, durable and locked, in the place of one that is locked."""
+        with self._telling(f"{self.location}/{state}/{name} cannot be written"):
+            temporary = self._temporary(job.id)
+            fd = files.write_synced(self._fd("tmp"), temporary, encode_job(job))
+            try:
+                files.lock(fd)
+                os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._fd(state))
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+    def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
+        with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):
+            os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
+
+    @staticmethod
+    def _name_in_pending(job: Job) -> str:
+        return pending_name(job.priority, job.run_at, job.id)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what was set; see Store.read_config."""
+        data = self._read_root_file("config.json")
+        if data is None:
+            return {}
+        try:
+            return parse_object(data)
+        except BadDocument as error:
+            reason = str(error).removeprefix("not a job document: ")
+            raise ConfigError(f"{self.location}/config.json is broken: {reason}") from error
+
+    def change_config(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Apply a change to what was set, under pending.lock."""
+        with self._moving_into_pending():
+            document = change(self.read_config())
+            data = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+            self._write_root_file("config.json", data.encode())
+
+    def settings(self) -> Settings:
+        """Return the settings; see Store.settings."""
+        version = self._config_version()
+        if self._settings is None or self._settings[0] != version:
+            settings = read_settings(self.read_config(), f"{self.location}/config.json")
+            self._settings = (version, settings)
+        return self._settings[1]
+
+    def _config_version(self) -> tuple[int, int]:
+        if self._root_fd < 0:
+            return 0, 0
+        try:
+            status = os.stat("config.json", dir_fd=self._root_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_ino, status.st_mtime_ns

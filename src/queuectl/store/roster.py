@@ -1,0 +1,200 @@
+"""Keep the records of live workers, and the request to stop them.
+
+A record is locked by its worker as long as that lives; one that can be locked is stale. Nobody's
+safety depends on what stands in it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from queuectl.clock import format_instant, utc_now
+from queuectl.errors import (
+    BadDocument,
+)
+from queuectl.job import (
+    parse_object,
+)
+from queuectl.store import files
+from queuectl.store.base import (
+    WorkerRecord,
+)
+from queuectl.store.names import (
+    filed_name,
+)
+from queuectl.store.place import Place
+
+if TYPE_CHECKING:
+    from queuectl.store.watch import Watch
+
+_ABANDONED_SECONDS = 86400.0
+_RECORD_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Pill:
+    """Be one stop_workers file; another file at the same path is another request."""
+
+    inode: int
+    modified_at: int
+    now: bool
+
+
+class Roster(Place):
+    """Know the workers of one store."""
+
+    _worker: tuple[int, WorkerRecord] | None = None
+    _stop_watch: "Watch | None" = None
+
+    def close(self) -> None:
+        """Free what is held open; a record that is not held any more is stale."""
+        if self._stop_watch is not None:
+            self._stop_watch.close()
+            self._stop_watch = None
+        if self._worker is not None:
+            os.close(self._worker[0])
+            self._worker = None
+        super().close()
+
+    # --- workers and the request to stop them ---
+
+    def register(self, name: str, now: datetime) -> None:
+        """Write this process's record and keep it locked; see Store.register."""
+        import socket
+
+        record = WorkerRecord(name=name, pid=os.getpid(), host=socket.gethostname(), since=now)
+        with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
+            temporary = self._temporary(name)
+            fd = files.write_synced(
+                self._fd("tmp"), temporary, self._record_text(record), sync=False
+            )
+            files.lock(fd)
+            os.rename(
+                temporary,
+                filed_name(name),
+                src_dir_fd=self._fd("tmp"),
+                dst_dir_fd=self._fd("workers"),
+            )
+        self._worker = (fd, record)
+
+    @staticmethod
+    def _record_text(record: WorkerRecord) -> bytes:
+        document = {
+            "name": record.name,
+            "pid": record.pid,
+            "host": record.host,
+            "since": format_instant(record.since),
+            "job": record.job,
+            "attempt": record.attempt,
+        }
+        # Of one size, so that it can be written over by one call.
+        return json.dumps(document).ljust(_RECORD_BYTES - 1).encode() + b"\n"
+
+    def _tell_record(self, job_id: str | None, attempt: int | None) -> None:
+        """Write into this worker's record what it runs; nobody's safety depends on it."""
+        if self._worker is None:
+            return
+        fd, record = self._worker
+        record = replace(record, job=job_id, attempt=attempt, since=utc_now())
+        self._worker = (fd, record)
+        os.pwrite(fd, self._record_text(record), 0)
+
+    def unregister(self) -> None:
+        """Remove this process's record; see Store.unregister."""
+        if self._worker is None:
+            return
+        fd, record = self._worker
+        with suppress(FileNotFoundError):  # a hand was faster
+            os.unlink(filed_name(record.name), dir_fd=self._fd("workers"))
+        os.close(fd)
+        self._worker = None
+
+    def workers(self) -> list[WorkerRecord]:
+        """Return the records that are locked, by name; see Store.workers."""
+        return sorted(
+            (record for record, live in self._records() if live), key=lambda each: each.name
+        )
+
+    def _records(self) -> Iterator[tuple[WorkerRecord, bool]]:
+        for name in list(self._names("workers")):
+            if not name.endswith(".json"):
+                continue
+            fd = files.open_document(self._fd("workers"), name)
+            if fd is None:
+                continue
+            try:
+                mine = self._worker is not None and name == filed_name(self._worker[1].name)
+                live = mine or not files.lock(fd)
+                document = json.loads(os.pread(fd, _RECORD_BYTES, 0))
+                record = WorkerRecord(
+                    name=str(document["name"]),
+                    pid=int(document["pid"]),
+                    host=str(document["host"]),
+                    since=datetime.fromisoformat(document["since"]),
+                    job=document["job"],
+                    attempt=document["attempt"],
+                )
+            except (ValueError, KeyError, TypeError):
+                continue  # no record, or one that is being written at this moment
+            finally:
+                os.close(fd)
+            yield record, live
+
+    def _worker_of(self, job_id: str, attempt: int) -> str:
+        for record, _ in self._records():
+            if (record.job, record.attempt) == (job_id, attempt):
+                return record.name
+        return ""
+
+    def tidy(self) -> None:
+        """Remove records that nobody holds and old files in tmp/; see Store.tidy."""
+        for name in list(self._names("tmp")):
+            with self._locked("tmp", name) as fd:
+                if fd is not None and os.fstat(fd).st_mtime < time.time() - _ABANDONED_SECONDS:
+                    os.unlink(name, dir_fd=self._fd("tmp"))
+        for name in list(self._names("workers")):
+            with self._locked("workers", name) as fd:
+                if fd is not None and name.endswith(".json"):
+                    os.unlink(name, dir_fd=self._fd("workers"))
+
+    def request_stop(self, *, now: bool) -> Pill:
+        """Write a new stop_workers file; see Store.request_stop."""
+        document = {"now": now, "at": format_instant(utc_now())}
+        self._write_root_file("stop_workers", (json.dumps(document) + "\n").encode())
+        pill = self.stop_request()
+        assert pill is not None
+        return pill
+
+    def stop_request(self) -> Pill | None:
+        """Return the stop_workers file that lies there; see Store.stop_request."""
+        if self._root_fd < 0:
+            return None
+        if self._stop_watch is not None:
+            self._stop_watch.arrivals()
+        fd = files.open_document(self._root_fd, "stop_workers")
+        if fd is None:
+            return None
+        try:
+            status = os.fstat(fd)
+            data = files.read_all(fd, 4096)
+        finally:
+            os.close(fd)
+        # A hand may write the file, too: `touch stop_workers` asks for a graceful stop.
+        try:
+            now = bool(parse_object(data).get("now", False))
+        except BadDocument:
+            now = False
+        return Pill(status.st_ino, status.st_mtime_ns, now)
+
+    def stop_fd(self) -> int | None:
+        """Return the descriptor that tells of files in the store's root; see Store.stop_fd."""
+        if self._stop_watch is None:
+            from queuectl.store.watch import Watch
+
+            self._stop_watch = Watch(self.location)
+        return self._stop_watch.fd
