@@ -50,7 +50,7 @@ def _number(least: float, most: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not least <= value <= most:
-            raise UsageError(f"must be a number from {least:g} to {most:g}")
+            raise UsageError(f"must be a number from {least:.15g} to {most:.15g}")
         return value
 
     return parse
@@ -98,10 +98,8 @@ def field_name(key: str) -> str:
         from difflib import get_close_matches
 
         near = get_close_matches(key.replace("_", "-"), KEYS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"no such config key: {shorten(key)}{hint} The keys are {', '.join(KEYS)}"
-        )
+        hint = f"did you mean {near[0]}? The" if near else "the"
+        raise ConfigError(f"no such config key: {shorten(key)}; {hint} keys are {', '.join(KEYS)}")
     return name
 
 
@@ -121,7 +119,7 @@ def format_value(key: str, value: Any) -> str:
     name = field_name(key)
     if value is None:
         return _NONE_WORDS[name]
-    return format_duration(value) if name in _DURATIONS else f"{value:g}"
+    return format_duration(value) if name in _DURATIONS else f"{value:.15g}"
 
 
 def read_settings(document: Mapping[str, Any], where: str) -> Settings:
