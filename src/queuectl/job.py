@@ -359,12 +359,12 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
             f"the document of job {job_id} has schema {schema}, and this version of queuectl knows"
             f" {SCHEMA}: upgrade queuectl"
         )
-    identity = read.take("id", str, "a string", None)
+    identity = read.take("id", str, "a string", job_id)
     state = read.take("state", str, "a state", State.PENDING)
     if state not in _STATES:
         read.fail("state", state, "one of " + ", ".join(State))
     return Job(
-        id=job_id if identity is None else check_id(identity),
+        id=job_id if identity is job_id else check_id(identity),
         command=read.text("command", None),
         state=State(state),
         priority=read.integer("priority", defaults.priority, 0, MAX_PRIORITY),
