@@ -30,12 +30,12 @@ def after_attempt(
     A failed attempt is counted; below max_retries (0 is taken as 1) the job is pending again, due
     after the backoff, else it is dead.
     """
-    job = replace(job, history=(*job.history, attempt), updated_at=now)
+    history = (*job.history, attempt)
     if attempt.outcome is Outcome.SUCCEEDED:
-        return replace(job, state=State.COMPLETED)
+        return replace(job, history=history, updated_at=now, state=State.COMPLETED)
     if attempt.outcome is Outcome.CANCELLED:
-        return replace(job, state=State.CANCELLED)
-    job = replace(job, attempts=job.attempts + 1)
+        return replace(job, history=history, updated_at=now, state=State.CANCELLED)
+    job = replace(job, history=history, updated_at=now, attempts=job.attempts + 1)
     if job.attempts >= job.max_retries:
         return replace(job, state=State.DEAD)
     run_at = later(now, backoff_seconds(job.attempts, settings, fraction))

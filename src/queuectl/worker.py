@@ -153,6 +153,7 @@ class Worker:
             self._settle_all()
         finally:
             self._store.unregister()
+            self._store.close()
 
     def _must_leave(self) -> bool:
         return self._interrupts.level > 0 or os.getppid() != self._supervisor_pid

@@ -70,6 +70,7 @@ from queuectl.store.names import (
     processing_name,
 )
 from queuectl.store.roster import Roster
+from queuectl.store.spares import Spares
 
 if TYPE_CHECKING:
     from queuectl.store.listing import Listing, Slice
@@ -98,12 +99,17 @@ class DirectoryStore(Lookup, Roster):
     _slice: "Slice | None" = None
     _listing: "Listing | None" = None
     _watch: "Watch | None" = None
+    _spares: Spares | None = None
+    _syncer: files.Syncer | None = None
 
     def close(self) -> None:
         """Free what the store holds open."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._spares is not None:
+            self._spares.remove()
+            self._spares = None
         super().close()
 
     # --- what people and scripts do ---
@@ -418,30 +424,38 @@ class DirectoryStore(Lookup, Roster):
             os.close(claim.recorded_fd)
             os.close(claim.fd)
             claim.fd = claim.recorded_fd = -1
+        self._count([job.history[-1] for _, job in held])
 
     def _record(self, settlements: Sequence[tuple["_HeldClaim", Job]]) -> None:
         """Put new documents, durable and locked, in the place of the claimed ones."""
-        tmp_fd, processing_fd = self._fd("tmp"), self._fd(State.PROCESSING)
+        if not settlements:
+            return
+        processing_fd = self._fd(State.PROCESSING)
+        if self._spares is None or self._syncer is None:
+            self._spares = Spares(self._fd("tmp"))
+            self._syncer = files.Syncer()
+        spares = self._spares
         written: list[tuple[str, int]] = []
         with self._telling(f"{self.location}/{State.PROCESSING} cannot be written"):
             try:
                 for _, job in settlements:
-                    temporary = self._temporary(job.id)
-                    fd = files.write_synced(tmp_fd, temporary, encode_job(job), sync=False)
-                    written.append((temporary, fd))
+                    written.append(spares.write(encode_job(job)))
                 # The claims' renames must be durable before those that come now: else a power
                 # failure could undo the first and keep the second, and leave the job in two places.
-                files.sync_files([fd for _, fd in written], [self._fd("pending"), processing_fd])
+                self._syncer.sync(
+                    [fd for _, fd in written],
+                    [self._fd("pending"), processing_fd, self._fd("tmp")],
+                )
+                spares.synced()
                 for claim, _ in settlements:
                     temporary, fd = written[0]
-                    files.lock(fd)
-                    os.rename(temporary, claim.name, src_dir_fd=tmp_fd, dst_dir_fd=processing_fd)
+                    spares.put_in_place(temporary, processing_fd, claim.name)
                     claim.recorded_fd = fd
                     del written[0]
             finally:
                 for temporary, fd in written:
                     os.close(fd)
-                    os.unlink(temporary, dir_fd=tmp_fd)
+                    os.unlink(temporary, dir_fd=self._fd("tmp"))
 
     def _roll_forward(self, name: str, job: Job) -> None:
         """Move a document that is ahead of its directory to the state that it names."""
@@ -494,6 +508,7 @@ class DirectoryStore(Lookup, Roster):
             job = replace(job, id=job_id)
         if job.next_attempt > number:
             self._roll_forward(name, job)
+            self._count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
         attempt = Attempt(
             number=number,
@@ -512,4 +527,5 @@ class DirectoryStore(Lookup, Roster):
             self._roll_forward(name, job)
         finally:
             os.close(recorded_fd)
+        self._count([attempt])
         return Recovered(job=job, attempt=number, lost=True)
