@@ -5,13 +5,13 @@ exclusive as long as its worker, or the command that the worker started, lives: 
 itself when both are gone (by a lock of the kernel, or by a connection).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from queuectl.config import Settings
-from queuectl.job import Attempt, Job, State
+from queuectl.job import Attempt, Job, Outcome, State
 
 WAITING = (State.BLOCKED, State.PENDING)
 FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
@@ -53,7 +53,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
-    """Tell of a live worker: who it is, and what it does since when (job None: it is idle)."""
+    """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
+
+    ``settled`` counts the attempts that it has settled, ``rate`` those in a second of late.
+    """
 
     name: str
     pid: int
@@ -61,6 +64,25 @@ class WorkerRecord:
     since: datetime
     job: str | None = None
     attempt: int | None = None
+    settled: int = 0
+    rate: float = 0.0
+
+
+# The lengths, in seconds, up to which attempts are counted apart.
+LENGTH_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Count attempts by their outcome and by their length.
+
+    ``by_length`` holds, for each of LENGTH_BOUNDS, those that took so long at most and longer than
+    the bound before, and at its end those that took longer than all; ``seconds`` is their sum.
+    """
+
+    by_outcome: dict[Outcome, int] = field(default_factory=dict)
+    by_length: tuple[int, ...] = (0,) * (len(LENGTH_BOUNDS) + 1)
+    seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -153,8 +175,17 @@ class Store(Protocol):
     def read(self, entry: Entry) -> Job | None:
         """Return the job of an entry, None where it has moved on. Raises: BadDocument."""
 
+    def ids(self, state: State, prefix: str = "") -> Iterator[str]:
+        """Stream the ids of the jobs in a state that start with ``prefix``, in no order."""
+
     def counts(self, now: datetime) -> Counts:
         """Count the jobs, opening no document."""
+
+    def tally(self) -> Tally:
+        """Count the attempts that workers have settled since the store was made.
+
+        It never goes down, but for what a power failure takes, and opens no job's document.
+        """
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending: due now, attempts 0, history kept.

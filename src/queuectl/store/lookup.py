@@ -245,6 +245,30 @@ class Lookup(Place):
         """Return the job of an entry, None where it has moved on; see Store.read."""
         return self._read(entry.state, entry.token, entry.id)
 
+    def ids(self, state: State, prefix: str = "") -> Iterator[str]:
+        """Stream the ids in a state that start with a prefix; see Store.ids."""
+        if state is State.BLOCKED:
+            yield from (each for each, _ in self._identified(state) if each.startswith(prefix))
+            return
+        # A name is looked at whole only where it can be of such an id: a long queue has many.
+        for name in self._names(state):
+            if state is State.PENDING and looks_pending(name):
+                if name.startswith(prefix, 26) and is_pending_name(name):
+                    yield pending_id(name)
+            elif name.startswith(prefix):
+                job_id = self._id_in(state, name)
+                if job_id is not None and job_id.startswith(prefix):
+                    yield job_id
+
+    @staticmethod
+    def _id_in(state: State, name: str) -> str | None:
+        if state is State.PENDING:
+            return name[:-5] if is_stranger(name) else None
+        if state is State.PROCESSING:
+            parsed = parse_processing(name)
+            return parsed[0] if parsed is not None else None
+        return parse_filed(name)
+
     def counts(self, now: datetime) -> Counts:
         """Count the jobs by the names of their files."""
         by_state = dict.fromkeys(State, 0)

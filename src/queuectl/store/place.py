@@ -30,7 +30,7 @@ from queuectl.store.names import (
 
 FORMAT = 1
 _DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
-_FILES = ("config.json", "format", "stop_workers", "pending.lock", "worker.log")
+_FILES = ("config.json", "format", "stop_workers", "pending.lock", "tally.json", "worker.log")
 
 
 class Place:

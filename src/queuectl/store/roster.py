@@ -7,33 +7,41 @@ safety depends on what stands in it.
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.errors import (
     BadDocument,
+    ConfigError,
+    StoreError,
 )
 from queuectl.job import (
+    Attempt,
     parse_object,
 )
+from queuectl.logs import log_name
 from queuectl.store import files
 from queuectl.store.base import (
+    Tally,
     WorkerRecord,
 )
 from queuectl.store.names import (
     filed_name,
 )
 from queuectl.store.place import Place
+from queuectl.store.tally import Recent, counted, joined, tally_document, tally_from
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
 
 _ABANDONED_SECONDS = 86400.0
-_RECORD_BYTES = 512
+_RECORD_BYTES = 1024
+_TALLY_NAME = "tally.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,9 @@ class Roster(Place):
     """Know the workers of one store."""
 
     _worker: tuple[int, WorkerRecord] | None = None
+    _tally = Tally()
+    _recent: Recent
+    _started_at: float
     _stop_watch: "Watch | None" = None
 
     def close(self) -> None:
@@ -68,6 +79,7 @@ class Roster(Place):
         import socket
 
         record = WorkerRecord(name=name, pid=os.getpid(), host=socket.gethostname(), since=now)
+        self._tally, self._recent, self._started_at = Tally(), Recent(), now.timestamp()
         with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
             temporary = self._temporary(name)
             fd = files.write_synced(
@@ -82,8 +94,7 @@ class Roster(Place):
             )
         self._worker = (fd, record)
 
-    @staticmethod
-    def _record_text(record: WorkerRecord) -> bytes:
+    def _record_text(self, record: WorkerRecord) -> bytes:
         document = {
             "name": record.name,
             "pid": record.pid,
@@ -91,6 +102,10 @@ class Roster(Place):
             "since": format_instant(record.since),
             "job": record.job,
             "attempt": record.attempt,
+            "started_at": self._started_at,
+            "slot": self._recent.slot,
+            "recent": self._recent.counts,
+            **tally_document(self._tally),
         }
         # Of one size, so that it can be written over by one call.
         return json.dumps(document).ljust(_RECORD_BYTES - 1).encode() + b"\n"
@@ -104,11 +119,63 @@ class Roster(Place):
         self._worker = (fd, record)
         os.pwrite(fd, self._record_text(record), 0)
 
+    def _count(self, attempts: list[Attempt]) -> None:
+        """Count attempts that are settled, and tell that this worker is idle if its own is."""
+        for attempt in attempts:
+            self._tally = counted(self._tally, attempt)
+        if self._worker is None:  # a supervisor that has recovered what a worker lost
+            self._add_to_totals("", self._tally)
+            self._tally = Tally()
+            return
+        fd, record = self._worker
+        now = time.time()
+        for attempt in attempts:
+            self._recent.add(now)
+            if record.job is not None and attempt.log == log_name(record.job, record.attempt or 0):
+                record = replace(record, job=None, attempt=None, since=utc_now())
+        self._worker = (fd, record)
+        os.pwrite(fd, self._record_text(record), 0)
+
+    def _totals(self) -> tuple[Tally, list[str]]:
+        """Return what workers that are gone have counted, and which of them may have a record."""
+        try:
+            document = parse_object(self._read_root_file(_TALLY_NAME) or b"{}")
+            return tally_from(document), list(map(str, document.get("workers", ())))
+        except (BadDocument, ConfigError, ValueError, TypeError, AttributeError):
+            return Tally(), []  # broken by a hand: the counting begins anew
+
+    def _add_to_totals(self, name: str, tally: Tally) -> None:
+        """Add what a worker has counted before its record goes, once for each worker."""
+        if not tally.by_outcome:
+            return
+        with suppress(StoreError), self._moving_into_pending():
+            totals, names = self._totals()
+            if name in names:
+                return
+            names = [each for each in names if self._exists(self._fd("workers"), filed_name(each))]
+            document = {
+                **tally_document(joined(totals, tally)),
+                "workers": [*names, name] if name else names,
+            }
+            self._write_root_file(_TALLY_NAME, (json.dumps(document) + "\n").encode())
+
+    def tally(self) -> Tally:
+        """Return what all workers have counted; see Store.tally."""
+        # RACE: a worker that leaves moves its count from its record to the totals.
+        while True:
+            totals, names = self._totals()
+            tallies = [
+                tally for record, tally, _ in self._tallied_records() if record.name not in names
+            ]
+            if self._totals() == (totals, names):
+                return reduce(joined, tallies, totals)
+
     def unregister(self) -> None:
         """Remove this process's record; see Store.unregister."""
         if self._worker is None:
             return
         fd, record = self._worker
+        self._add_to_totals(record.name, self._tally)
         with suppress(FileNotFoundError):  # a hand was faster
             os.unlink(filed_name(record.name), dir_fd=self._fd("workers"))
         os.close(fd)
@@ -121,6 +188,9 @@ class Roster(Place):
         )
 
     def _records(self) -> Iterator[tuple[WorkerRecord, bool]]:
+        return ((record, live) for record, _, live in self._tallied_records())
+
+    def _tallied_records(self) -> Iterator[tuple[WorkerRecord, Tally, bool]]:
         for name in list(self._names("workers")):
             if not name.endswith(".json"):
                 continue
@@ -130,20 +200,31 @@ class Roster(Place):
             try:
                 mine = self._worker is not None and name == filed_name(self._worker[1].name)
                 live = mine or not files.lock(fd)
-                document = json.loads(os.pread(fd, _RECORD_BYTES, 0))
-                record = WorkerRecord(
-                    name=str(document["name"]),
-                    pid=int(document["pid"]),
-                    host=str(document["host"]),
-                    since=datetime.fromisoformat(document["since"]),
-                    job=document["job"],
-                    attempt=document["attempt"],
-                )
-            except (ValueError, KeyError, TypeError):
+                record, tally = self._read_record(fd)
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue  # no record, or one that is being written at this moment
             finally:
                 os.close(fd)
-            yield record, live
+            yield record, tally, live
+
+    @staticmethod
+    def _read_record(fd: int) -> tuple[WorkerRecord, Tally]:
+        """Return what a record holds. Raises: ValueError, KeyError, TypeError, AttributeError."""
+        document: Mapping[str, Any] = json.loads(os.pread(fd, _RECORD_BYTES, 0))
+        tally = tally_from(document)
+        recent = Recent(int(document.get("slot", 0)), tuple(document.get("recent", (0,) * 6)))
+        now = time.time()
+        record = WorkerRecord(
+            name=str(document["name"]),
+            pid=int(document["pid"]),
+            host=str(document["host"]),
+            since=datetime.fromisoformat(document["since"]),
+            job=document["job"],
+            attempt=document["attempt"],
+            settled=sum(tally.by_outcome.values()),
+            rate=recent.rate(now, now - float(document.get("started_at", now))),
+        )
+        return record, tally
 
     def _worker_of(self, job_id: str, attempt: int) -> str:
         for record, _ in self._records():
@@ -160,6 +241,9 @@ class Roster(Place):
         for name in list(self._names("workers")):
             with self._locked("workers", name) as fd:
                 if fd is not None and name.endswith(".json"):
+                    with suppress(ValueError, KeyError, TypeError, AttributeError):
+                        record, tally = self._read_record(fd)
+                        self._add_to_totals(record.name, tally)
                     os.unlink(name, dir_fd=self._fd("workers"))
 
     def request_stop(self, *, now: bool) -> Pill:

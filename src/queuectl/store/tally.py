@@ -1,0 +1,95 @@
+"""Count what workers settle, so that rates and totals are known without reading a document.
+
+Each worker counts in its own record; what it counted goes to the store's totals when it leaves, or
+when its stale record is removed. Nobody's safety depends on these numbers.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from queuectl.job import Attempt, Outcome
+from queuectl.store.base import LENGTH_BOUNDS, Tally
+
+_SLOT_SECONDS = 10
+_SLOTS = 6  # "lately" is the last minute
+
+
+def counted(tally: Tally, attempt: Attempt) -> Tally:
+    """Return the tally with one more attempt; one whose length nobody saw counts by outcome."""
+    by_outcome = dict(tally.by_outcome)
+    by_outcome[attempt.outcome] = by_outcome.get(attempt.outcome, 0) + 1
+    seconds = attempt.duration_seconds
+    if seconds is None:
+        return Tally(by_outcome=by_outcome, by_length=tally.by_length, seconds=tally.seconds)
+    by_length = list(tally.by_length)
+    by_length[bisect_left(LENGTH_BOUNDS, seconds)] += 1
+    return Tally(
+        by_outcome=by_outcome, by_length=tuple(by_length), seconds=tally.seconds + seconds
+    )
+
+
+def joined(one: Tally, other: Tally) -> Tally:
+    """Return the sum of two tallies."""
+    outcomes = {**one.by_outcome, **other.by_outcome}
+    return Tally(
+        by_outcome={
+            each: one.by_outcome.get(each, 0) + other.by_outcome.get(each, 0) for each in outcomes
+        },
+        by_length=tuple(map(sum, zip(one.by_length, other.by_length, strict=True))),
+        seconds=one.seconds + other.seconds,
+    )
+
+
+def tally_document(tally: Tally) -> dict[str, Any]:
+    """Return the JSON object of a tally."""
+    return {
+        "outcomes": tally.by_outcome,
+        "lengths": tally.by_length,
+        "seconds": round(tally.seconds, 3),
+    }
+
+
+def tally_from(document: Mapping[str, Any]) -> Tally:
+    """Return the tally in a JSON object, an empty one where there is none.
+
+    Raises: ValueError, TypeError or AttributeError where it is no tally.
+    """
+    lengths = tuple(map(int, document.get("lengths", Tally().by_length)))
+    if len(lengths) != len(LENGTH_BOUNDS) + 1:
+        raise ValueError("not the lengths that are counted")
+    return Tally(
+        by_outcome={Outcome(each): int(n) for each, n in document.get("outcomes", {}).items()},
+        by_length=lengths,
+        seconds=float(document.get("seconds", 0.0)),
+    )
+
+
+@dataclass(slots=True)
+class Recent:
+    """Count what was settled in the last minute, in slots of ten seconds.
+
+    Slots and not a rate: the reader knows how late it is, so that a rate falls while nothing ends.
+    """
+
+    slot: int = 0
+    counts: tuple[int, ...] = (0,) * _SLOTS
+
+    def add(self, now: float) -> None:
+        """Count one that ended at an instant, in seconds since 1970."""
+        *older, newest = self.at(now)
+        self.counts = (*older, newest + 1)
+        self.slot = int(now) // _SLOT_SECONDS
+
+    def at(self, now: float) -> tuple[int, ...]:
+        """Return the counts of the minute that ends now, the oldest slot first."""
+        passed = int(now) // _SLOT_SECONDS - self.slot
+        if not 0 <= passed < _SLOTS:  # all too old, or the clock was set back
+            return (0,) * _SLOTS
+        return self.counts[passed:] + (0,) * passed
+
+    def rate(self, now: float, alive_seconds: float) -> float:
+        """Return how many ended in a second lately, for a worker that has lived so long."""
+        seconds = (_SLOTS - 1) * _SLOT_SECONDS + now % _SLOT_SECONDS
+        return sum(self.at(now)) / max(min(seconds, alive_seconds), 1.0)
