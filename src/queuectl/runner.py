@@ -8,8 +8,10 @@ import errno
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from queuectl.job import Outcome
@@ -84,9 +86,16 @@ class Command:
         self._duration = 0.0
         self._poll = select.poll()
         self._pidfd = -1
-        if hasattr(os, "pidfd_open"):
+        # The command runs already, so whatever is in the way of a pidfd (the system, an old kernel,
+        # a sandbox, too many open files) must not look like a command that was not started.
+        with suppress(AttributeError, OSError):
             self._pidfd = os.pidfd_open(self.pid)
             self._poll.register(self._pidfd, select.POLLIN)
+
+    @property
+    def wakes(self) -> bool:
+        """Return whether the kernel ends a wait when the command ends, without SIGCHLD."""
+        return self._pidfd >= 0
 
     def elapsed_seconds(self) -> float:
         """Return how long the command has been running."""
@@ -95,7 +104,7 @@ class Command:
     def wait(self, timeout_seconds: float | None, wake_fd: int) -> bool:
         """Wait until the command ended (True), ``wake_fd`` is readable or time is up (False).
 
-        Where there is no pidfd, the caller makes SIGCHLD write to ``wake_fd``.
+        Where it does not wake by itself, the caller makes SIGCHLD write to ``wake_fd``.
         """
         if self._reap():
             return True
@@ -161,7 +170,7 @@ class Command:
 
     def _group_lives(self) -> bool:
         self._reap()
-        return self._signal_group(0)
+        return self._signal_group(0) and not _is_unreaped(self.pid)
 
     def result(self) -> Result:
         """Return how the command ended, as waitpid tells it; it has ended."""
@@ -179,3 +188,19 @@ class Command:
             signal=-code if code < 0 else None,
             duration_seconds=round(self._duration, 6),
         )
+
+
+def _is_unreaped(group: int) -> bool:
+    """Tell whether all that is left of a process group are zombies.
+
+    In a container whose first process reaps nothing they stay for ever, and nothing ends them.
+    """
+    if sys.platform != "linux":
+        return False
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
+                if int(its_group) == group and state not in (b"Z", b"X"):
+                    return False
+    return True
