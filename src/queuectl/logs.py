@@ -5,13 +5,39 @@ of attempt N of job ID is ``ID.N.log``; it is opened for appending and never ove
 """
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from queuectl.errors import StoreUnavailable, UnsafeStore
+from queuectl.job import ID_PATTERN, Job
+
+_NAME = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Tell of one log: whose it is, and when it was last written to."""
+
+    job_id: str
+    attempt: int
+    modified_at: datetime
+
+
+_TAIL_BYTES = 8192
 
 
 def log_name(job_id: str, attempt: int) -> str:
     """Return the file name of an attempt's log, as the attempt's record holds it."""
     return f"{job_id}.{attempt}.log"
+
+
+def parse_log_name(name: str) -> tuple[str, int] | None:
+    """Return the job's id and the attempt that a log's name tells, None where it is no log."""
+    match = _NAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 class LogDir:
@@ -54,13 +80,59 @@ class LogDir:
         except FileNotFoundError:
             return None
 
-    def remove(self, job_id: str, attempts: int) -> None:
-        """Delete the logs of a job's attempts 1 to ``attempts``."""
-        for attempt in range(1, attempts + 1):
+    def last_lines(self, job_id: str, attempt: int, most: int) -> list[str]:
+        """Return the last lines of an attempt's log that hold anything; none where it has none.
+
+        What a progress bar has drawn over counts as lines, too. Reads no more than the end.
+        """
+        try:
+            fd = self.open_for_reading(job_id, attempt)
+            if fd is None:
+                return []
             try:
-                os.unlink(self.path(job_id, attempt))
-            except FileNotFoundError:
-                continue
+                size = os.fstat(fd).st_size
+                start = max(0, size - _TAIL_BYTES)
+                data = os.pread(fd, size - start, start)
+            finally:
+                os.close(fd)
+        except OSError:  # no regular file, or none of ours: there is nothing to show
+            return []
+        lines = data.decode("utf-8", "surrogateescape").splitlines()
+        if start > 0 and len(lines) > 1:
+            del lines[0]  # it is cut
+        return [line for line in lines if line.strip()][-most:]
+
+    def all(self) -> Iterator[Log]:
+        """Stream what logs there are, in no order; what has another name is no log."""
+        try:
+            found = os.scandir(self.directory)
+        except FileNotFoundError:
+            return
+        with found:
+            for entry in found:
+                parsed = parse_log_name(entry.name)
+                if parsed is None:
+                    continue
+                try:
+                    modified = entry.stat(follow_symlinks=False).st_mtime
+                except FileNotFoundError:
+                    continue
+                yield Log(*parsed, modified_at=datetime.fromtimestamp(modified, UTC))
+
+    def remove(self, job_id: str, attempt: int, *, unchanged_since: datetime | None = None) -> None:
+        """Delete the log of an attempt, unless it was written to after ``unchanged_since``."""
+        path = self.path(job_id, attempt)
+        with suppress(FileNotFoundError):
+            if unchanged_since is not None:
+                modified = os.stat(path, follow_symlinks=False).st_mtime
+                if datetime.fromtimestamp(modified, UTC) > unchanged_since:
+                    return
+            os.unlink(path)
+
+    def remove_all(self, job: Job) -> None:
+        """Delete the logs of a job's attempts, that of one which was given back included."""
+        for attempt in {*(each.number for each in job.history), job.next_attempt}:
+            self.remove(job.id, attempt)
 
     def _directory_fd(self) -> int:
         if self._dir_fd is None:

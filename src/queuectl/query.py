@@ -14,7 +14,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
-from queuectl.job import Job, State, job_document
+from queuectl.job import Job, Outcome, State, job_document
 from queuectl.store.base import FINISHED, Entry, Store
 
 # What runs, then what waits; these change too fast, and are too few or too well sorted, to merge.
@@ -139,6 +139,19 @@ def read_row(store: Store, entry: Entry) -> Row | None:
     except (BadDocument, ConfigError) as error:
         return Row(entry=entry, problem=str(error))
     return Row(entry=entry, job=job)
+
+
+def attempts_text(job: Job) -> str:
+    """Return how often a job was started since it came, or was last sent back, and of how often.
+
+    ``attempts`` counts the runs that failed; what is added is the one that did not, or goes on.
+    """
+    most = max(job.max_retries, 1)
+    if job.state is State.PROCESSING:
+        return f"{min(job.attempts + 1, most)}/{most}"
+    ended = {State.COMPLETED: Outcome.SUCCEEDED, State.CANCELLED: Outcome.CANCELLED}
+    last = job.history[-1].outcome if job.history else None
+    return f"{job.attempts + (last is not None and last is ended.get(job.state))}/{most}"
 
 
 def _matches(row: Row | None, matches: Callable[[Job], object]) -> bool:

@@ -1,6 +1,7 @@
 """What the ``queuectl dlq`` commands print and do."""
 
 import json
+import os
 import re
 
 import pytest
@@ -21,7 +22,7 @@ def names(place: Placing, state: State) -> list[str]:
 
 def test_an_absent_store_has_no_dead_jobs_and_stays_absent(run: Run) -> None:
     """Looking, retrying all and purging make no store."""
-    assert run("dlq", "list") == (0, "ID  WHEN  WHY  ATTEMPTS  COMMAND\n", "")
+    assert run("dlq", "list") == (0, "ID  WHEN  WHY  ATTEMPTS  COMMAND  LAST LINE\n", "")
     assert run("dlq", "list", "--json") == (0, "[]\n", "")
     assert run("dlq", "retry", "--all") == (0, "", "")
     assert run("dlq", "purge") == (0, "0 jobs purged\n", "")
@@ -31,6 +32,8 @@ def test_an_absent_store_has_no_dead_jobs_and_stays_absent(run: Run) -> None:
 def test_list_says_when_and_why_newest_first(run: Run, place: Placing) -> None:
     """Only dead jobs are listed; one that never ran has no reason, a broken one shows why."""
     place.dead("first", ago=30)
+    place.log("first", 2, b"of an earlier attempt\n")
+    place.log("first", 3, b"begin\n10%\r20%\rno \x1b[31mspace\n\n  \n")
     killed = attempt("second", 4, outcome=Outcome.SIGNALLED, signal=11, exit_code=None)
     place.dead("second", ago=20, max_retries=0, attempts=1, history=(killed,))
     place.dead("third", runs=0, ago=10)
@@ -38,15 +41,16 @@ def test_list_says_when_and_why_newest_first(run: Run, place: Placing) -> None:
     broken.write_text("[]")
     place.age(broken, 5)
     place.job(State.COMPLETED, "fine")
+    unreadable = f"(unreadable: {broken}: not a job document: a JSON array, not an object)"
+    width = len(unreadable)
     assert run("dlq", "list") == (
         0,
         (
-            "ID      WHEN     WHY                   ATTEMPTS  COMMAND\n"
-            f"fourth  5s ago                                   (unreadable: {broken}: not a job"
-            " document: a JSON array, not an object)\n"
-            "third   10s ago                        0/3       run third\n"
-            "second  20s ago  signalled (SIGSEGV)   1/1       run second\n"
-            "first   30s ago  failed (exit code 3)  3/3       run first\n"
+            f"ID      WHEN     WHY      ATTEMPTS  {'COMMAND':{width}}  LAST LINE\n"
+            f"fourth  5s ago                      {unreadable}\n"
+            "third   10s ago           0/3       run third\n"
+            "second  20s ago  SIGSEGV  1/1       run second\n"
+            f"first   30s ago  exit 3   3/3       {'run first':{width}}  no \\x1b[31mspace\n"
         ),
         "",
     )
@@ -73,7 +77,9 @@ def test_show_is_for_dead_jobs(run: Run, place: Placing) -> None:
     """A dead job is shown as show does, by a prefix too; one that is not dead is refused."""
     place.dead("bad-1")
     place.job(State.COMPLETED, "fine")
-    assert run("dlq", "show", "bad") == run("show", "bad-1")
+    code, stdout, stderr = run("dlq", "show", "bad")
+    assert (code, stderr) == (0, "")
+    assert stdout == run("show", "bad-1").stdout + "\nEND OF THE LOG OF ATTEMPT 3\n(nothing)\n"
     assert run("dlq", "show", "bad-1", "--json") == run("show", "bad-1", "--json")
     assert run("dlq", "show", "fine") == (
         65,
@@ -81,6 +87,61 @@ def test_show_is_for_dead_jobs(run: Run, place: Placing) -> None:
         "Error: job fine is completed, not dead; see 'queuectl dlq list'\n",
     )
     assert run("dlq", "show", "nope") == (66, "", "Error: no such job: nope\n")
+
+
+def test_show_ends_with_the_end_of_the_last_log(run: Run, place: Placing) -> None:
+    """Ten lines at most, harmless for a terminal, and none of a log without end before them."""
+    place.dead("bad-1", runs=2)
+    place.log("bad-1", 1, b"of an earlier attempt\n")
+    place.log("bad-1", 2, b"x" * 100_000 + b"\n" + b"".join(b"line %d\n" % n for n in range(12)))
+    place.log("bad-1", 2, b"a\tb\x1b[0m")
+    lines = run("dlq", "show", "bad-1").stdout.splitlines()
+    assert lines[-11:] == [
+        "END OF THE LOG OF ATTEMPT 2",
+        *(f"line {number}" for number in range(3, 12)),
+        "a\tb\\x1b[0m",
+    ]
+
+
+def test_a_log_of_one_endless_line_shows_its_end(run: Run, place: Placing) -> None:
+    """It is not read from its start."""
+    place.dead("bad-1", runs=1)
+    place.log("bad-1", 1, b"x" * 100_000 + b"the end")
+    last = run("dlq", "show", "bad-1").stdout.splitlines()[-1]
+    assert last.endswith("xthe end")
+    assert len(last) < 10_000
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_what_is_no_log_is_not_read(run: Run, place: Placing, kind: str) -> None:
+    """Neither followed nor waited for, and the list goes on without it."""
+    place.dead("bad-1", runs=1)
+    path = place.log("bad-1", 1, b"")
+    path.unlink()
+    if kind == "symlink":
+        path.symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    code, stdout, stderr = run("dlq", "list")
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines()[1].endswith("  exit 3  1/3       run bad-1")
+
+
+def test_a_terminal_of_80_columns_shows_each_job_on_one_line(
+    run: Run, place: Placing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command and the last line share what the rest leaves; what is short stays whole."""
+    place.dead("nkkca041k11w5pecjb", ago=90061, command="x" * 200)
+    place.log("nkkca041k11w5pecjb", 3, b"y" * 200)
+    place.dead("8fz5jey1k11w5q1f50", ago=5, command="true")
+    place.log("8fz5jey1k11w5q1f50", 3, b"z" * 15)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, stdout, _ = run("dlq", "list")
+    assert [len(line) for line in stdout.splitlines()] == [74, 80, 80]
+    assert "..." in stdout.splitlines()[1] + stdout.splitlines()[2]
 
 
 def test_retry_sends_back_and_prints_the_ids(run: Run, place: Placing) -> None:
@@ -233,7 +294,7 @@ def test_purge_leaves_what_cannot_be_read_and_says_so(run: Run, place: Placing) 
     assert run("dlq", "purge") == (
         65,
         "1 job purged\n",
-        "Error: cannot be read and were left as they are: broken; see 'queuectl dlq list'\n",
+        "Error: cannot be read and were left as they are: broken; see 'queuectl doctor'\n",
     )
     assert names(place, State.DEAD) == ["broken"]
 

@@ -9,7 +9,7 @@ from tests.cli.conftest import Run
 from tests.cli.placing import Placing, attempt
 
 from queuectl.clock import utc_now
-from queuectl.job import State
+from queuectl.job import Outcome, State
 from queuectl.store.directory import DirectoryStore
 
 HEADERS = "ID  STATE  PRI  ATTEMPTS  WHEN  COMMAND\n"
@@ -34,7 +34,8 @@ def test_an_absent_store_is_an_empty_queue_and_stays_absent(run: Run) -> None:
 
 def test_the_table_shows_each_state_in_80_columns(run: Run, place: Placing) -> None:
     """What runs comes first, then what waits, then what is finished, the newest first."""
-    place.job(State.COMPLETED, "old", ago=7300)
+    done = attempt("old", outcome=Outcome.SUCCEEDED, exit_code=0)
+    place.job(State.COMPLETED, "old", ago=7300, history=(done,))
     place.dead("bad", ago=65)
     place.job(State.PENDING, "later", run_at=ahead(1800), attempts=1)
     place.job(State.PENDING, "next", priority=0, command="echo 'a\tb'\necho \x1b[31m")
@@ -43,11 +44,11 @@ def test_the_table_shows_each_state_in_80_columns(run: Run, place: Placing) -> N
     assert (code, stderr) == (0, "")
     assert stdout.replace("29m59s", "30m") == (
         "ID     STATE       PRI  ATTEMPTS  WHEN      COMMAND\n"
-        "busy   processing  5    0/3       3s ago    run busy\n"
+        "busy   processing  5    1/3       3s ago    run busy\n"
         "next   pending     0    0/3       due       echo 'a\\tb'\\necho \\x1b[31m\n"
         "later  pending     5    1/3       in 30m    run later\n"
         "bad    dead        5    3/3       1m5s ago  run bad\n"
-        "old    completed   5    0/3       2h1m ago  run old\n"
+        "old    completed   5    1/3       2h1m ago  run old\n"
     )
 
 

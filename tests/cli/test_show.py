@@ -45,7 +45,7 @@ def test_a_person_sees_the_fields_then_the_attempts(run: Run, place: Placing) ->
         "state         dead",
         "command       echo '\\x1b[31m'\\nexit 3",
         "priority      5",
-        "attempts      3 of 3 failed",
+        "attempts      3/3",
         "timeout       1h30m",
         "cwd           /srv",
         "env           A=1",

@@ -104,6 +104,9 @@ state_option = click.option(
     type=click.Choice(State, case_sensitive=False),
     help="Only jobs in this state; can be repeated.",
 )
+_MAY_BE_CUT = ("COMMAND", "HOST", "LAST LINE")
+_LEAST_WIDTH = 10
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -143,7 +146,8 @@ def echo_json_array(values: Iterable[Any]) -> None:
 def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
     """Print a table with what jobs and users brought made printable; None is an empty cell.
 
-    On a terminal the command column is cut so that a row fits in its width; elsewhere nothing is.
+    On a terminal commands and the like are cut so that a row fits in its width; elsewhere nothing
+    is.
     """
     from tabulate import tabulate
 
@@ -157,19 +161,19 @@ def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None
 
 
 def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
-    columns = [header.lower() for header in headers]
-    if "command" not in columns:
-        return
-    cut = columns.index("command")
-    others = sum(
-        2 + max(len(header), *(len(row[index]) for row in rows), 0)
-        for index, header in enumerate(headers)
-        if index != cut
+    """Cut the cells of the columns that may be cut, so that a row fits; the short ones go whole."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    cut = sorted(
+        (index for index, header in enumerate(headers) if header in _MAY_BE_CUT),
+        key=lambda index: widths[index],
     )
-    room = max(width - others, 10)
-    for row in rows:
-        if len(row[cut]) > room:
-            row[cut] = row[cut][: room - 3] + "..."
+    room = width - sum(widths) - 2 * (len(headers) - 1) + sum(widths[index] for index in cut)
+    for position, index in enumerate(cut):
+        most = max(room // (len(cut) - position), _LEAST_WIDTH)
+        for row in rows:
+            if len(row[index]) > most:
+                row[index] = row[index][: most - 3] + "..."
+        room -= min(widths[index], most)
 
 
 def _terminal_width() -> int:
@@ -183,6 +187,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def printable_line(line: str) -> str:
+    """Return a line of text that does nothing to a terminal but go to its tab stops."""
+    return "\t".join(map(printable, line.split("\t")))
 
 
 def _escaped(character: str) -> str:

@@ -40,7 +40,7 @@ def list_settings(app: App, *, as_json: bool) -> None:
     values, written = _values(store)
     echo_table(
         [(key, values[key], "set" if key in written else "default") for key in KEYS],
-        ["key", "value", "source"],
+        ["KEY", "VALUE", "SOURCE"],
     )
 
 

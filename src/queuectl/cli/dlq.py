@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
 
 import click
 
 from queuectl.cli.common import (
-    DURATION,
     REGEX,
     App,
     echo,
@@ -16,24 +14,26 @@ from queuectl.cli.common import (
     examples,
     json_option,
     pass_app,
+    printable_line,
 )
 from queuectl.cli.list import (
     TABLE_ROWS,
-    attempts_cell,
     command_cell,
     limit_option,
     tell_more,
     when_cell,
 )
-from queuectl.cli.show import outcome_text, show_job
+from queuectl.cli.purge import dry_run_option, older_than_option, purge_jobs
+from queuectl.cli.show import show_job, signal_name
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
-from queuectl.job import Job, State
+from queuectl.job import Job, Outcome, State
 from queuectl.logs import LogDir
-from queuectl.query import Row, id_or_command_matches, row_document, select
+from queuectl.query import Row, attempts_text, id_or_command_matches, row_document, select
 from queuectl.store.base import Store
 
 _DEAD = (State.DEAD,)
+_LOG_LINES = 10
 
 
 @click.group(epilog=examples("queuectl dlq list", "queuectl dlq retry --all --matching '^backup-'"))
@@ -48,9 +48,11 @@ def dlq() -> None:
 def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     """List the dead jobs, newest first.
 
-    WHEN is when a job failed for good, WHY is how its last attempt ended.
+    WHEN is when a job failed for good, WHY is how its last attempt ended, ATTEMPTS are those made,
+    of how many, and LAST LINE is what the last of them wrote last.
     """
     store = app.open()
+    logs = LogDir.of(store.location)
     now = utc_now()
     if as_json:
         echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
@@ -61,13 +63,14 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
             (
                 row.entry.id,
                 when_cell(row.entry, now),
-                outcome_text(row.job.history[-1]) if row.job and row.job.history else None,
-                attempts_cell(row.job) if row.job else None,
+                _why(row.job),
+                attempts_text(row.job) if row.job else None,
                 command_cell(row),
+                _last_line(logs, row.job),
             )
             for row in shown
         ],
-        ["ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND"],
+        ["ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND", "LAST LINE"],
     )
     if limit is None and len(shown) == TABLE_ROWS:
         tell_more(store.counts(now).by_state.get(State.DEAD, 0) - len(shown))
@@ -78,12 +81,19 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
 @json_option
 @pass_app
 def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
-    """Show a dead job and its attempts.
+    """Show a dead job, its attempts, and the end of its last log.
 
     The beginning of an ID is enough where no other ID starts with it.
     """
     store = app.open()
-    show_job(store, _get_dead(store, store.resolve(job_id)), as_json=as_json)
+    job = _get_dead(store, store.resolve(job_id))
+    show_job(store, job, as_json=as_json)
+    if job.history and not as_json:
+        number = job.history[-1].number
+        lines = LogDir.of(store.location).last_lines(job.id, number, _LOG_LINES)
+        echo(f"\nEND OF THE LOG OF ATTEMPT {number}")
+        for line in lines or ["(nothing)"]:
+            echo(printable_line(line))
 
 
 @dlq.command(
@@ -134,29 +144,35 @@ def retry(
             continue  # somebody else was faster
 
 
-@dlq.command(epilog=examples("queuectl dlq purge --older-than 30d"))
-@click.option(
-    "--older-than",
-    "age_seconds",
-    type=DURATION,
-    metavar="DURATION",
-    help="Only jobs that died longer ago than this.",
-)
+@dlq.command("purge", epilog=examples("queuectl dlq purge --older-than 30d"))
+@older_than_option
+@dry_run_option
+@json_option
 @pass_app
-def purge(app: App, *, age_seconds: float | None) -> None:
-    """Delete dead jobs and their logs."""
-    store = app.open()
-    logs = LogDir.of(store.location)
-    now = utc_now()
-    until = now - timedelta(seconds=age_seconds or 0)
-    purged = 0
-    try:
-        for job in _readable(select(store, _DEAD, now, changed_before=until)):
-            if store.purge(job.id, State.DEAD, unchanged_since=until):
-                logs.remove(job.id, job.next_attempt)
-                purged += 1
-    finally:
-        echo(f"{purged} {'job' if purged == 1 else 'jobs'} purged")
+def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: bool) -> None:
+    """Delete dead jobs and their logs.
+
+    Prints how many. A job that another one waits for is kept.
+    """
+    purge_jobs(app, _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
+
+
+def _why(job: Job | None) -> str | None:
+    """Return how a job's last attempt ended, in a word or two."""
+    if job is None or not job.history:
+        return None
+    last = job.history[-1]
+    if last.outcome is Outcome.FAILED:
+        return f"exit {last.exit_code}"
+    if last.outcome is Outcome.SIGNALLED and last.signal is not None:
+        return signal_name(last.signal)
+    return last.outcome.replace("_", " ")
+
+
+def _last_line(logs: LogDir, job: Job | None) -> str | None:
+    if job is None or not job.history:
+        return None
+    return "".join(logs.last_lines(job.id, job.history[-1].number, 1)).strip()
 
 
 def _get_dead(store: Store, job_id: str) -> Job:

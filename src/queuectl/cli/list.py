@@ -19,8 +19,8 @@ from queuectl.cli.common import (
     state_option,
 )
 from queuectl.clock import utc_now
-from queuectl.job import Job, State
-from queuectl.query import SORT_KEYS, Row, command_matches, row_document, select
+from queuectl.job import State
+from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
 from queuectl.store.base import Entry
 
 TABLE_ROWS = 100
@@ -70,8 +70,8 @@ def list_jobs(
     """List the jobs: what runs, what waits, what is finished.
 
     Pending jobs are listed in the order in which they will run, finished ones newest first.
-    ATTEMPTS are the failed ones, of how many in all; WHEN is when a pending job is due, and when
-    any other came to where it is.
+    ATTEMPTS are those made, the running one included, of how many in all; WHEN is when a pending
+    job is due, and when any other came to where it is.
     """
     store = app.open()
     now = utc_now()
@@ -108,12 +108,7 @@ def _columns(row: Row, now: datetime) -> tuple[object, ...]:
     entry, job = row.entry, row.job
     if job is None:
         return entry.id, entry.state, entry.priority, None, when_cell(entry, now)
-    return entry.id, entry.state, job.priority, attempts_cell(job), when_cell(entry, now)
-
-
-def attempts_cell(job: Job) -> str:
-    """Return how many attempts have failed, of how many."""
-    return f"{job.attempts}/{max(job.max_retries, 1)}"
+    return entry.id, entry.state, job.priority, attempts_text(job), when_cell(entry, now)
 
 
 def when_cell(entry: Entry, now: datetime) -> str | None:

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import click
 
-from queuectl.cli.common import App, examples, pass_app, printable
+from queuectl.cli.common import App, examples, pass_app, printable_line
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
@@ -191,7 +191,7 @@ def _writer(*, raw: bool) -> Callable[[bytes], object]:
 
     def write(data: bytes) -> None:
         text = decoder.decode(data)
-        shown = "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+        shown = "\n".join(map(printable_line, text.split("\n")))
         sys.stdout.buffer.write(shown.encode(encoding, "backslashreplace"))
 
     return write

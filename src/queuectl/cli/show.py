@@ -22,6 +22,7 @@ from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.errors import BadDocument, JobNotFound
 from queuectl.job import Attempt, Job, Outcome, State, job_document
 from queuectl.logs import LogDir
+from queuectl.query import attempts_text
 from queuectl.store.base import Store
 
 
@@ -59,7 +60,7 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
     yield "state", job.state
     yield "command", job.command
     yield "priority", str(job.priority)
-    yield "attempts", f"{job.attempts} of {max(job.max_retries, 1)} failed"
+    yield "attempts", attempts_text(job)
     timeout = job.timeout_seconds
     yield "timeout", "none" if timeout is None else format_duration(timeout)
     yield "cwd", job.cwd
@@ -115,13 +116,14 @@ def outcome_text(attempt: Attempt) -> str:
     """Return how an attempt ended, for a person: its outcome, with the code or the signal."""
     text = attempt.outcome.replace("_", " ")
     if attempt.signal is not None:
-        return f"{text} ({_signal_name(attempt.signal)})"
+        return f"{text} ({signal_name(attempt.signal)})"
     if attempt.exit_code is not None and attempt.outcome is not Outcome.SUCCEEDED:
         return f"{text} (exit code {attempt.exit_code})"
     return text
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return what a signal is called."""
     import signal
 
     try:
