@@ -216,6 +216,7 @@ def _print_ids(ids: list[str]) -> None:
     try:
         echo("\n".join(ids))
     except (OSError, StoreError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
-            f"the ids cannot be printed ({error}), but the jobs are in the queue: {' '.join(ids)}"
+            f"the ids cannot be printed ({reason}), but the jobs are in the queue: {' '.join(ids)}"
         ) from error

@@ -24,6 +24,7 @@ COMMANDS = {
     "worker": ("queuectl.cli.worker:worker", "Workers", "Start, stop and list workers."),
     "status": ("queuectl.cli.status:status", "The queue", "Count the jobs and the workers."),
     "dlq": ("queuectl.cli.dlq:dlq", "The queue", "Look after the jobs that failed for good."),
+    "purge": ("queuectl.cli.purge:purge", "The queue", "Delete jobs that have ended."),
     "config": ("queuectl.cli.config:config", "The queue", "Read and change the settings."),
 }
 
@@ -105,7 +106,7 @@ def run(args: Sequence[str] | None = None) -> int:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _complain(error.format_message() + _help_hint(error), error.exit_code)
+        code = _complain(_with_hint(error), error.exit_code)
     except QueuectlError as error:
         code = _complain(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -149,10 +150,13 @@ def _complain(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _help_hint(error: click.ClickException) -> str:
+def _with_hint(error: click.ClickException) -> str:
+    """Return a message and, where the command line was wrong, how to see what is right."""
+    message = error.format_message()
     if not isinstance(error, click.UsageError) or error.ctx is None:
-        return ""
-    return f" Try '{error.ctx.command_path} --help'."
+        return message
+    end = "" if message.endswith((".", "?", "?)")) else "."
+    return f"{message}{end} Try '{error.ctx.command_path} --help'."
 
 
 def _let_go_of_stdout() -> None:
