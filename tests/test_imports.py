@@ -20,7 +20,7 @@ LAYERS = (
     {"queuectl.config", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit"},
     {"queuectl.store.base"},
-    {"queuectl.query"},
+    {"queuectl.query", "queuectl.purge"},
     {"the parts of a store"},
     {"queuectl.store.directory"},
     {"queuectl.store"},

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.config import Settings
@@ -21,6 +22,9 @@ from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, is_scarcity
 from queuectl.store.base import Claim, RecoveryReport, Store
+
+if TYPE_CHECKING:
+    from queuectl.purge import IdlePurge
 
 _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
@@ -127,6 +131,7 @@ class Worker:
         self._unsettled: list[_Unsettled] = []
         self._told: str | None = None
         self._settings = Settings()
+        self._idle_purge: IdlePurge | None = None
         self._env = {
             name: value
             for name, value in os.environb.items()
@@ -180,7 +185,7 @@ class Worker:
         """
         self._settle_all()
         report = self._recover()
-        if report.recovered:
+        if report.recovered or self._purge():
             return False
         if self._drain and not self._store.running():
             return True
@@ -208,16 +213,45 @@ class Worker:
             self._talk.job(each.job.id, each.attempt, f"{how}: {_fate(each.job, utc_now())}")
         return report
 
-    def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
+    def _purge(self) -> bool:
+        """Delete what the settings keep no longer; return whether that was left for other work."""
+        settings = self._settings
+        if settings.keep_completed is None and settings.keep_logs is None:
+            return False
+        if self._idle_purge is None:
+            from queuectl.purge import IdlePurge
+
+            self._idle_purge = IdlePurge(self._store, self._logs)
+        poll = self._wakers(self._store.arrivals_fd())
+        look_at = time.monotonic() + self._store.poll_seconds
+        next_due = self._store.next_due()
+
+        def is_wanted() -> bool:
+            return (
+                self._interrupts.level > 0
+                or bool(poll.poll(0))
+                or time.monotonic() >= look_at
+                or (next_due is not None and utc_now() >= next_due)
+            )
+
+        try:
+            return self._idle_purge.go_on(settings, utc_now(), is_wanted)
+        except (ConfigError, StoreError, OSError) as error:
+            self._talk.error(f"cannot purge: {error}")
+            return False
+
+    def _wakers(self, arrivals_fd: int | None = None) -> select.poll:
         poll = select.poll()
-        poll.register(self._interrupts.fd, select.POLLIN)
-        poll.register(self._supervisor_fd, select.POLLIN)
-        if arrivals:
-            fd = self._store.arrivals_fd()
-            if fd is None:
-                timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
-            else:
+        for fd in (self._interrupts.fd, self._supervisor_fd, arrivals_fd):
+            if fd is not None:
                 poll.register(fd, select.POLLIN)
+        return poll
+
+    def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
+        fd = self._store.arrivals_fd() if arrivals else None
+        if arrivals and fd is None:
+            timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
+        poll = self._wakers(fd)
         if self._interrupts.level == 0:
             poll.poll(int(timeout_seconds * 1000) + 1)
         self._interrupts.drain()

@@ -6,6 +6,7 @@ itself when both are gone (by a lock of the kernel, or by a connection).
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -193,10 +194,27 @@ class Store(Protocol):
         Raises: JobNotFound; WrongState that says in which state it is.
         """
 
-    def purge(self, job_id: str, state: State, *, unchanged_since: datetime | None = None) -> bool:
+    def named_parents(self) -> Collection[str]:
+        """Return the ids that blocked jobs wait for; no purge deletes those jobs."""
+
+    def finished(self, state: State) -> Iterator[Entry]:
+        """Stream what is known of the jobs in a finished state, in no order, opening none."""
+
+    def hold(self, job_id: str) -> AbstractContextManager[bool]:
+        """Keep a job finished as long as the block runs; False where it is not, or not ours."""
+
+    def purge(
+        self,
+        job_id: str,
+        state: State,
+        *,
+        forget: Callable[[Job], object] | None = None,
+        unchanged_since: datetime | None = None,
+    ) -> bool:
         """Delete a finished job; return False where it is not in that state (any more).
 
-        With ``unchanged_since`` it stays where it came there later than that.
+        ``forget`` deletes what else there is of it, before its id can be taken anew. With
+        ``unchanged_since`` it stays where it came there later than that. Raises: BadDocument.
         """
 
     def read_config(self) -> dict[str, Any]:
@@ -224,6 +242,12 @@ class Store(Protocol):
 
     def tidy(self) -> None:
         """Remove what processes that were killed left behind and nobody needs."""
+
+    def purge_turn(self, period_seconds: float) -> AbstractContextManager[bool]:
+        """Let one worker purge at a time, once in a period; False where it is not this one's turn.
+
+        A block that is left by an exception does not count as a purge.
+        """
 
     def claim(self, now: datetime) -> Claim | None:
         """Take the first job that is due, so that no other worker can; None where none is.

@@ -57,7 +57,7 @@ from queuectl.store.base import (
     Recovered,
     RecoveryReport,
 )
-from queuectl.store.lookup import Lookup
+from queuectl.store.finished import Finished
 from queuectl.store.names import (
     due_text,
     filed_name,
@@ -92,7 +92,7 @@ class _HeldClaim(Claim):
     recorded_fd: int = -1
 
 
-class DirectoryStore(Lookup, Roster):
+class DirectoryStore(Finished, Roster):
     """Keep jobs in a directory of a local file system."""
 
     poll_seconds = 0.25
@@ -199,18 +199,6 @@ class DirectoryStore(Lookup, Roster):
                 finally:
                     os.close(recorded_fd)
         return job
-
-    def purge(self, job_id: str, state: State, *, unchanged_since: datetime | None = None) -> bool:
-        """Delete a finished job; see Store.purge."""
-        name = filed_name(job_id)
-        with self._locked(state, name) as fd:
-            if fd is None:
-                return False
-            if unchanged_since is not None and os.fstat(fd).st_mtime > unchanged_since.timestamp():
-                return False
-            with self._telling(f"{self.location}/{state}/{name} cannot be deleted"):
-                os.unlink(name, dir_fd=self._fd(state))
-        return True
 
     # --- what workers do: claim ---
 

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from queuectl.config import Settings, read_settings
@@ -30,7 +30,10 @@ from queuectl.store.names import (
 
 FORMAT = 1
 _DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
-_FILES = ("config.json", "format", "stop_workers", "pending.lock", "tally.json", "worker.log")
+_FILES = (
+    "config.json", "format", "stop_workers", "pending.lock", "purge.lock", "tally.json",
+    "worker.log",
+)  # fmt: skip
 
 
 class Place:
@@ -149,9 +152,7 @@ class Place:
 
     def _write_root_file(self, name: str, data: bytes) -> None:
         with self._telling(f"{self.location}/{name} cannot be written"):
-            temporary = self._temporary(name)
-            os.close(files.write_synced(self._fd("tmp"), temporary, data))
-            os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._root_fd)
+            os.close(self._put(data, self._root_fd, name))
             os.fsync(self._root_fd)
 
     @staticmethod
@@ -207,15 +208,21 @@ class Place:
     def _record_in_place(self, state: State, name: str, job: Job) -> int:
         """Put a new document, durable and locked, in the place of one that is locked."""
         with self._telling(f"{self.location}/{state}/{name} cannot be written"):
-            temporary = self._temporary(job.id)
-            fd = files.write_synced(self._fd("tmp"), temporary, encode_job(job))
-            try:
-                files.lock(fd)
-                os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=self._fd(state))
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
+            return self._put(encode_job(job), self._fd(state), name)
+
+    def _put(self, data: bytes, directory_fd: int, name: str, *, sync: bool = True) -> int:
+        """Put a file, whole and locked, under a name at once; return its descriptor."""
+        tmp_fd, temporary = self._fd("tmp"), self._temporary("put")
+        fd = files.write_synced(tmp_fd, temporary, data, sync=sync)
+        try:
+            files.lock(fd)
+            os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=directory_fd)
+        except BaseException:
+            os.close(fd)
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=tmp_fd)
+            raise
+        return fd
 
     def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
         with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):

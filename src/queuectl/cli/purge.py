@@ -1,0 +1,100 @@
+"""Delete jobs that have ended, with their logs."""
+
+from collections.abc import Collection
+from datetime import timedelta
+
+import click
+
+from queuectl.cli.common import (
+    DURATION,
+    App,
+    echo,
+    echo_json_array,
+    examples,
+    json_option,
+    pass_app,
+)
+from queuectl.clock import format_instant, utc_now
+from queuectl.job import State
+from queuectl.logs import LogDir
+from queuectl.purge import purge as purge_finished
+from queuectl.store.base import FINISHED, Entry
+
+_DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
+
+older_than_option = click.option(
+    "--older-than",
+    "age_seconds",
+    type=DURATION,
+    metavar="DURATION",
+    help="Only jobs that ended longer ago than this.",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Delete nothing; print the ids of the jobs that would go."
+)
+
+
+@click.command(
+    epilog=examples(
+        "queuectl purge --older-than 7d", "queuectl purge --state dead --state cancelled --dry-run"
+    )
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(FINISHED, case_sensitive=False),
+    help="Jobs in this state; can be repeated; by default completed and cancelled ones.",
+)
+@older_than_option
+@dry_run_option
+@json_option
+@pass_app
+def purge(
+    app: App, *, states: tuple[State, ...], age_seconds: float | None, dry_run: bool, as_json: bool
+) -> None:
+    """Delete jobs that have ended, and their logs.
+
+    Prints how many. A job that another one waits for is kept.
+    """
+    purge_jobs(app, states or _DEFAULT_STATES, age_seconds, dry_run=dry_run, as_json=as_json)
+
+
+def purge_jobs(
+    app: App,
+    states: Collection[State],
+    age_seconds: float | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Delete the jobs in the states that ended so long ago, or say which would go."""
+    store = app.open()
+    until = None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
+    purged = purge_finished(
+        store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run
+    )
+    if as_json:
+        echo_json_array(map(_document, purged))
+        return
+    count = 0
+    try:
+        for entry in purged:
+            count += 1
+            if dry_run:
+                echo(entry.id)
+    finally:
+        jobs = "1 job" if count == 1 else f"{count} jobs"
+        if dry_run:
+            click.echo(f"{jobs} would be purged", err=True)
+        else:
+            echo(f"{jobs} purged")
+
+
+def _document(entry: Entry) -> dict[str, str | None]:
+    changed = entry.changed_at
+    return {
+        "id": entry.id,
+        "state": entry.state,
+        "ended_at": None if changed is None else format_instant(changed),
+    }

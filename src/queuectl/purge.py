@@ -1,0 +1,140 @@
+"""Delete what is finished: at once for a person, bit by bit and while idle for the settings.
+
+A job goes with its logs, and a parent that a blocked job names is kept. What can still run, its
+logs included, is never touched.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+
+from queuectl.config import Settings
+from queuectl.errors import BadDocument, ConfigError
+from queuectl.job import State
+from queuectl.logs import LogDir
+from queuectl.store.base import Entry, Store
+
+_LONGEST_PERIOD_SECONDS = 3600.0
+_SHORTEST_PERIOD_SECONDS = 1.0
+_EVER = datetime.min.replace(tzinfo=UTC)
+
+
+def purge(
+    store: Store,
+    logs: LogDir,
+    states: Collection[State],
+    until: datetime | None,
+    *,
+    dry_run: bool = False,
+) -> Iterator[Entry]:
+    """Delete the jobs that came to one of the finished states until then, None for whenever.
+
+    Yields each that is deleted, the first to end first; with ``dry_run`` those that would be.
+    Raises: BadDocument, at the end, that names those that cannot be read; they are left.
+    """
+    named = store.named_parents()
+    entries = [
+        entry
+        for state in states
+        for entry in store.finished(state)
+        if entry.id not in named and _is_old(entry.changed_at, until)
+    ]
+    entries.sort(key=lambda entry: (entry.changed_at or _EVER, entry.id))
+    unreadable = []
+    for entry in entries:
+        try:
+            if dry_run:
+                purged = store.read(entry) is not None
+            else:
+                purged = store.purge(
+                    entry.id, entry.state, forget=logs.remove_all, unchanged_since=until
+                )
+        except (BadDocument, ConfigError):
+            unreadable.append(entry.id)
+            continue
+        if purged:
+            yield entry
+    if unreadable:
+        raise BadDocument(
+            f"cannot be read and were left as they are: {' '.join(unreadable)};"
+            " see 'queuectl doctor'"
+        )
+
+
+def _is_old(changed_at: datetime | None, until: datetime | None) -> bool:
+    return until is None or (changed_at or _EVER) <= until
+
+
+class IdlePurge:
+    """Delete what keep-completed and keep-logs do not keep, in steps, for a worker that is idle."""
+
+    def __init__(self, store: Store, logs: LogDir) -> None:
+        """Take what is to be purged; nothing is looked at before go_on."""
+        self._store = store
+        self._logs = logs
+        self._steps: Iterator[None] | None = None
+        self._next_at = 0.0
+
+    def go_on(self, settings: Settings, now: datetime, is_wanted: Callable[[], bool]) -> bool:
+        """Purge from where it was left until the worker is wanted elsewhere; return whether it was.
+
+        It begins anew when a period has passed, which the shortest time to keep decides.
+        Raises: StoreError, OSError.
+        """
+        if self._steps is None:
+            if time.monotonic() < self._next_at:
+                return False
+            period = period_seconds(settings)
+            self._next_at = time.monotonic() + period
+            self._steps = self._purge(settings, now, period)
+        steps, self._steps = self._steps, None
+        for _ in steps:
+            if is_wanted():
+                self._steps = steps
+                return True
+        return False
+
+    def _purge(self, settings: Settings, now: datetime, period: float) -> Iterator[None]:
+        """Delete what is old, a step for each file that is looked at."""
+        with self._store.purge_turn(period) as is_ours:
+            if not is_ours:
+                return
+            if settings.keep_completed is not None:
+                yield from self._purge_completed(_before(now, settings.keep_completed))
+            if settings.keep_logs is not None:
+                yield from self._purge_logs(_before(now, settings.keep_logs))
+
+    def _purge_completed(self, until: datetime) -> Iterator[None]:
+        named = self._store.named_parents()
+        for entry in self._store.finished(State.COMPLETED):
+            yield
+            if entry.id in named or not _is_old(entry.changed_at, until):
+                continue
+            try:
+                self._store.purge(
+                    entry.id, entry.state, forget=self._logs.remove_all, unchanged_since=until
+                )
+            except (BadDocument, ConfigError):
+                continue  # it is left for a person to look at
+
+    def _purge_logs(self, until: datetime) -> Iterator[None]:
+        for log in self._logs.all():
+            yield
+            if log.modified_at <= until:
+                with self._store.hold(log.job_id) as is_held:
+                    if is_held:
+                        self._logs.remove(log.job_id, log.attempt, unchanged_since=until)
+
+
+def period_seconds(settings: Settings) -> float:
+    """Return how often to purge: ten times in the shortest time to keep, once an hour at least."""
+    keeps = [each for each in (settings.keep_completed, settings.keep_logs) if each is not None]
+    shortest = min(keeps, default=_LONGEST_PERIOD_SECONDS * 10)
+    return max(min(shortest / 10, _LONGEST_PERIOD_SECONDS), _SHORTEST_PERIOD_SECONDS)
+
+
+def _before(now: datetime, seconds: float) -> datetime:
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        return _EVER

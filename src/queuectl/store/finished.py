@@ -1,0 +1,92 @@
+"""Delete finished jobs, each under the lock of its document."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from queuectl.job import Job, State
+from queuectl.store import files
+from queuectl.store.base import FINISHED, Entry
+from queuectl.store.lookup import Lookup
+from queuectl.store.names import filed_name
+
+_TURN_NAME = "purge.lock"
+
+
+class Finished(Lookup):
+    """Look through, hold and delete the jobs that have ended."""
+
+    # HOOK: what knows of blocked jobs says here whom they wait for.
+    def named_parents(self) -> Collection[str]:
+        """Return the ids that blocked jobs wait for; see Store.named_parents."""
+        return ()
+
+    def finished(self, state: State) -> Iterator[Entry]:
+        """Stream the jobs of a finished state; see Store.finished."""
+        return (self._entry(state, name, changed) for changed, name in self._timed(state))
+
+    @contextmanager
+    def hold(self, job_id: str) -> Iterator[bool]:
+        """Keep a finished job where it is; see Store.hold."""
+        for state in FINISHED:
+            if state in self._dir_fds:
+                with self._locked(state, filed_name(job_id)) as fd:
+                    if fd is not None:
+                        yield True
+                        return
+        yield False
+
+    def purge(
+        self,
+        job_id: str,
+        state: State,
+        *,
+        forget: Callable[[Job], object] | None = None,
+        unchanged_since: datetime | None = None,
+    ) -> bool:
+        """Delete a finished job; see Store.purge."""
+        name = filed_name(job_id)
+        with self._locked(state, name) as fd:
+            if fd is None:
+                return False
+            if unchanged_since is not None and (
+                datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC) > unchanged_since
+            ):
+                return False
+            job = self._read(state, name, job_id)
+            if job is None:
+                return False
+            with self._telling(f"{self.location}/{state}/{name} cannot be deleted"):
+                # RACE: as long as the document lies there locked, nobody can add or retry a job of
+                # this id, and so no new log comes where the old ones are deleted: see
+                # test_the_logs_go_before_the_id_is_free.
+                if forget is not None:
+                    forget(job)
+                os.unlink(name, dir_fd=self._fd(state))
+        return True
+
+    @contextmanager
+    def purge_turn(self, period_seconds: float) -> Iterator[bool]:
+        """Take the turn to purge, once in a period; see Store.purge_turn."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._telling(f"{self.location}/{_TURN_NAME} cannot be opened"):
+            fd = os.open(_TURN_NAME, flags, files.FILE_MODE, dir_fd=self._root_fd)
+        try:
+            if not files.lock(fd) or _was_purged(fd, period_seconds):
+                yield False
+                return
+            yield True
+            with self._telling(f"{self.location}/{_TURN_NAME} cannot be written"):
+                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
+                os.pwrite(fd, b"the last purge\n", 0)
+        finally:
+            os.close(fd)
+
+
+def _was_purged(fd: int, period_seconds: float) -> bool:
+    """Tell whether the last purge is not that long ago; the file is empty until the first one."""
+    status = os.fstat(fd)
+    # An age below 0 is a clock that was set back.
+    return status.st_size > 0 and 0 <= time.time() - status.st_mtime < period_seconds
