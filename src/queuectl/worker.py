@@ -8,7 +8,9 @@ import os
 import random
 import select
 import signal
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import FrameType
@@ -21,7 +23,7 @@ from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, is_scarcity
-from queuectl.store.base import Claim, RecoveryReport, Store
+from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
 
 if TYPE_CHECKING:
     from queuectl.purge import IdlePurge
@@ -30,7 +32,7 @@ _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _UNOWNED_SECONDS = 1.0
 _SHORT_SECONDS = 0.005  # a command that takes longer leaves time to settle those before it
-_MOST_UNSETTLED = 16
+_MANY_UNSETTLED = 32
 _MOST_UNSETTLED_SECONDS = 0.05
 
 
@@ -97,6 +99,11 @@ class Interrupts:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         pass
 
+    def wake(self) -> None:
+        """Wake the process from its wait, from another thread."""
+        with suppress(BlockingIOError):  # it is about to wake
+            os.write(self._write_fd, b"\0")
+
     def drain(self) -> None:
         """Read what woke us."""
         try:
@@ -111,6 +118,13 @@ class _Unsettled:
     claim: Claim
     job: Job
     since: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Settling:
+    settlement: Settlement
+    batch: list[_Unsettled]
+    thread: threading.Thread
 
 
 class Worker:
@@ -129,6 +143,7 @@ class Worker:
         self._logs = LogDir.of(store.location)
         self._interrupts = Interrupts(children=not hasattr(os, "pidfd_open"))
         self._unsettled: list[_Unsettled] = []
+        self._settling: _Settling | None = None
         self._told: str | None = None
         self._settings = Settings()
         self._idle_purge: IdlePurge | None = None
@@ -326,11 +341,12 @@ class Worker:
     def _wait_for(self, command: Command, job: Job) -> Result | None:
         """Wait for the command and see to it that it ends in time; None where it was given up."""
         wake_fd = self._interrupts.fd
+        self._collect_settled()
         if self._unsettled and (
-            len(self._unsettled) >= _MOST_UNSETTLED
+            len(self._unsettled) >= _MANY_UNSETTLED
             or time.monotonic() - self._unsettled[0].since > _MOST_UNSETTLED_SECONDS
         ):
-            self._settle()
+            self._begin_settling()
         while True:
             timeout = None
             if job.timeout_seconds is not None:
@@ -339,13 +355,15 @@ class Worker:
                     command.end(self._settings.kill_grace)
                     return replace(command.result(), outcome=Outcome.TIMED_OUT)
             pause = _SHORT_SECONDS if self._told is None else _RETRY_SECONDS
-            if self._unsettled and (timeout is None or timeout > pause):
+            to_settle = self._unsettled and self._settling is None
+            if to_settle and (timeout is None or timeout > pause):
                 if command.wait(pause, wake_fd):
                     return command.result()
-                self._settle()
+                self._begin_settling()
             elif command.wait(timeout, wake_fd):
                 return command.result()
             self._interrupts.drain()
+            self._collect_settled()
             if self._interrupts.level > 1:
                 command.end(self._settings.kill_grace)
                 return None
@@ -388,22 +406,52 @@ class Worker:
             f"{_ending(attempt)} after {format_duration(result.duration_seconds)}{_fate(job, now)}",
         )
 
-    def _settle(self) -> bool:
-        """Settle what ended; on a full disk tell it once and leave it for the next time."""
+    def _begin_settling(self) -> None:
+        """Record what ended, and let a thread wait for the disk while the next command runs."""
+        if self._settling is not None:
+            return
+        batch, self._unsettled = self._unsettled, []
         try:
-            self._store.settle([(each.claim, each.job) for each in self._unsettled])
+            settlement = self._store.begin_settle([(each.claim, each.job) for each in batch])
         except StoreError as error:
-            self._tell_once(f"keeps {len(self._unsettled)} ended jobs, and tries again: {error}")
-            return False
+            self._keep_unsettled(batch, error)
+            return
+        thread = threading.Thread(target=self._sync, args=(settlement,), daemon=True)
+        self._settling = _Settling(settlement, batch, thread)
+        thread.start()
+
+    def _sync(self, settlement: Settlement) -> None:
+        settlement.sync()
+        self._interrupts.wake()
+
+    def _collect_settled(self, *, wait: bool = False) -> None:
+        """Finish the settlement that the disk has taken, if there is one."""
+        settling = self._settling
+        if settling is None or (not wait and settling.thread.is_alive()):
+            return
+        settling.thread.join()
+        self._settling = None
+        try:
+            settling.settlement.finish()
+        except StoreError as error:
+            self._keep_unsettled(settling.batch, error)
+            return
         if self._told is not None:
             self._talk.error("goes on")
             self._told = None
-        self._unsettled.clear()
-        return True
+
+    def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
+        self._unsettled = batch + self._unsettled
+        self._tell_once(f"keeps {len(batch)} ended jobs, and tries again: {error}")
 
     def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""
-        while self._unsettled and not self._settle():
+        self._collect_settled(wait=True)
+        while self._unsettled:
+            self._begin_settling()
+            self._collect_settled(wait=True)
+            if not self._unsettled:
+                return
             if self._interrupts.level > 1:
                 self._talk.error("leaves its ended jobs unrecorded: they will count as lost")
                 return

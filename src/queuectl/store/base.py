@@ -130,6 +130,19 @@ Decide = Callable[[Job, Attempt], Job]
 Progress = Callable[[int], None]
 
 
+class Settlement(Protocol):
+    """Be claims that are being settled: begun, made durable, finished."""
+
+    def sync(self) -> None:
+        """Make what was recorded durable; may take long, and may be called in another thread."""
+
+    def finish(self) -> None:
+        """Move the jobs to their states and free their claims.
+
+        Raises: StoreError where they could not be recorded; settling them again is safe.
+        """
+
+
 class Store(Protocol):
     """Keep jobs, so that each is in one state at every instant and none is ever lost."""
 
@@ -255,12 +268,16 @@ class Store(Protocol):
         Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
         """
 
-    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Record what became of claimed jobs, then move each to its state, and free the claims.
+    def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
+        """Record what became of claimed jobs; finishing it moves each to its state.
 
+        One settlement is finished before the next is begun.
         Raises: StoreError where the disk is full; the claims are still held then, and settling them
         again is safe.
         """
+
+    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
+        """Settle claimed jobs at once, waiting for the disk. Raises: as begin_settle and finish."""
 
     def give_back(self, claim: Claim) -> None:
         """Put a claimed job back as it was, the attempt not counted, and free the claim."""

@@ -32,6 +32,7 @@ from queuectl.errors import (
     BadDataError,
     DuplicateId,
     JobNotFound,
+    QueuectlError,
     WrongState,
 )
 from queuectl.job import (
@@ -45,7 +46,6 @@ from queuectl.job import (
     check_id,
     encode_job,
     job_from_document,
-    parse_object,
 )
 from queuectl.logs import log_name
 from queuectl.policy import retried
@@ -241,18 +241,32 @@ class DirectoryStore(Finished, Roster):
     def claim(self, now: datetime) -> Claim | None:
         """Take the first due job; see Store.claim."""
         worklist = self._worklist()
-        assert self._watch is not None
         due_by = due_text(now)
-        self._take_in_arrivals(worklist, now)
-        while True:
-            name = worklist.next(due_by)
-            while worklist.strangers:
-                self._adopt(worklist.strangers.pop(), now)
-            if name is None:
-                return None
-            claim = self._claim_name(name, now)
-            if claim is not None:
-                return claim
+        try:
+            with self._telling(f"{self.location}/pending cannot be read"):
+                self._take_in_arrivals(worklist, now)
+                while True:
+                    name = worklist.next(due_by)
+                    if worklist.strangers:
+                        self._adopt_strangers(worklist, now)
+                        if name is not None:
+                            worklist.arrived(name)  # one that was adopted may come before it
+                    elif name is None:
+                        return None
+                    elif not is_pending_name(name):
+                        self._adopt(name, now)  # it was torn at the first look
+                    elif (claim := self._claim_name(name, now)) is not None:
+                        return claim
+        except QueuectlError:
+            # What was handed out, or arrived, and was not claimed is found by a new scan.
+            worklist.invalidate()
+            raise
+
+    def _adopt_strangers(self, worklist: "Listing", now: datetime) -> None:
+        while worklist.strangers:
+            self._adopt(worklist.strangers.pop(), now)
+        if worklist.more_strangers:
+            worklist.invalidate()
 
     def _take_in_arrivals(self, worklist: "Listing", now: datetime) -> None:
         assert self._watch is not None
@@ -261,8 +275,8 @@ class DirectoryStore(Finished, Roster):
             worklist.invalidate()
             return
         for name in arrivals:
+            worklist.left_alone.discard(name)
             if is_pending_name(name):
-                worklist.left_alone.discard(name)
                 worklist.arrived(name)
             elif is_stranger(name):
                 self._adopt(name, now)
@@ -271,19 +285,11 @@ class DirectoryStore(Finished, Roster):
         """Claim one pending document (rule 3), or say when to look at it again."""
         pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
         with self._telling(f"{self.location}/pending/{name} cannot be claimed"):
-            fd = files.open_document(pending_fd, name)
+            fd = self._lock_waiting(name, now)
             if fd is None:
-                if self._exists(pending_fd, name):
-                    self._worklist().left_alone.add(name)
                 return None
             keep = False
             try:
-                if not files.lock(fd):
-                    self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
-                    return None
-                # RACE: between open and lock another worker may have moved the document on.
-                if not files.names_inode(pending_fd, name, fd):
-                    return None
                 job = self._read_pending(fd, name, now)
                 if job is None:
                     return None
@@ -293,13 +299,23 @@ class DirectoryStore(Finished, Roster):
                     # A second document of a job that runs, put here by a hand.
                     self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
                     return None
-                os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
-                # RACE: a hand may have put another file there between the check and the rename.
-                if not files.names_inode(processing_fd, running, fd):
-                    os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+                try:
+                    os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
+                except FileNotFoundError:
+                    return None  # RACE: a hand, which takes no lock, has moved or removed it
+                try:
+                    # RACE: a hand may have put another file there between check and rename.
+                    keep = files.names_inode(processing_fd, running, fd)
+                    if keep:
+                        os.utime(fd)
+                except OSError:
+                    keep = False
+                    raise
+                finally:
+                    if not keep:  # it has not run, so it is not a lost attempt
+                        os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+                if not keep:
                     return None
-                os.utime(fd)
-                keep = True
             finally:
                 if not keep:
                     os.close(fd)
@@ -313,6 +329,25 @@ class DirectoryStore(Finished, Roster):
             name=running,
             came_from=name,
         )
+
+    def _lock_waiting(self, name: str, now: datetime) -> int | None:
+        """Lock a document of pending/ (rule 2); where that cannot be, say when to look again."""
+        fd = files.open_document(self._fd("pending"), name)
+        if fd is None:
+            if self._exists(self._fd("pending"), name):
+                self._worklist().left_alone.add(name)
+            return None
+        held = False
+        try:
+            if not files.lock(fd):
+                self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
+            else:
+                # RACE: between open and lock another worker may have moved the document on.
+                held = files.names_inode(self._fd("pending"), name, fd)
+        finally:
+            if not held:
+                os.close(fd)
+        return fd if held else None
 
     def _look_again(self, name: str, at: datetime) -> None:
         self._worklist().again(name, due_text(at))
@@ -336,42 +371,38 @@ class DirectoryStore(Finished, Roster):
             self._look_again(name, later(utc_now(), _STILL_BEING_WRITTEN_SECONDS - age))
             return
         corrupt_fd = self._fd("corrupt")
-        stem, number = name[:-5], 1
-        kept_as = name
+        # A name may have 255 bytes, and needs room for a number and ".reason".
+        stem, number = os.fsdecode(os.fsencode(name[:-5])[:200]), 1
+        kept_as = f"{stem}.json"
         while self._exists(corrupt_fd, kept_as) or self._exists(corrupt_fd, kept_as + ".reason"):
             number += 1
             kept_as = f"{stem}-{number}.json"
         with self._telling(f"{self.location}/corrupt/{kept_as}.reason cannot be written"):
-            temporary = self._temporary("reason")
-            text = f"{format_instant(utc_now())} {state}/{name}: {reason}\n"
-            data = text.encode(errors="backslashreplace")
-            os.close(files.write_synced(self._fd("tmp"), temporary, data))
-            os.rename(
-                temporary,
-                kept_as + ".reason",
-                src_dir_fd=self._fd("tmp"),
-                dst_dir_fd=corrupt_fd,
-            )
+            text = f"{format_instant(utc_now())} {state}/{name}: {reason}"
+            data = text.replace("\n", "\\n").encode(errors="backslashreplace") + b"\n"
+            os.close(self._put(data, corrupt_fd, kept_as + ".reason"))
         self._move(state, name, "corrupt", kept_as)
 
     def _adopt(self, name: str, now: datetime) -> None:
         """Give a file that was dropped into pending/ its place in the order."""
-        with self._locked(State.PENDING, name) as fd:
-            if fd is None:
-                return
+        fd = self._lock_waiting(name, now)
+        if fd is None:
+            return
+        try:
             try:
-                document = parse_object(files.read_all(fd, MAX_DOCUMENT_BYTES))
+                document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
                 wanted = document.get("id")
                 wanted = check_id(name[:-5] if wanted is None else str(wanted))
                 job = job_from_document(document, wanted, self._defaults(now))
             except NewerSchema:
+                self._worklist().left_alone.add(name)
                 return
             except BadDataError as error:
                 self._set_aside(State.PENDING, name, fd, str(error))
                 return
             with self._moving_into_pending():
                 job_id, number = wanted, 1
-                while self._is_taken(job_id, name):
+                while self._locate(job_id, except_pending=name) is not None:
                     number += 1
                     job_id = f"{wanted[:90]}-{number}"
                 job = replace(
@@ -388,64 +419,38 @@ class DirectoryStore(Finished, Roster):
                     self._move(State.PENDING, name, State.PENDING, adopted)
                 finally:
                     os.close(recorded_fd)
+        finally:
+            os.close(fd)
         self._worklist().arrived(adopted)
-
-    def _is_taken(self, job_id: str, except_name: str) -> bool:
-        located = self._locate(job_id)
-        return located is not None and located != (State.PENDING, except_name)
 
     # --- what workers do: settle, give back, recover ---
 
-    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Record what became of claimed jobs, then move them (rule 5); see Store.settle."""
-        held: list[tuple[_HeldClaim, Job]] = []
-        fresh: list[tuple[_HeldClaim, Job]] = []
-        for claim, job in settlements:
-            assert isinstance(claim, _HeldClaim)
-            if claim.fd >= 0:
-                held.append((claim, job))
-                if claim.recorded_fd < 0:
-                    fresh.append((claim, job))
-        self._record(fresh)
-        for claim, job in held:
-            self._roll_forward(claim.name, job)
-            os.close(claim.recorded_fd)
-            os.close(claim.fd)
-            claim.fd = claim.recorded_fd = -1
-        self._count([job.history[-1] for _, job in held])
-
-    def _record(self, settlements: Sequence[tuple["_HeldClaim", Job]]) -> None:
-        """Put new documents, durable and locked, in the place of the claimed ones."""
-        if not settlements:
-            return
-        processing_fd = self._fd(State.PROCESSING)
+    def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "_Settlement":
+        """Write the new documents of claimed jobs (rule 5); see Store.begin_settle."""
         if self._spares is None or self._syncer is None:
             self._spares = Spares(self._fd("tmp"))
             self._syncer = files.Syncer()
-        spares = self._spares
-        written: list[tuple[str, int]] = []
-        with self._telling(f"{self.location}/{State.PROCESSING} cannot be written"):
-            try:
-                for _, job in settlements:
-                    written.append(spares.write(encode_job(job)))
-                # The claims' renames must be durable before those that come now: else a power
-                # failure could undo the first and keep the second, and leave the job in two places.
-                self._syncer.sync(
-                    [fd for _, fd in written],
-                    [self._fd("pending"), processing_fd, self._fd("tmp")],
-                )
-                spares.synced()
-                for claim, _ in settlements:
-                    temporary, fd = written[0]
-                    spares.put_in_place(temporary, processing_fd, claim.name)
-                    claim.recorded_fd = fd
-                    del written[0]
-            finally:
-                for temporary, fd in written:
-                    os.close(fd)
-                    os.unlink(temporary, dir_fd=self._fd("tmp"))
+        return _Settlement(self, self._spares, self._syncer, settlements)
 
-    def _roll_forward(self, name: str, job: Job) -> None:
+    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
+        """Settle claimed jobs at once; see Store.settle."""
+        settlement = self.begin_settle(settlements)
+        settlement.sync()
+        settlement.finish()
+
+    def synced_directories(self) -> list[int]:
+        """Return the directories whose entries a settlement makes durable."""
+        return [self._fd("pending"), self._fd(State.PROCESSING), self._fd("tmp")]
+
+    def put_in_place(self, spares: Spares, written: str, running: str) -> None:
+        """Put a written document in the place of a running one."""
+        spares.put_in_place(written, self._fd(State.PROCESSING), running)
+
+    def settled(self, jobs: Sequence[Job]) -> None:
+        """Count what was settled."""
+        self._count([job.history[-1] for job in jobs])
+
+    def roll_forward(self, name: str, job: Job) -> None:
         """Move a document that is ahead of its directory to the state that it names."""
         if job.state is State.PENDING:
             with self._moving_into_pending():
@@ -495,7 +500,7 @@ class DirectoryStore(Finished, Roster):
         if job.id != job_id:
             job = replace(job, id=job_id)
         if job.next_attempt > number:
-            self._roll_forward(name, job)
+            self.roll_forward(name, job)
             self._count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
         attempt = Attempt(
@@ -512,8 +517,75 @@ class DirectoryStore(Finished, Roster):
         job = decide(job, attempt)
         recorded_fd = self._record_in_place(State.PROCESSING, name, job)
         try:
-            self._roll_forward(name, job)
+            self.roll_forward(name, job)
         finally:
             os.close(recorded_fd)
         self._count([attempt])
         return Recovered(job=job, attempt=number, lost=True)
+
+
+class _Settlement:
+    """Be the settling of some claims on its way: record, sync, move (rule 5)."""
+
+    def __init__(
+        self,
+        store: DirectoryStore,
+        spares: Spares,
+        syncer: files.Syncer,
+        settlements: Sequence[tuple[Claim, Job]],
+    ) -> None:
+        self._store = store
+        self._spares = spares
+        self._syncer = syncer
+        self._error: OSError | None = None
+        self._held: list[tuple[_HeldClaim, Job]] = []
+        self._written: list[tuple[_HeldClaim, str, int]] = []
+        self._what = f"{store.location}/processing cannot be written"
+        try:
+            for claim, job in settlements:
+                assert isinstance(claim, _HeldClaim)
+                if claim.fd < 0:
+                    continue  # settled already, before an error that came later
+                self._held.append((claim, job))
+                if claim.recorded_fd < 0:
+                    self._written.append((claim, *spares.write(encode_job(job))))
+        except OSError as error:
+            self._clean_up()
+            raise files.as_store_error(error, self._what) from error
+
+    def sync(self) -> None:
+        """Make what was written durable, by calls of the system alone; finish tells of errors."""
+        # The claims' renames must be durable before those that come now: else a power failure could
+        # undo the first and keep the second, and leave the job in two places.
+        try:
+            self._syncer.sync([fd for _, _, fd in self._written], self._store.synced_directories())
+        except OSError as error:
+            self._error = error
+
+    def finish(self) -> None:
+        """Put the new documents in place and move them, and free the claims."""
+        try:
+            if self._error is not None:
+                raise self._error
+            self._spares.synced()
+            while self._written:
+                claim, name, fd = self._written[0]
+                self._store.put_in_place(self._spares, name, claim.name)
+                claim.recorded_fd = fd
+                del self._written[0]
+        except OSError as error:
+            raise files.as_store_error(error, self._what) from error
+        finally:
+            self._clean_up()
+        for claim, job in self._held:
+            self._store.roll_forward(claim.name, job)
+            os.close(claim.recorded_fd)
+            os.close(claim.fd)
+            claim.fd = claim.recorded_fd = -1
+        self._store.settled([job for _, job in self._held])
+
+    def _clean_up(self) -> None:
+        for _, name, fd in self._written:
+            os.close(fd)
+            self._spares.drop(name)
+        self._written.clear()

@@ -14,6 +14,7 @@ import errno
 import os
 import sys
 import time
+from contextlib import suppress
 
 from queuectl.store import files
 
@@ -91,12 +92,14 @@ class Spares:
             os.unlink(name, dir_fd=self._tmp_fd)
         del self._ready[_AT_ONCE:]
 
+    def drop(self, name: str) -> None:
+        """Delete a written file that is not to be used."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._tmp_fd)
+
     def remove(self) -> None:
         """Delete the spare files: the worker leaves."""
         for name in self._ready + self._freed:
-            try:
-                os.unlink(name, dir_fd=self._tmp_fd)
-            except FileNotFoundError:
-                continue
+            self.drop(name)
         self._ready.clear()
         self._freed.clear()
