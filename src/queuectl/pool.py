@@ -23,6 +23,8 @@ from queuectl.store.base import Store
 from queuectl.worker import Interrupts, Talk, Worker
 
 _REPLACE_SECONDS = 1.0
+_RECOVER_SECONDS = 1.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
 
@@ -95,12 +97,15 @@ class Supervisor:
         self._names: dict[int, str] = {}
         self._missing = 0
         self._replace_at = 0.0
+        self._unowned = 0
+        self._recover_at = 0.0
         self._stopping = 0
 
     def run(self) -> int:
         """Keep the workers going until all have left; return the exit code."""
         self._pill = self._store.stop_request()
-        self._interrupts = Interrupts(children=True)
+        self._interrupts = Interrupts()
+        self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
         self._alive_fd, self._alive_write_fd = os.pipe()
         self._store.prepare_pool()
@@ -113,37 +118,57 @@ class Supervisor:
         gc.freeze()
         for _ in range(self._count):
             self._fork()
-        while self._names or self._missing:
-            timeout = None if stop_fd is not None else self._store.poll_seconds
-            if self._missing:
-                timeout = max(0.0, self._replace_at - time.monotonic())
-            poll.poll(None if timeout is None else int(timeout * 1000) + 1)
-            self._interrupts.drain()
+        while True:
+            # Looked at before each wait: a stop may have been asked for before the watch began.
             self._pass_on_stop()
             self._reap()
-            if self._missing and not self._stopping and time.monotonic() >= self._replace_at:
+            if self._missing and time.monotonic() >= self._replace_at:
                 self._missing -= 1
                 self._fork()
-        return 0
+            if not self._names and not self._missing:
+                return 0
+            poll.poll(self._timeout_ms(watched=stop_fd is not None))
+            self._interrupts.drain()
+
+    def _timeout_ms(self, *, watched: bool) -> int | None:
+        waits = [] if watched else [self._store.poll_seconds]
+        if self._missing:
+            waits.append(max(0.0, self._replace_at - time.monotonic()))
+        if self._unowned:
+            waits.append(max(0.0, self._recover_at - time.monotonic()))
+        return int(min(waits) * 1000) + 1 if waits else None
 
     def _fork(self) -> None:
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
         name = "w-" + "".join(random.SystemRandom().choices(_NAME_ALPHABET, k=5))
-        pid = os.fork()
+        supervisor_pid = os.getpid()
+        # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._talk.error(f"cannot start a worker, and tries again: {error.strerror}")
+            self._missing += 1
+            return
         if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._names[pid] = name
             return
         code = 70
         try:
             os.setpgid(0, 0)
             os.close(self._alive_write_fd)
-            Worker(
+            worker = Worker(
                 self._store,
                 name,
                 drain=self._drain,
                 quiet=self._quiet,
+                supervisor_pid=supervisor_pid,
                 supervisor_fd=self._alive_fd,
-            ).run()
+            )
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            worker.run()
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -161,22 +186,25 @@ class Supervisor:
             self._missing = 0
             self._talk.event("ends the workers" if level > 1 else "stops when the jobs are done")
             for pid in self._names:
-                os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGTERM)
+                os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
 
     def _reap(self) -> None:
         while self._names:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
-                return
-            name = self._names.pop(pid)
+                break
+            name = self._names.pop(pid, None)
             code = os.waitstatus_to_exitcode(status)
-            if code == 0:
+            # A child that is no worker came with the exec that started us, or to us as process 1.
+            if name is None or code == 0:
                 continue
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
             self._talk.error(f"{name} {how}")
             self._recover()
             if not self._stopping:
                 self._missing += 1
+        if self._unowned and time.monotonic() >= self._recover_at:
+            self._recover()
 
     def _recover(self) -> None:
         def decide(job: Job, attempt: Attempt) -> Job:
@@ -188,8 +216,11 @@ class Supervisor:
         except (ConfigError, StoreError) as error:
             self._talk.error(f"cannot recover: {error}")
             return
+        # Their commands outlived their worker; other workers may be too busy to look again.
+        self._unowned = report.unowned
+        self._recover_at = time.monotonic() + _RECOVER_SECONDS
         for each in report.recovered:
-            self._talk.job(each.job.id, each.attempt, f"was lost; is {each.job.state}")
+            self._talk.recovered(each)
 
 
 def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]:

@@ -23,7 +23,7 @@ from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, is_scarcity
-from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
+from queuectl.store.base import Claim, Recovered, RecoveryReport, Settlement, Store
 
 if TYPE_CHECKING:
     from queuectl.purge import IdlePurge
@@ -62,6 +62,11 @@ class Talk:
         if not self._quiet:
             self.error(f"{job_id} attempt {attempt} {text}")
 
+    def recovered(self, found: Recovered) -> None:
+        """Tell what became of a job that belonged to nobody."""
+        how = "was lost with its worker" if found.lost else "ended before its worker did"
+        self.job(found.job.id, found.attempt, how + _fate(found.job, utc_now()))
+
 
 class Interrupts:
     """Collect the signals to this process, and wake it from any wait through a descriptor.
@@ -69,32 +74,37 @@ class Interrupts:
     ``level`` is 0 to go on, 1 to take no new job, 2 to end what runs.
     """
 
-    def __init__(self, *, children: bool) -> None:
-        """Take over SIGTERM, SIGINT (each raises the level by one) and SIGUSR1 (to 2).
+    def __init__(self) -> None:
+        """Take over SIGTERM and SIGINT (the second one makes 2), and what a supervisor passes on.
 
-        With ``children``, the end of a child wakes this process, too.
+        That is SIGUSR2 for 1 and SIGUSR1 for 2. They are counted apart: who sends one SIGTERM to
+        all processes of a pool asks for 1, though each worker then gets two signals.
         """
         self.level = 0
+        self._terminations = 0
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._raise_level)
-        signal.signal(signal.SIGUSR1, self._raise_to_now)
+            signal.signal(number, self._terminate)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._pass_on)
         # Writing to the terminal from a process group in the background must not stop it.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        if children:
-            # Having a handler is what makes the kernel tell, and the descriptor readable.
-            signal.signal(signal.SIGCHLD, self._note)
-        else:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def _raise_level(self, _number: int, _frame: FrameType | None) -> None:
-        self.level += 1
+    def hear_children(self) -> None:
+        """Let the end of a child wake this process, too, from now on."""
+        # Having a handler is what makes the kernel tell, and the descriptor readable.
+        signal.signal(signal.SIGCHLD, self._note)
 
-    def _raise_to_now(self, _number: int, _frame: FrameType | None) -> None:
-        self.level = max(self.level, 2)
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._terminations += 1
+        self.level = max(self.level, min(self._terminations, 2))
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self.level = max(self.level, 2 if number == signal.SIGUSR1 else 1)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         pass
@@ -131,17 +141,24 @@ class Worker:
     """Be one worker of a pool, alone in its process."""
 
     def __init__(
-        self, store: Store, name: str, *, drain: bool, quiet: bool, supervisor_fd: int
+        self,
+        store: Store,
+        name: str,
+        *,
+        drain: bool,
+        quiet: bool,
+        supervisor_pid: int,
+        supervisor_fd: int,
     ) -> None:
         """Take the store; ``supervisor_fd`` becomes readable when the supervisor is gone."""
         self._store = store
         self._name = name
         self._drain = drain
         self._supervisor_fd = supervisor_fd
-        self._supervisor_pid = os.getppid()
+        self._supervisor_pid = supervisor_pid
         self._talk = Talk(name, quiet=quiet)
         self._logs = LogDir.of(store.location)
-        self._interrupts = Interrupts(children=not hasattr(os, "pidfd_open"))
+        self._interrupts = Interrupts()
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
         self._told: str | None = None
@@ -224,8 +241,7 @@ class Worker:
             self._tell_once(f"cannot recover: {error}")
             return RecoveryReport(unowned=1)
         for each in report.recovered:
-            how = "was lost with its worker" if each.lost else "was recorded and is moved on"
-            self._talk.job(each.job.id, each.attempt, f"{how}: {_fate(each.job, utc_now())}")
+            self._talk.recovered(each)
         return report
 
     def _purge(self) -> bool:
@@ -288,7 +304,7 @@ class Worker:
             result = Result(
                 outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
             )
-            reason = f"cannot be started: {error.strerror}: {error.filename or job.command[:60]!r}"
+            reason = f"cannot be started: {error.strerror}: {os.fsdecode(error.filename or '')}"
             self._explain(claim, reason)
         if command is None:
             if self._interrupts.level:
@@ -309,13 +325,16 @@ class Worker:
             output_fd = -1
             try:
                 output_fd = self._logs.open_for_append(job.id, claim.attempt)
-                return Command(
+                command = Command(
                     job.command,
                     cwd=job.cwd,
                     env=self._environment(job, claim.attempt),
                     output_fd=output_fd,
                     pass_fds=claim.pass_fds,
                 )
+                if not command.wakes:
+                    self._interrupts.hear_children()
+                return command
             except OSError as error:
                 if not is_scarcity(error):
                     raise
