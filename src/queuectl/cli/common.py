@@ -149,15 +149,23 @@ def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None
     On a terminal commands and the like are cut so that a row fits in its width; elsewhere nothing
     is.
     """
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    echo("\n".join(table_lines(rows, headers, _terminal_width() if on_terminal else None)))
+
+
+def table_lines(
+    rows: Iterable[Sequence[object]], headers: Sequence[str], width: int | None
+) -> list[str]:
+    """Return the lines of a table as echo_table prints it, cut to a width unless that is None."""
     from tabulate import tabulate
 
     cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-    if sys.stdout is not None and sys.stdout.isatty():
-        _fit(cells, headers, _terminal_width())
+    if width is not None:
+        _fit(cells, headers, width)
     # disable_numparse: an id such as 1e5 is no number. The headers are a row, since tabulate makes
     # the columns of headers wider; its lines are as long as the longest command.
     text = tabulate([headers, *cells], tablefmt="plain", disable_numparse=True)
-    echo("\n".join(line.rstrip() for line in text.split("\n")))
+    return [line.rstrip() for line in text.split("\n")]
 
 
 def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
@@ -207,15 +215,15 @@ def one_line(text: str) -> str:
 
 def format_ago(seconds: float) -> str:
     """Return how long ago something was, as a person reads it."""
-    return f"{_coarse(seconds)} ago"
+    return f"{format_coarse(seconds)} ago"
 
 
 def format_in(seconds: float) -> str:
     """Return how far ahead something is, as a person reads it."""
-    return f"in {_coarse(seconds)}"
+    return f"in {format_coarse(seconds)}"
 
 
-def _coarse(seconds: float) -> str:
+def format_coarse(seconds: float) -> str:
     """Return the two largest units of a length, whole seconds at the least."""
     rest = max(round(seconds), 0)
     parts: list[str] = []

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
 
@@ -34,6 +35,7 @@ from queuectl.store.base import Store
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10
+DEAD_HEADERS = ("ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND", "LAST LINE")
 
 
 @click.group(epilog=examples("queuectl dlq list", "queuectl dlq retry --all --matching '^backup-'"))
@@ -59,18 +61,8 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
         return
     shown = list(select(store, _DEAD, now, limit=TABLE_ROWS if limit is None else limit))
     echo_table(
-        [
-            (
-                row.entry.id,
-                when_cell(row.entry, now),
-                _why(row.job),
-                attempts_text(row.job) if row.job else None,
-                command_cell(row),
-                _last_line(logs, row.job),
-            )
-            for row in shown
-        ],
-        ["ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND", "LAST LINE"],
+        [dead_cells(row, logs, now) for row in shown],
+        DEAD_HEADERS,
     )
     if limit is None and len(shown) == TABLE_ROWS:
         tell_more(store.counts(now).by_state.get(State.DEAD, 0) - len(shown))
@@ -155,6 +147,19 @@ def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: b
     Prints how many. A job that another one waits for is kept.
     """
     purge_jobs(app, _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
+
+
+def dead_cells(row: Row, logs: LogDir, now: datetime) -> tuple[object, ...]:
+    """Return what DEAD_HEADERS promise of a dead job: when, why and after how much it failed."""
+    job = row.job
+    return (
+        row.entry.id,
+        when_cell(row.entry, now),
+        _why(job),
+        attempts_text(job) if job else None,
+        command_cell(row),
+        _last_line(logs, job),
+    )
 
 
 def _why(job: Job | None) -> str | None:

@@ -1,5 +1,6 @@
 """Count the jobs and the workers."""
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,14 +22,31 @@ from queuectl.job import State
 from queuectl.store.base import Counts, WorkerRecord
 
 
-@click.command(epilog=examples("queuectl status", "queuectl status --json | jq .jobs.dead"))
+@click.command(
+    epilog=examples(
+        "queuectl status", "queuectl status --watch", "queuectl status --json | jq .jobs.dead"
+    )
+)
+@click.option(
+    "--watch", "live", is_flag=True, help="Show it live, with the workers, until Ctrl-C or q."
+)
 @json_option
 @pass_app
-def status(app: App, *, as_json: bool) -> None:
+def status(app: App, *, live: bool, as_json: bool) -> None:
     """Count the jobs by state, and the workers.
 
-    A pending job is due when its time has come; what a blocked one waits for, "list" tells.
+    A pending job is due when its time has come; what a blocked one waits for, "list" tells. Jobs/s
+    are the attempts that the live workers have ended in the last minute.
     """
+    if live:
+        if as_json:
+            raise click.UsageError("give --watch or --json, not both")
+        if sys.stdout is None or not sys.stdout.isatty():
+            raise click.UsageError("--watch needs a terminal; without it, status prints once")
+        from queuectl.cli.watch import watch
+
+        watch(app.location)
+        return
     store = app.open()
     now = utc_now()
     counts, workers = store.counts(now), store.workers()
@@ -47,6 +65,7 @@ def status_document(counts: Counts, workers: Sequence[WorkerRecord]) -> dict[str
         "next_due_at": _instant_or_none(counts.next_due),
         "unreadable": counts.unreadable,
         "workers": {"live": len(workers), "busy": _busy(workers)},
+        "jobs_per_second": round(_rate(workers), 3),
     }
 
 
@@ -59,7 +78,8 @@ def status_text(counts: Counts, workers: Sequence[WorkerRecord], now: datetime) 
     ]
     if counts.unreadable:
         lines.append(f"{'unreadable':<10}  {counts.unreadable:>9}  in corrupt/, with the reasons")
-    lines.append(f"{'workers':<10}  {len(workers):>9}  {_busy(workers)} busy")
+    note = f"{_busy(workers)} busy" + (f", {_rate(workers):.3g} jobs/s" if workers else "")
+    lines.append(f"{'workers':<10}  {len(workers):>9}  {note}")
     return "\n".join(lines)
 
 
@@ -77,6 +97,10 @@ def _pending_note(counts: Counts, now: datetime) -> str:
 
 def _busy(workers: Sequence[WorkerRecord]) -> int:
     return sum(worker.job is not None for worker in workers)
+
+
+def _rate(workers: Sequence[WorkerRecord]) -> float:
+    return sum(worker.rate for worker in workers)
 
 
 def _instant_or_none(instant: datetime | None) -> str | None:
