@@ -34,6 +34,7 @@ class Session:
         program = bin_dir / "queuectl"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m queuectl "$@"\n')
         program.chmod(0o700)
+        (bin_dir / "python3").symlink_to(sys.executable)
         self.path = f"{bin_dir}:{os.defpath}"
         self.env = {
             "HOME": str(home),
