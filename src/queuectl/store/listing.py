@@ -153,7 +153,9 @@ class Listing:
         self._generation = -1
         self._ready: list[str] = []
         self._later: list[tuple[str, str]] = []
+        self._put_off: set[str] = set()
         self.strangers: list[str] = []
+        self.more_strangers = False
         self.left_alone: set[str] = set()
 
     def arrived(self, name: str) -> None:
@@ -206,6 +208,12 @@ class Listing:
         due = Smallest(self._shared.most)
         soon = Smallest(self._shared.most_soon)
         self.strangers.clear()
+        self.more_strangers = False
+        self._ready.clear()
+        # What was put off keeps its time: found again by each scan, it would be looked at forever.
+        self._later = [each for each in self._later if each[0] != pending_due(each[1])]
+        heapq.heapify(self._later)
+        self._put_off = {name for _, name in self._later}
         fd = self._open_directory()
         try:
             with os.scandir(fd) as found:
@@ -215,18 +223,23 @@ class Listing:
                         self._meet(name)
                     elif (at := name[2:25]) > now:
                         if soon.cut is None or at <= soon.cut:
-                            soon.add(at + name)
+                            if is_pending_name(name):
+                                soon.add(at + name)
+                            else:
+                                self._meet(name)
                     elif due.cut is None or name < due.cut:
                         if not is_pending_name(name):
                             self._meet(name)
-                        elif name not in self.left_alone:
+                        elif name not in self.left_alone and name not in self._put_off:
                             due.add(name)
         finally:
             os.close(fd)
-        self._ready.clear()
-        self._later = [each for each in self._later if each[0] != pending_due(each[1])]
         self._shared.fill(due, soon)
 
     def _meet(self, name: str) -> None:
-        if is_stranger(name) and len(self.strangers) < SOON:
+        if not is_stranger(name) or name in self.left_alone or name in self._put_off:
+            return
+        if len(self.strangers) < SOON:
             self.strangers.append(name)
+        else:
+            self.more_strangers = True

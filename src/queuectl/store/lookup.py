@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from queuectl.clock import utc_now
 from queuectl.errors import (
@@ -87,8 +88,11 @@ class Lookup(Place):
                 if job_id is not None:
                     yield job_id, name
 
-    def _locate(self, job_id: str) -> tuple[State, str] | None:
-        """Return where a job is and its file's name, None where there is no such job."""
+    def _locate(self, job_id: str, except_pending: str = "") -> tuple[State, str] | None:
+        """Return where a job is and its file's name, None where there is no such job.
+
+        ``except_pending`` is a name in pending/ that does not count.
+        """
         # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
         # one that went back to pending/ behind the walk is met by a second one.
         for _ in range(2):
@@ -99,7 +103,7 @@ class Lookup(Place):
                         return state, filed_name(job_id)
                     continue
                 for found, name in self._identified(state):
-                    if found == job_id:
+                    if found == job_id and (state is not State.PENDING or name != except_pending):
                         return state, name
         return None
 
@@ -152,15 +156,21 @@ class Lookup(Place):
             priority=settings.priority,
             cwd=os.path.expanduser("~"),
             now=now,
+            retry_on=settings.retry_on,
+            no_retry_on=settings.no_retry_on,
         )
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
-        document = parse_object(data)
+        document = self._parse(data)
         complete = all(key in document for key in _LIMITS)
         return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
+
+    @staticmethod
+    def _parse(data: bytes) -> dict[str, Any]:
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
+        return parse_object(data)
 
     def resolve(self, prefix: str) -> str:
         """Return the id that is ``prefix`` or, alone, starts with it; see Store.resolve."""

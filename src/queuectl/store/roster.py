@@ -81,17 +81,8 @@ class Roster(Place):
         record = WorkerRecord(name=name, pid=os.getpid(), host=socket.gethostname(), since=now)
         self._tally, self._recent, self._started_at = Tally(), Recent(), now.timestamp()
         with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
-            temporary = self._temporary(name)
-            fd = files.write_synced(
-                self._fd("tmp"), temporary, self._record_text(record), sync=False
-            )
-            files.lock(fd)
-            os.rename(
-                temporary,
-                filed_name(name),
-                src_dir_fd=self._fd("tmp"),
-                dst_dir_fd=self._fd("workers"),
-            )
+            data = self._record_text(record)
+            fd = self._put(data, self._fd("workers"), filed_name(name), sync=False)
         self._worker = (fd, record)
 
     def _record_text(self, record: WorkerRecord) -> bytes:
@@ -117,7 +108,8 @@ class Roster(Place):
         fd, record = self._worker
         record = replace(record, job=job_id, attempt=attempt, since=utc_now())
         self._worker = (fd, record)
-        os.pwrite(fd, self._record_text(record), 0)
+        with suppress(OSError):  # a full disk must not cost the claim that this tells of
+            os.pwrite(fd, self._record_text(record), 0)
 
     def _count(self, attempts: list[Attempt]) -> None:
         """Count attempts that are settled, and tell that this worker is idle if its own is."""

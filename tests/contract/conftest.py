@@ -1,0 +1,69 @@
+"""Give each test of the contract a store of every kind: the store is a parameter."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock  # noqa: F401  (imported before a fork, not in it)
+import pytest
+
+from queuectl.store import open_store
+from queuectl.store.base import Store
+
+KINDS = ("directory",)
+
+
+class Place:
+    """Be one place that keeps jobs, which any number of processes may open."""
+
+    def __init__(self, location: str) -> None:
+        """Take what --store takes."""
+        self.location = location
+        self._opened: list[Store] = []
+
+    @property
+    def path(self) -> Path:
+        """Return the directory of a directory store."""
+        return Path(self.location)
+
+    def open(self, *, create: bool = True) -> Store:
+        """Open the store once more, as another process would; it is closed after the test."""
+        store = open_store(self.location, create=create)
+        self._opened.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close what is open still."""
+        for store in self._opened:
+            store.close()
+
+    def process_that(self, act: Callable[[Store], None]) -> None:
+        """Let another process open the store and act, and then die without leaving in order."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside xdist's threads
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                act(open_store(self.location, create=True))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "the other process failed"
+
+
+@pytest.fixture(params=KINDS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Return a new, empty place of each kind."""
+    assert request.param == "directory"
+    made = Place(str(tmp_path / "store"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    """Return the store at the test's place, opened once."""
+    return place.open()

@@ -1,0 +1,92 @@
+"""Make jobs, and ends of attempts, as the tests of stores need them."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from queuectl.clock import later
+from queuectl.config import Settings
+from queuectl.job import Attempt, Job, Outcome
+from queuectl.logs import log_name
+from queuectl.policy import after_attempt
+from queuectl.store.base import Claim, Store
+
+NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
+LATER = later(NOON, 86400.0)  # whatever waits for a backoff is due by then
+SETTINGS = Settings()
+
+
+def make_job(job_id: str, **changes: Any) -> Job:
+    """Return a job of noon, changed as is asked for."""
+    fields: dict[str, Any] = {
+        "id": job_id,
+        "command": f"run {job_id}",
+        "cwd": "/srv",
+        "max_retries": 3,
+        "created_at": NOON,
+        "updated_at": NOON,
+        "run_at": NOON,
+    }
+    return Job(**(fields | changes))
+
+
+def make_jobs(*ids: str, **changes: Any) -> list[Job]:
+    """Return jobs that are due one microsecond after the other, as one batch makes them."""
+    return [
+        make_job(job_id, **({"run_at": later(NOON, index / 1_000_000)} | changes))
+        for index, job_id in enumerate(ids)
+    ]
+
+
+def attempt_of(claim: Claim, outcome: Outcome = Outcome.SUCCEEDED) -> Attempt:
+    """Return the record of a claim's run: at noon, for 1.5 seconds."""
+    exit_codes = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 3}
+    return Attempt(
+        number=claim.attempt,
+        worker="w-abcd",
+        started_at=NOON,
+        finished_at=later(NOON, 1.5),
+        duration_seconds=1.5,
+        exit_code=exit_codes.get(outcome),
+        signal=None,
+        outcome=outcome,
+        log=log_name(claim.job.id, claim.attempt),
+    )
+
+
+def ended(claim: Claim, outcome: Outcome = Outcome.SUCCEEDED) -> tuple[Claim, Job]:
+    """Return what settles a claim whose run ended so."""
+    attempt = attempt_of(claim, outcome)
+    return claim, after_attempt(claim.job, attempt, SETTINGS, attempt.finished_at, 0.0)
+
+
+def decide(job: Job, attempt: Attempt) -> Job:
+    """Decide about a lost attempt as a worker does, on the tests' clock."""
+    attempt = replace(attempt, started_at=NOON, finished_at=NOON)
+    return after_attempt(job, attempt, SETTINGS, NOON, 0.0)
+
+
+def claimed(store: Store, now: datetime = LATER) -> Claim:
+    """Return the claim of the next job, which must be there."""
+    claim = store.claim(now)
+    assert claim is not None
+    return claim
+
+
+def drain(store: Store, now: datetime = LATER) -> list[str]:
+    """Claim and complete what is due, one after the other; return the ids in that order."""
+    ids = []
+    while (claim := store.claim(now)) is not None:
+        ids.append(claim.job.id)
+        store.settle([ended(claim)])
+    return ids
+
+
+def fail_for_good(store: Store) -> None:
+    """Run the next job until it is dead."""
+    for _ in range(100):
+        claim, job = ended(claimed(store), Outcome.FAILED)
+        store.settle([(claim, job)])
+        if job.state == "dead":
+            return
+    raise AssertionError("the job does not die")
