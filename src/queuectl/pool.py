@@ -11,7 +11,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from contextlib import suppress
 
 from queuectl.clock import utc_now
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
@@ -32,38 +32,50 @@ _STOP_POLL_SECONDS = 0.02
 def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool) -> int:
     """Run ``count`` workers until they are told to stop, or are done; return the exit code.
 
-    With ``detach`` it returns at once, and the workers run on in the background.
+    With ``detach`` it returns when they are registered, and they run on in the background.
     Raises: what open_store raises, and ConfigError.
     """
-    _open_standard_descriptors()
+    _prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
+    supervisor = Supervisor(store, count, drain=drain, quiet=quiet)
     if detach:
-        return _detach(
-            store, lambda: Supervisor(store, count, drain=drain, quiet=quiet).run(), count
-        )
-    return Supervisor(store, count, drain=drain, quiet=quiet).run()
+        return _detach(store, supervisor, f"started {count} workers" if not quiet else "")
+    return supervisor.run()
 
 
-def _open_standard_descriptors() -> None:
-    """Open 0, 1 and 2 where they are closed, so that no file of ours is taken for them."""
+def _prepare_descriptors() -> None:
+    """Open 0, 1 and 2 where they are closed, so that no file of ours is taken for them.
+
+    Others that we were started with are not for the commands.
+    """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+    for name in os.listdir("/dev/fd"):
+        if int(name) > 2:
+            with suppress(OSError):  # the one that listed them is closed again
+                os.set_inheritable(int(name), False)
 
 
-def _detach(store: Store, run: Callable[[], int], count: int) -> int:
+def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
     path = LogDir.of(store.location).talk_path()
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         log_fd = os.open(path, flags, 0o600)
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    ready_fd, ready_write_fd = os.pipe()
     pid = os.fork()
     if pid:
         os.close(log_fd)
+        os.close(ready_write_fd)
         os.waitpid(pid, 0)
-        os.write(2, f"started {count} workers in the background; they tell {path}\n".encode())
+        os.read(ready_fd, 1)  # its end comes when all workers are registered, or gone
+        os.close(ready_fd)
+        if text:
+            with suppress(OSError):
+                os.write(2, f"{text} in the background; they tell {path}\n".encode())
         return 0
     os.setsid()
     if os.fork():
@@ -76,7 +88,7 @@ def _detach(store: Store, run: Callable[[], int], count: int) -> int:
     os.close(log_fd)
     code = 70
     try:
-        code = run()
+        code = supervisor.run(ready_write_fd)
     except BaseException:
         traceback.print_exc()
         raise
@@ -94,6 +106,9 @@ class Supervisor:
         self._drain = drain
         self._quiet = quiet
         self._talk = Talk("supervisor", quiet=quiet)
+        # What was asked for before is not for these workers.
+        self._pill = store.stop_request()
+        self._ready_fd = -1
         self._names: dict[int, str] = {}
         self._missing = 0
         self._replace_at = 0.0
@@ -101,9 +116,12 @@ class Supervisor:
         self._recover_at = 0.0
         self._stopping = 0
 
-    def run(self) -> int:
-        """Keep the workers going until all have left; return the exit code."""
-        self._pill = self._store.stop_request()
+    def run(self, ready_fd: int = -1) -> int:
+        """Keep the workers going until all have left; return the exit code.
+
+        ``ready_fd`` is closed, here and in each worker, when all of them are registered.
+        """
+        self._ready_fd = ready_fd
         self._interrupts = Interrupts()
         self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
@@ -118,6 +136,9 @@ class Supervisor:
         gc.freeze()
         for _ in range(self._count):
             self._fork()
+        if ready_fd >= 0:
+            os.close(ready_fd)
+            self._ready_fd = -1
         while True:
             # Looked at before each wait: a stop may have been asked for before the watch began.
             self._pass_on_stop()
@@ -166,6 +187,7 @@ class Supervisor:
                 quiet=self._quiet,
                 supervisor_pid=supervisor_pid,
                 supervisor_fd=self._alive_fd,
+                ready_fd=self._ready_fd,
             )
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             worker.run()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.config import Settings
-from queuectl.errors import ConfigError, StoreError
+from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeStore
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
@@ -135,6 +135,7 @@ class _Settling:
     settlement: Settlement
     batch: list[_Unsettled]
     thread: threading.Thread
+    is_synced: threading.Event
 
 
 class Worker:
@@ -149,18 +150,25 @@ class Worker:
         quiet: bool,
         supervisor_pid: int,
         supervisor_fd: int,
+        ready_fd: int,
     ) -> None:
-        """Take the store; ``supervisor_fd`` becomes readable when the supervisor is gone."""
+        """Take the store, and two descriptors; -1 where nobody waits until it is ready.
+
+        ``supervisor_fd`` becomes readable when the supervisor is gone; ``ready_fd`` is closed when
+        the worker is registered.
+        """
         self._store = store
         self._name = name
         self._drain = drain
         self._supervisor_fd = supervisor_fd
         self._supervisor_pid = supervisor_pid
+        self._ready_fd = ready_fd
         self._talk = Talk(name, quiet=quiet)
         self._logs = LogDir.of(store.location)
         self._interrupts = Interrupts()
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
+        self._keeps = False  # what ended could not be settled, and no new job is taken
         self._told: str | None = None
         self._settings = Settings()
         self._idle_purge: IdlePurge | None = None
@@ -174,11 +182,16 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
         self._store.register(self._name, utc_now())
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
         try:
             self._recover()
             self._store.tidy()
             nothing_ran = False
             while not self._must_leave():
+                if self._keeps:
+                    self._settle_all()
+                    continue
                 claim = self._claim()
                 if claim is not None:
                     nothing_ran = False
@@ -297,26 +310,22 @@ class Worker:
     def _work_on(self, claim: Claim) -> None:
         job, number = claim.job, claim.attempt
         self._talk.job(job.id, number, "started")
-        command: Command | None = None
+        result: Result | None = None
         try:
             command = self._start(claim)
         except OSError as error:
             result = Result(
                 outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
             )
-            reason = f"cannot be started: {error.strerror}: {os.fsdecode(error.filename or '')}"
-            self._explain(claim, reason)
-        if command is None:
-            if self._interrupts.level:
-                self._give_back(claim)
-                return
+            what = f": {os.fsdecode(error.filename)}" if error.filename else ""
+            self._explain(claim, f"cannot be started: {error.strerror}{what}")
         else:
-            ended = self._wait_for(command, job)
-            if ended is None:
-                self._give_back(claim)
-                return
-            result = ended
-        self._finish(claim, result)
+            if command is not None:
+                result = self._wait_for(command, job)
+        if result is None:
+            self._give_back(claim)
+        else:
+            self._finish(claim, result)
 
     def _start(self, claim: Claim) -> Command | None:
         """Start the command; None where the machine lacked something until we were told to stop."""
@@ -339,12 +348,14 @@ class Worker:
                 if not is_scarcity(error):
                     raise
                 self._tell_once(f"{job.id} waits to be started: {error.strerror}")
+            except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
+                self._tell_once(f"{job.id} waits to be started: {error}")
             finally:
                 if output_fd >= 0:
                     os.close(output_fd)
             self._settle_all()
             self._sleep(_RETRY_SECONDS)
-            if self._interrupts.level:
+            if self._must_leave():
                 return None
 
     def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
@@ -391,11 +402,12 @@ class Worker:
         """Write into the attempt's log why there is no output."""
         try:
             fd = self._logs.open_for_append(claim.job.id, claim.attempt)
+            try:
+                os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
+            finally:
+                os.close(fd)
         except OSError as error:
             reason += f"; nor can its log be written: {error.strerror}"
-        else:
-            os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
-            os.close(fd)
         self._talk.job(claim.job.id, claim.attempt, reason)
 
     # --- settle ---
@@ -435,18 +447,21 @@ class Worker:
         except StoreError as error:
             self._keep_unsettled(batch, error)
             return
-        thread = threading.Thread(target=self._sync, args=(settlement,), daemon=True)
-        self._settling = _Settling(settlement, batch, thread)
+        is_synced = threading.Event()
+        thread = threading.Thread(target=self._sync, args=(settlement, is_synced), daemon=True)
+        self._settling = _Settling(settlement, batch, thread, is_synced)
         thread.start()
 
-    def _sync(self, settlement: Settlement) -> None:
+    def _sync(self, settlement: Settlement, is_synced: threading.Event) -> None:
         settlement.sync()
+        # RACE: whoever is woken may look before this thread has ended, and would not look again.
+        is_synced.set()
         self._interrupts.wake()
 
     def _collect_settled(self, *, wait: bool = False) -> None:
         """Finish the settlement that the disk has taken, if there is one."""
         settling = self._settling
-        if settling is None or (not wait and settling.thread.is_alive()):
+        if settling is None or (not wait and not settling.is_synced.is_set()):
             return
         settling.thread.join()
         self._settling = None
@@ -455,11 +470,13 @@ class Worker:
         except StoreError as error:
             self._keep_unsettled(settling.batch, error)
             return
+        self._keeps = False
         if self._told is not None:
             self._talk.error("goes on")
             self._told = None
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
+        self._keeps = True
         self._unsettled = batch + self._unsettled
         self._tell_once(f"keeps {len(batch)} ended jobs, and tries again: {error}")
 
@@ -474,7 +491,11 @@ class Worker:
             if self._interrupts.level > 1:
                 self._talk.error("leaves its ended jobs unrecorded: they will count as lost")
                 return
-            self._sleep(_RETRY_SECONDS)
+            # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone.
+            poll = select.poll()
+            poll.register(self._interrupts.fd, select.POLLIN)
+            poll.poll(_RETRY_SECONDS * 1000)
+            self._interrupts.drain()
 
 
 def _ending(attempt: Attempt) -> str:
