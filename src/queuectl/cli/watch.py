@@ -155,9 +155,14 @@ class Screen:
         self._lines = lines
         width, height = self.size()
         encoding = sys.stdout.encoding
-        rows = [line[:width].encode(encoding, "backslashreplace") for line in lines[:height]]
-        body = (_END_OF_LINE + b"\r\n").join(rows)
-        self._write(_HOME + body + _END_OF_LINE + _END_OF_SCREEN)
+        rows = [
+            # In a full line the cursor stays on the last character, and that would be erased.
+            line[:width].encode(encoding, "backslashreplace")
+            + (_END_OF_LINE if len(line) < width else b"")
+            for line in lines[:height]
+        ]
+        below = b"\r\n" + _END_OF_SCREEN if len(rows) < height else b""
+        self._write(_HOME + b"\r\n".join(rows) + below)
 
     def wait(self, seconds: float) -> signal.Signals | None:
         """Wait until it is time to look again; return the signal that ends it, q being a SIGINT."""
