@@ -16,7 +16,7 @@ PACKAGE_DIR = Path(queuectl.__file__).parent
 LAYERS = (
     {"queuectl"},
     {"queuectl.errors"},
-    {"queuectl.clock"},
+    {"queuectl.clock", "queuectl.codes"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit"},

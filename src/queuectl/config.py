@@ -1,8 +1,8 @@
 """Define the settings: their keys, defaults and what each may be.
 
 The config file holds what a person has set, as texts or numbers; a key that is not there has its
-default. A job takes max-retries, timeout and priority when it is enqueued and keeps them; the rest
-belongs to the workers.
+default. A job takes max-retries, timeout, priority, retry-on and no-retry-on when it is enqueued
+and keeps them; the rest belongs to the workers.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from queuectl.clock import format_duration, parse_duration
+from queuectl.codes import NO_CODES, check_codes
 from queuectl.errors import ConfigError, UsageError
 from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, shorten
 
@@ -18,7 +19,7 @@ from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, shorte
 class Settings:
     """Hold the value of every setting.
 
-    Units: seconds; None for no timeout, and for keeping for ever.
+    Units: seconds; None for no timeout, for no rule about exit codes, and for keeping for ever.
     """
 
     max_retries: int = 3
@@ -28,6 +29,8 @@ class Settings:
     timeout: float | None = None
     kill_grace: float = 10.0
     priority: int = DEFAULT_PRIORITY
+    retry_on: str | None = None
+    no_retry_on: str | None = None
     keep_completed: float | None = None
     keep_logs: float | None = None
 
@@ -71,6 +74,11 @@ def _duration_or(word: str | None) -> Callable[[str], float | None]:
     return parse
 
 
+def _codes(text: str) -> str | None:
+    codes = check_codes(text)
+    return None if codes == NO_CODES else codes
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "max_retries": _whole(0, MAX_MAX_RETRIES),
     "backoff_base": _number(1, 1_000_000),
@@ -79,10 +87,15 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "timeout": _duration_or("none"),
     "kill_grace": _duration_or(None),
     "priority": _whole(0, MAX_PRIORITY),
+    "retry_on": _codes,
+    "no_retry_on": _codes,
     "keep_completed": _duration_or("forever"),
     "keep_logs": _duration_or("forever"),
 }
-_NONE_WORDS = {"timeout": "none", "keep_completed": "forever", "keep_logs": "forever"}
+_NONE_WORDS = {
+    "timeout": "none", "retry_on": NO_CODES, "no_retry_on": NO_CODES,
+    "keep_completed": "forever", "keep_logs": "forever",
+}  # fmt: skip
 _DURATIONS = {"backoff_max", "timeout", "kill_grace", "keep_completed", "keep_logs"}
 
 KEYS = tuple(name.replace("_", "-") for name in _PARSERS)
@@ -119,6 +132,8 @@ def format_value(key: str, value: Any) -> str:
     name = field_name(key)
     if value is None:
         return _NONE_WORDS[name]
+    if isinstance(value, str):
+        return value
     return format_duration(value) if name in _DURATIONS else f"{value:.15g}"
 
 

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
+from queuectl.codes import NO_CODES, check_codes
 from queuectl.errors import BadDocument, BadId, ConfigError, UsageError
 
 SCHEMA = 1
@@ -96,6 +97,7 @@ class Job:
     """Hold what is known of one job; a change returns a new one.
 
     ``state`` is what was last recorded; the store says where the job is.
+    ``retry_on`` and ``no_retry_on`` are exit codes as ``codes`` reads them, None for no such rule.
     Units: timeout_seconds of one attempt, None for no limit; ``attempts`` counts the failed ones
     since the last retry by a person, ``history`` holds those of the job's whole life.
     """
@@ -107,6 +109,8 @@ class Job:
     attempts: int = 0
     max_retries: int
     timeout_seconds: float | None = None
+    retry_on: str | None = None
+    no_retry_on: str | None = None
     cwd: str
     env: Mapping[str, str] = field(default_factory=_nothing)
     after: tuple[str, ...] = ()
@@ -259,6 +263,17 @@ class _Reader:
             raise BadDocument(f"{self.what}{key!r} is missing")
         return value  # type: ignore[no-any-return]
 
+    def codes(self, key: str, default: str | None) -> str | None:
+        expected = "null or a string of exit codes from 1 to 255, such as '1,64-78'"
+        value = self.take(key, (str, type(None)), expected, default)
+        if value is None or value is default:
+            return default if value is default else None
+        try:
+            checked = check_codes(value)
+        except UsageError:
+            self.fail(key, value, expected)
+        return None if checked == NO_CODES else checked
+
     def ids(self, key: str) -> tuple[str, ...]:
         values = self.take(key, list, "a list of ids", ())
         for value in values:
@@ -324,11 +339,13 @@ class Defaults:
     priority: int
     cwd: str
     now: datetime
+    retry_on: str | None = None
+    no_retry_on: str | None = None
 
 
 USER_KEYS = (
-    "id", "command", "priority", "max_retries", "timeout", "cwd", "env", "after", "after_any",
-    "run_at",
+    "id", "command", "priority", "max_retries", "timeout", "retry_on", "no_retry_on", "cwd", "env",
+    "after", "after_any", "run_at",
 )  # fmt: skip
 
 
@@ -371,6 +388,8 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
         attempts=read.integer("attempts", 0, 0, 2**53),
         max_retries=read.integer("max_retries", defaults.max_retries, 0, MAX_MAX_RETRIES),
         timeout_seconds=read.seconds("timeout", defaults.timeout_seconds),
+        retry_on=read.codes("retry_on", defaults.retry_on),
+        no_retry_on=read.codes("no_retry_on", defaults.no_retry_on),
         cwd=read.text("cwd", defaults.cwd),
         env=read.env(_NOTHING),
         after=read.ids("after"),
@@ -443,6 +462,9 @@ def job_document(job: Job) -> dict[str, Any]:
         "attempts": job.attempts,
         "max_retries": job.max_retries,
         "timeout": job.timeout_seconds,
+        # Only where there is such a rule, as in the documents of the first release.
+        **({"retry_on": job.retry_on} if job.retry_on else _NOTHING),
+        **({"no_retry_on": job.no_retry_on} if job.no_retry_on else _NOTHING),
         "cwd": job.cwd,
         "env": dict(job.env),
         "after": job.after,

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from queuectl.clock import later
+from queuectl.codes import includes
 from queuectl.config import Settings
 from queuectl.job import Attempt, Job, Outcome, State
 
@@ -28,7 +29,7 @@ def after_attempt(
     """Return the job as it stands after an attempt: completed, cancelled, dead, or pending again.
 
     A failed attempt is counted; below max_retries (0 is taken as 1) the job is pending again, due
-    after the backoff, else it is dead.
+    after the backoff, unless its exit code forbids that; else it is dead.
     """
     history = (*job.history, attempt)
     if attempt.outcome is Outcome.SUCCEEDED:
@@ -36,10 +37,24 @@ def after_attempt(
     if attempt.outcome is Outcome.CANCELLED:
         return replace(job, history=history, updated_at=now, state=State.CANCELLED)
     job = replace(job, history=history, updated_at=now, attempts=job.attempts + 1)
-    if job.attempts >= job.max_retries:
+    if job.attempts >= job.max_retries or not is_worth_retrying(job, attempt):
         return replace(job, state=State.DEAD)
     run_at = later(now, backoff_seconds(job.attempts, settings, fraction))
     return replace(job, state=State.PENDING, run_at=run_at)
+
+
+def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
+    """Tell whether the job's rules about exit codes allow another attempt after a failed one.
+
+    One that has no exit code of its own (killed by a signal, timed out, lost, not started) says
+    nothing about the next; it is always allowed. A code in both rules is not retried.
+    """
+    code = attempt.exit_code
+    if code is None or attempt.outcome not in (Outcome.FAILED, Outcome.NOT_FOUND):
+        return True
+    if job.no_retry_on is not None and includes(job.no_retry_on, code):
+        return False
+    return job.retry_on is None or includes(job.retry_on, code)
 
 
 def retried(job: Job, now: datetime) -> Job:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from queuectl.clock import format_instant, later
+from queuectl.codes import NO_CODES
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, QueuectlError, UsageError
 from queuectl.job import Defaults, Job, job_from_user, new_id, parse_object, shorten
@@ -33,6 +34,8 @@ class Options(NamedTuple):
     timeout_seconds: float | None = None
     cwd: str | None = None
     env: Mapping[str, str] = MappingProxyType({})
+    retry_on: str | None = None
+    no_retry_on: str | None = None
 
 
 class Submitter:
@@ -53,6 +56,8 @@ class Submitter:
             priority=settings.priority,
             cwd=options.here,
             now=now,
+            retry_on=settings.retry_on,
+            no_retry_on=settings.no_retry_on,
         )
         self._given = {
             key: value
@@ -62,6 +67,8 @@ class Submitter:
                 ("max_retries", options.max_retries),
                 ("timeout", options.timeout_seconds),
                 ("cwd", options.cwd),
+                ("retry_on", options.retry_on),
+                ("no_retry_on", options.no_retry_on),
             )
             if value is not None
         }
@@ -137,6 +144,8 @@ class Submitter:
             "max_retries": job.max_retries,
             "timeout": job.timeout_seconds,
             "cwd": job.cwd,
+            "retry_on": job.retry_on or NO_CODES,
+            "no_retry_on": job.no_retry_on or NO_CODES,
         }
         disagree = [
             "--" + key.replace("_", "-")

@@ -18,6 +18,8 @@ backoff-jitter  0        default
 timeout         none     default
 kill-grace      10s      default
 priority        5        default
+retry-on        none     default
+no-retry-on     none     default
 keep-completed  forever  default
 keep-logs       forever  default
 """
@@ -36,6 +38,8 @@ def test_every_setting_is_listed_without_a_store(run: Run) -> None:
         "timeout": None,
         "kill-grace": 10.0,
         "priority": 5,
+        "retry-on": None,
+        "no-retry-on": None,
         "keep-completed": None,
         "keep-logs": None,
     }
@@ -55,6 +59,8 @@ def test_every_setting_is_listed_without_a_store(run: Run) -> None:
         ("timeout", "36525d"),
         ("kill-grace", "90"),
         ("priority", "0"),
+        ("retry-on", "75"),
+        ("no-retry-on", "1,64-78"),
         ("keep-completed", "30d"),
         ("keep-logs", "forever"),
     ],

@@ -26,6 +26,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         "timeout": "none",
         "kill-grace": "10s",
         "priority": "5",
+        "retry-on": "none",
+        "no-retry-on": "none",
         "keep-completed": "forever",
         "keep-logs": "forever",
     }
@@ -48,6 +50,8 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         ("timeout", "2h", 7200.0),
         ("kill-grace", "0.5", 0.5),
         ("priority", "9", 9),
+        ("retry-on", " NONE ", None),
+        ("no_retry_on", "1, 64 - 78", "1,64-78"),
         ("keep-completed", "forever", None),
         ("keep-completed", "7d", 604800.0),
         ("keep_logs", "1d", 86400.0),

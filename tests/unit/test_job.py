@@ -9,6 +9,7 @@ import pytest
 from queuectl.errors import BadDocument, BadId
 from queuectl.job import (
     MAX_COMMAND_BYTES,
+    USER_KEYS,
     Attempt,
     Defaults,
     Job,
@@ -31,10 +32,7 @@ DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/home/
 NOT_INSTANT = (
     "'soon' is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z"
 )
-CHOOSABLE = (
-    "is not a key that can be chosen; those are id, command, priority, max_retries, timeout, cwd,"
-    " env, after, after_any, run_at"
-)
+CHOOSABLE = f"is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
 
 
 def a_job(**changes: Any) -> Job:

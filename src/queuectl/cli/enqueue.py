@@ -18,9 +18,25 @@ from queuectl.cli.common import (
     pass_app,
 )
 from queuectl.clock import utc_now
-from queuectl.errors import BadDocument, DuplicateId, StoreError
+from queuectl.codes import check_codes
+from queuectl.errors import BadDocument, DuplicateId, StoreError, UsageError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_env
 from queuectl.submit import Options, Submitter
+
+
+class _Codes(click.ParamType[str]):
+    """Take ``1,64-78``."""
+
+    name = "codes"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return check_codes(value)
+        except UsageError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+_CODES = _Codes()
 
 
 class _Enqueue(click.Command):
@@ -86,6 +102,18 @@ def _environment(
     "--timeout", metavar="D", type=DURATION, help="End an attempt that takes longer: 90s, 15m, 2h."
 )
 @click.option(
+    "--retry-on",
+    metavar="CODES",
+    type=_CODES,
+    help="Retry only after these exit codes: 75 or 1,64-78.",
+)
+@click.option(
+    "--no-retry-on",
+    metavar="CODES",
+    type=_CODES,
+    help="Give up at once after these exit codes, or none.",
+)
+@click.option(
     "--cwd",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
@@ -123,6 +151,8 @@ def enqueue(
     run_at: datetime | None,
     max_retries: int | None,
     timeout: float | None,
+    retry_on: str | None,
+    no_retry_on: str | None,
     cwd: str | None,
     env: dict[str, str],
     if_exists: str,
@@ -131,7 +161,8 @@ def enqueue(
     """Add a job, or a batch of them, and print its id.
 
     COMMAND is one string for the shell, words that are quoted for it (put -- before them), or a
-    JSON object with any of the keys id, command, priority, max_retries, timeout, cwd, env, run_at.
+    JSON object with any of the keys id, command, priority, max_retries, timeout, retry_on,
+    no_retry_on, cwd, env, run_at.
     """
     _check_usage(command, job_id, delay, run_at, batch)
     cwd = None if cwd is None else _absolute(cwd)
@@ -145,6 +176,8 @@ def enqueue(
         timeout_seconds=timeout,
         cwd=cwd,
         env=env,
+        retry_on=retry_on,
+        no_retry_on=no_retry_on,
     )
     # A store is made only for jobs that are known to be good.
     submitter = Submitter(options, app.open().settings(), utc_now())

@@ -63,6 +63,10 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
     yield "attempts", attempts_text(job)
     timeout = job.timeout_seconds
     yield "timeout", "none" if timeout is None else format_duration(timeout)
+    if job.retry_on:
+        yield "retry on", job.retry_on
+    if job.no_retry_on:
+        yield "no retry on", job.no_retry_on
     yield "cwd", job.cwd
     for name, value in job.env.items():
         yield "env", f"{name}={value}"

@@ -45,7 +45,6 @@ from queuectl.job import (
     State,
     check_id,
     encode_job,
-    job_from_document,
 )
 from queuectl.logs import log_name
 from queuectl.policy import retried
@@ -393,7 +392,7 @@ class DirectoryStore(Finished, Roster):
                 document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
                 wanted = document.get("id")
                 wanted = check_id(name[:-5] if wanted is None else str(wanted))
-                job = job_from_document(document, wanted, self._defaults(now))
+                job = self._from_document(document, wanted, now)
             except NewerSchema:
                 self._worklist().left_alone.add(name)
                 return

@@ -158,11 +158,17 @@ class Lookup(Place):
             now=now,
             retry_on=settings.retry_on,
             no_retry_on=settings.no_retry_on,
+            retry_on=settings.retry_on,
+            no_retry_on=settings.no_retry_on,
         )
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""
         document = self._parse(data)
+        return self._from_document(document, job_id, now)
+
+    def _from_document(self, document: dict[str, Any], job_id: str, now: datetime) -> Job:
+        # One that was recorded holds its limits; where it has no rule, there is to be none.
         complete = all(key in document for key in _LIMITS)
         return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
 

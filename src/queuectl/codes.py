@@ -1,0 +1,34 @@
+"""Read lists of exit codes, such as ``1,64-78``."""
+
+import re
+
+from queuectl.errors import UsageError
+
+NO_CODES = "none"
+_PART = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?")
+
+
+def check_codes(text: str) -> str:
+    """Return a list of codes and ranges of codes without spaces, or ``none``.
+
+    Raises: UsageError where it is anything else; 0 is no code of a failure.
+    """
+    compact = re.sub(r"\s*([,-])\s*", r"\1", text.strip().lower())
+    if compact != NO_CODES:
+        for part in compact.split(","):
+            match = _PART.fullmatch(part)
+            if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 255:
+                raise UsageError(
+                    "must be exit codes from 1 to 255 and ranges of them, such as 1,64-78,"
+                    f" or {NO_CODES}"
+                )
+    return compact
+
+
+def includes(codes: str, code: int) -> bool:
+    """Tell whether a checked list includes a code."""
+    for part in codes.split(","):
+        first, _, last = part.partition("-")
+        if int(first) <= code <= int(last or first):
+            return True
+    return False
