@@ -259,7 +259,7 @@ def test_retry_refuses_what_is_unclear(
     assert run("dlq", "retry", *words) == (
         2,
         "",
-        f"Error: {message} Try 'queuectl dlq retry --help'.\n",
+        f"Error: {message}. Try 'queuectl dlq retry --help'.\n",
     )
     assert names(place, State.DEAD) == ["bad-1"]
 

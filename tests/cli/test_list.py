@@ -218,7 +218,7 @@ def test_a_bad_regular_expression_is_a_usage_error(run: Run) -> None:
         "",
         (
             "Error: Invalid value for '--command-matches': '(' is not a regular expression:"
-            " missing ), unterminated subpattern at position 0 Try 'queuectl list --help'.\n"
+            " missing ), unterminated subpattern at position 0. Try 'queuectl list --help'.\n"
         ),
     )
 
