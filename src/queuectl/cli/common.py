@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -96,6 +96,18 @@ DURATION = _Duration()
 DURATION_OR_ZERO = _Duration(allow_zero=True)
 INSTANT = _Instant()
 REGEX = _Regex()
+
+
+def complete_ids(*states: State) -> Callable[..., Any]:
+    """Return what completes the ids of jobs in one of the states, or in any."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        from queuectl.cli.completion import matching_ids
+
+        return matching_ids(ctx, param, states or tuple(State), incomplete)
+
+    return complete
+
 
 state_option = click.option(
     "--state",

@@ -9,6 +9,10 @@ from queuectl.config import KEYS, Settings, field_name, parse_value, settings_do
 from queuectl.store.base import Store
 
 
+def _complete_key(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return [key for key in KEYS if key.startswith(incomplete)]
+
+
 @click.group(
     epilog=examples(
         "queuectl config list",
@@ -45,7 +49,7 @@ def list_settings(app: App, *, as_json: bool) -> None:
 
 
 @config.command(epilog=examples("queuectl config get max-retries"))
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @pass_app
 def get(app: App, *, key: str) -> None:
     """Print the value of KEY, its default where it is not set."""
@@ -60,7 +64,7 @@ def get(app: App, *, key: str) -> None:
     context_settings={"ignore_unknown_options": True},
     epilog=examples("queuectl config set backoff-max 15m"),
 )
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @click.argument("value")
 @pass_app
 def set_value(app: App, *, key: str, value: str) -> None:
@@ -72,7 +76,7 @@ def set_value(app: App, *, key: str, value: str) -> None:
 
 
 @config.command(epilog=examples("queuectl config unset timeout"))
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @pass_app
 def unset(app: App, *, key: str) -> None:
     """Give KEY its default again."""

@@ -9,6 +9,7 @@ import click
 from queuectl.cli.common import (
     REGEX,
     App,
+    complete_ids,
     echo,
     echo_json_array,
     echo_table,
@@ -69,7 +70,7 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
 
 
 @dlq.command("show", epilog=examples("queuectl dlq show flaky-1"))
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_ids(State.DEAD))
 @json_option
 @pass_app
 def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
@@ -94,7 +95,7 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
         "queuectl dlq retry --all --matching 'curl .*example'",
     )
 )
-@click.argument("job_ids", metavar="[ID]...", nargs=-1)
+@click.argument("job_ids", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(State.DEAD))
 @click.option("--all", "retry_all", is_flag=True, help="All dead jobs.")
 @click.option(
     "--matching",

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,17 +16,26 @@ from queuectl import __version__
 from queuectl.cli.common import App, examples, one_line
 from queuectl.errors import QueuectlError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 # Name: where it is, the section of the help that it is listed in, and what it does.
 COMMANDS = {
     "enqueue": ("queuectl.cli.enqueue:enqueue", "Jobs", "Add a job, or a batch of them."),
     "list": ("queuectl.cli.list:list_jobs", "Jobs", "List the jobs."),
     "show": ("queuectl.cli.show:show", "Jobs", "Show a job and its attempts."),
     "logs": ("queuectl.cli.logs:logs", "Jobs", "Print what a job wrote."),
+    "wait": ("queuectl.cli.wait:wait", "Jobs", "Wait for jobs to end."),
+    "cancel": ("queuectl.cli.cancel:cancel", "Jobs", "Cancel jobs that wait or run."),
+    "retry": ("queuectl.cli.retry:retry", "Jobs", "Run finished jobs again."),
     "worker": ("queuectl.cli.worker:worker", "Workers", "Start, stop and list workers."),
     "status": ("queuectl.cli.status:status", "The queue", "Count the jobs and the workers."),
     "dlq": ("queuectl.cli.dlq:dlq", "The queue", "Look after the jobs that failed for good."),
     "purge": ("queuectl.cli.purge:purge", "The queue", "Delete jobs that have ended."),
     "config": ("queuectl.cli.config:config", "The queue", "Read and change the settings."),
+    "metrics": ("queuectl.cli.metrics:metrics", "The queue", "Print metrics for Prometheus."),
+    "completion": ("queuectl.cli.completion:completion", "Help", "Let your shell complete words."),
+    "help": ("queuectl.cli.help:help_command", "Help", "Show the help of a command."),
 }
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -55,6 +65,15 @@ class _LazyGroup(click.Group):
         if args[0] not in COMMANDS and not ctx.resilient_parsing:
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem
+
+        return [
+            CompletionItem(name, help=summary)
+            for name, (_, _, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ] + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -125,9 +144,9 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _invoke(args: list[str]) -> int:
     if instruction := os.environ.get("_QUEUECTL_COMPLETE"):
-        from click.shell_completion import shell_complete
+        from queuectl.cli.completion import complete
 
-        return shell_complete(cli, {}, "queuectl", "_QUEUECTL_COMPLETE", instruction)
+        return complete(cli, instruction)
     try:
         with cli.make_context("queuectl", args) as ctx:
             cli.invoke(ctx)

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import click
 
-from queuectl.cli.common import App, examples, pass_app, printable_line
+from queuectl.cli.common import App, complete_ids, examples, pass_app, printable_line
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.2
         "queuectl logs flaky-1 --attempt 2 | grep -i error",
     )
 )
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
 @click.option(
     "--attempt",
     type=click.IntRange(min=1),

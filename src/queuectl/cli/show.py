@@ -8,6 +8,7 @@ import click
 
 from queuectl.cli.common import (
     App,
+    complete_ids,
     echo,
     echo_json,
     echo_table,
@@ -27,7 +28,7 @@ from queuectl.store.base import Store
 
 
 @click.command(epilog=examples("queuectl show sleepy-job", "queuectl show sle --json"))
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
 @json_option
 @pass_app
 def show(app: App, *, job_id: str, as_json: bool) -> None:

@@ -1,0 +1,106 @@
+"""Print how the queue is for Prometheus."""
+
+import os
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.clock import utc_now
+from queuectl.errors import ConfigError
+from queuectl.job import Outcome, State
+from queuectl.store.base import LENGTH_BOUNDS, Store
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+
+@click.command(
+    epilog=examples(
+        "queuectl metrics",
+        "queuectl metrics --output /var/lib/node_exporter/queuectl.prom",
+    )
+)
+@click.option(
+    "--output",
+    "output_path",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Replace FILE as a whole, so that nobody reads half of it.",
+)
+@pass_app
+def metrics(app: App, *, output_path: str | None) -> None:
+    """Print metrics for Prometheus, in its text format.
+
+    They are for the textfile collector of node_exporter: let cron write its FILE each minute.
+    Attempts are those that workers have ended since the store was made; no job's document is
+    opened. This needs the extra "metrics": pip install 'queuectl[metrics]'.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
+    except ImportError as error:
+        raise ConfigError(
+            "metrics need the package prometheus_client: pip install 'queuectl[metrics]'"
+        ) from error
+    registry = CollectorRegistry()
+    registry.register(_Collector(app.open()))
+    if output_path is None:
+        echo(generate_latest(registry).decode(), newline=False)
+    else:
+        write_to_textfile(os.path.expanduser(output_path), registry)
+
+
+class _Collector:
+    """Yield the metrics of one store, each with what it means."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> "list[Metric]":
+        """Name nothing beforehand, so that registering does not collect a first time."""
+        return []
+
+    def collect(self) -> "Iterator[Metric]":
+        """Look at the store once, and tell what is there."""
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        now = utc_now()
+        counts, workers, tally = self._store.counts(now), self._store.workers(), self._store.tally()
+        jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
+        for state in State:
+            jobs.add_metric([state], counts.by_state.get(state, 0))
+        yield jobs
+        oldest = counts.oldest_due
+        age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
+        busy = sum(worker.job is not None for worker in workers)
+        for name, meaning, value in (
+            ("due_jobs", "Pending jobs whose time has come.", counts.due),
+            ("oldest_due_age_seconds", "For how long the oldest due job has been due.", age),
+            (
+                "unreadable_jobs",
+                "Documents set aside since nobody can read them.",
+                counts.unreadable,
+            ),
+            ("workers", "Live workers.", len(workers)),
+            ("workers_busy", "Live workers that run a job.", busy),
+        ):
+            yield GaugeMetricFamily(f"queuectl_{name}", meaning, value=value)
+        attempts = CounterMetricFamily(
+            "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
+        )
+        for outcome in Outcome:
+            attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
+        yield attempts
+        bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]
+        yield HistogramMetricFamily(
+            "queuectl_attempt_duration_seconds",
+            "How long attempts ran; lost ones, whose end nobody saw, are not in it.",
+            buckets=list(zip(bounds, accumulate(tally.by_length), strict=True)),
+            sum_value=tally.seconds,
+        )
