@@ -48,6 +48,7 @@ class Place:
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
         self._pending_lock: Any = None
+        self._pending_lock_pid = 0
         self._settings: tuple[tuple[int, int], Settings] | None = None
         try:
             self._open_root(create=create)
@@ -179,7 +180,9 @@ class Place:
         """Hold pending.lock (rule 7); may be nested."""
         from filelock import FileLock
 
-        if self._pending_lock is None:
+        # A worker must not use what its supervisor has made: a FileLock refuses to be inherited.
+        if self._pending_lock is None or self._pending_lock_pid != os.getpid():
+            self._pending_lock_pid = os.getpid()
             path = os.path.join(self.location, "pending.lock")
             self._pending_lock = FileLock(path, mode=files.FILE_MODE)
         with self._telling(f"{self.location}/pending.lock cannot be locked"):
