@@ -123,13 +123,13 @@ def test_it_draws_anew_what_changes_and_follows_the_size(
     screen = terminal.shows("running-now")
     assert "w-1     running-now  2        1m" in screen
     assert "workers             1  1 busy, 0 jobs/s" in screen
-    place.dead("bad-1", command="x" * 90)
+    place.dead("bad-1", command="x" * 90, ago=7230)
     place.log("bad-1", 3, b"No space left on device\n")
     screen = terminal.shows("bad-1")
     assert "exit 3" in screen
     assert "...  No space left on de...\n" in screen  # up to the last column
     terminal.resize(66, 20)
-    screen = terminal.shows("No space le...")
+    screen = terminal.shows("  No space lef...\n")
     assert all(len(line) <= 66 for line in screen.splitlines())
     assert screen.startswith("20")  # the first line, at the top
     terminal.resize(100, 10)
