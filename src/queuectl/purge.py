@@ -16,6 +16,7 @@ from queuectl.store.base import Entry, Store
 
 _LONGEST_PERIOD_SECONDS = 3600.0
 _SHORTEST_PERIOD_SECONDS = 1.0
+_AT_ONCE = 100  # so many are deleted while no job can begin to wait for one, then others go on
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -32,33 +33,56 @@ def purge(
     Yields each that is deleted, the first to end first; with ``dry_run`` those that would be.
     Raises: BadDocument, at the end, that names those that cannot be read; they are left.
     """
-    named = store.named_parents()
     entries = [
         entry
         for state in states
         for entry in store.finished(state)
-        if entry.id not in named and _is_old(entry.changed_at, until)
+        if _is_old(entry.changed_at, until)
     ]
     entries.sort(key=lambda entry: (entry.changed_at or _EVER, entry.id))
-    unreadable = []
-    for entry in entries:
-        try:
-            if dry_run:
-                purged = store.read(entry) is not None
-            else:
-                purged = store.purge(
-                    entry.id, entry.state, forget=logs.remove_all, unchanged_since=until
-                )
-        except (BadDocument, ConfigError):
-            unreadable.append(entry.id)
-            continue
-        if purged:
-            yield entry
+    unreadable: list[str] = []
+    for start in range(0, len(entries), _AT_ONCE):
+        some = entries[start : start + _AT_ONCE]
+        if dry_run:
+            yield from _readable(store, some, unreadable)
+        else:
+            yield from _purge_some(store, logs, some, until, unreadable)
     if unreadable:
         raise BadDocument(
             f"cannot be read and were left as they are: {' '.join(unreadable)};"
             " see 'queuectl doctor'"
         )
+
+
+def _readable(store: Store, entries: list[Entry], unreadable: list[str]) -> Iterator[Entry]:
+    named = store.named_parents()
+    for entry in entries:
+        try:
+            if entry.id not in named and store.read(entry) is not None:
+                yield entry
+        except (BadDocument, ConfigError):
+            unreadable.append(entry.id)
+
+
+def _purge_some(
+    store: Store,
+    logs: LogDir,
+    entries: list[Entry],
+    until: datetime | None,
+    unreadable: list[str],
+) -> list[Entry]:
+    """Delete a few jobs that nobody waits for; return those that are deleted."""
+    purged = []
+    with store.parents_held() as named:
+        for entry in entries:
+            try:
+                if entry.id not in named and store.purge(
+                    entry.id, entry.state, forget=logs.remove_all, unchanged_since=until
+                ):
+                    purged.append(entry)
+            except (BadDocument, ConfigError):
+                unreadable.append(entry.id)
+    return purged
 
 
 def _is_old(changed_at: datetime | None, until: datetime | None) -> bool:
@@ -105,17 +129,17 @@ class IdlePurge:
                 yield from self._purge_logs(_before(now, settings.keep_logs))
 
     def _purge_completed(self, until: datetime) -> Iterator[None]:
-        named = self._store.named_parents()
+        old = []
         for entry in self._store.finished(State.COMPLETED):
             yield
-            if entry.id in named or not _is_old(entry.changed_at, until):
-                continue
-            try:
-                self._store.purge(
-                    entry.id, entry.state, forget=self._logs.remove_all, unchanged_since=until
-                )
-            except (BadDocument, ConfigError):
-                continue  # it is left for a person to look at
+            if _is_old(entry.changed_at, until):
+                old.append(entry)
+            if len(old) == _AT_ONCE:
+                # What cannot be read is left for a person to look at.
+                _purge_some(self._store, self._logs, old, until, [])
+                old.clear()
+        if old:
+            _purge_some(self._store, self._logs, old, until, [])
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
         for log in self._logs.all():

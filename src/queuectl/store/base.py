@@ -210,6 +210,9 @@ class Store(Protocol):
     def named_parents(self) -> Collection[str]:
         """Return the ids that blocked jobs wait for; no purge deletes those jobs."""
 
+    def parents_held(self) -> AbstractContextManager[Collection[str]]:
+        """Tell the same, and let no job begin to wait for another while the block runs."""
+
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream what is known of the jobs in a finished state, in no order, opening none."""
 

@@ -23,6 +23,13 @@ class Finished(Lookup):
         """Return the ids that blocked jobs wait for; see Store.named_parents."""
         return ()
 
+    @contextmanager
+    def parents_held(self) -> Iterator[Collection[str]]:
+        """Let no job begin to wait for another; see Store.parents_held."""
+        # Who begins to wait does so under this lock (rule 7).
+        with self._moving_into_pending():
+            yield self.named_parents()
+
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream the jobs of a finished state; see Store.finished."""
         return (self._entry(state, name, changed) for changed, name in self._timed(state))

@@ -1,0 +1,337 @@
+"""Deleting what is finished: what goes, what stays, and what must not get lost meanwhile."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.contract.conftest import Place
+from tests.jobs import NOON, claimed, drain, ended, fail_for_good, make_job, make_jobs
+
+from queuectl.config import Settings
+from queuectl.errors import BadDocument, DuplicateId
+from queuectl.job import Job, Outcome, State
+from queuectl.logs import LogDir, log_name
+from queuectl.purge import IdlePurge, period_seconds, purge
+from queuectl.store import files
+from queuectl.store.base import Store
+
+DAY = 86400.0
+NEVER_WANTED = bool  # bool() is False
+
+
+def log(place: Place, job_id: str, attempt: int = 1, *, days_old: float = 0) -> None:
+    """Write the log of an attempt."""
+    logs = LogDir.of(place.location)
+    os.close(logs.open_for_append(job_id, attempt))
+    grow_old(logs.path(job_id, attempt), days_old)
+
+
+def grow_old(path: str | os.PathLike[str], days: float) -> None:
+    """Make a file look as if it was changed so long ago."""
+    at = time.time() - days * DAY
+    os.utime(path, (at, at))
+
+
+def logged(place: Place) -> list[str]:
+    """Return the names of the logs."""
+    return sorted(os.listdir(LogDir.of(place.location).directory))
+
+
+def ids(store: Store, state: State) -> list[str]:
+    """Return the ids of the jobs in a state."""
+    return sorted(entry.id for entry in store.entries(state, NOON))
+
+
+def complete(store: Store, place: Place, *job_ids: str, days_old: float = 0) -> None:
+    """Let jobs be completed so long ago, each with a log."""
+    store.add(make_jobs(*job_ids), chosen=job_ids)
+    drain(store)
+    for job_id in job_ids:
+        log(place, job_id, days_old=days_old)
+        grow_old(place.path / "completed" / f"{job_id}.json", days_old)
+
+
+def purged(store: Store, place: Place, states: Collection[State], **options: Any) -> list[str]:
+    """Purge and return the ids that were purged."""
+    until = options.pop("until", None)
+    return [entry.id for entry in purge(store, LogDir.of(place.location), states, until, **options)]
+
+
+def test_jobs_go_with_all_their_logs_oldest_first(store: Store, place: Place) -> None:
+    """So does the log of an attempt that was given back; the log of another job stays."""
+    store.add(make_jobs("bad"), chosen=["bad"])
+    fail_for_good(store)
+    for number in (1, 2, 3, 4):
+        log(place, "bad", number)
+    complete(store, place, "new", days_old=1)
+    complete(store, place, "old", days_old=2)
+    store.add(make_jobs("waits"), chosen=["waits"])
+    log(place, "waits")
+    assert purged(store, place, [State.COMPLETED]) == ["old", "new"]
+    assert logged(place) == [log_name("bad", number) for number in (1, 2, 3, 4)] + ["waits.1.log"]
+    assert purged(store, place, [State.DEAD, State.CANCELLED]) == ["bad"]
+    assert logged(place) == ["waits.1.log"]
+    assert ids(store, State.PENDING) == ["waits"]
+
+
+def test_only_what_ended_until_then_goes(store: Store, place: Place) -> None:
+    """The age is that of the file; without an instant, one from the future goes too."""
+    complete(store, place, "old", days_old=3)
+    complete(store, place, "new", days_old=1)
+    complete(store, place, "ahead", days_old=-1)
+    until = datetime.now(UTC) - timedelta(days=2)
+    assert purged(store, place, [State.COMPLETED], until=until) == ["old"]
+    assert logged(place) == ["ahead.1.log", "new.1.log"]
+    assert purged(store, place, [State.COMPLETED]) == ["new", "ahead"]
+
+
+def test_a_dry_run_tells_the_same_and_deletes_nothing(store: Store, place: Place) -> None:
+    """What it tells is what the purge after it deletes."""
+    complete(store, place, "a", days_old=2)
+    complete(store, place, "b", days_old=1)
+    told = purged(store, place, [State.COMPLETED], dry_run=True)
+    assert told == ids(store, State.COMPLETED) == ["a", "b"]
+    assert logged(place) == ["a.1.log", "b.1.log"]
+    assert purged(store, place, [State.COMPLETED]) == told
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_cannot_be_read_is_left_and_named(store: Store, place: Place, dry_run: bool) -> None:
+    """It may be all that is left of a job; the others go."""
+    complete(store, place, "broken", "fine")
+    (place.path / "completed" / "broken.json").write_text("{")
+    found: list[str] = []
+    with pytest.raises(BadDocument, match="left as they are: broken; see 'queuectl doctor'"):
+        found.extend(
+            entry.id
+            for entry in purge(
+                store, LogDir.of(place.location), [State.COMPLETED], None, dry_run=dry_run
+            )
+        )
+    assert "broken" in ids(store, State.COMPLETED)
+    assert "broken.1.log" in logged(place)
+
+
+def test_a_parent_that_a_blocked_job_names_is_kept(store: Store, place: Place) -> None:
+    """It has to be known how it ended when the job's turn comes."""
+    complete(store, place, "parent", "other")
+    store.add(make_jobs("runs"), chosen=["runs"])
+    store.add([make_job("child", after=("runs", "parent"))], chosen=["child"])
+    assert ids(store, State.BLOCKED) == ["child"]
+    assert purged(store, place, [State.COMPLETED], dry_run=True) == ["other"]
+    assert purged(store, place, [State.COMPLETED]) == ["other"]
+    assert ids(store, State.COMPLETED) == ["parent"]
+    assert drain(store) == ["runs", "child"]
+    assert purged(store, place, [State.COMPLETED]) == ["parent", "runs", "child"]
+
+
+def test_no_job_begins_to_wait_for_one_that_is_being_purged(store: Store, place: Place) -> None:
+    """RACE: a job that names a parent comes between the look for such jobs and the purge."""
+    fd = os.open(place.path / "pending.lock", os.O_RDWR)
+    with store.parents_held():
+        assert not files.lock(fd)  # whoever is to be blocked is placed under this lock
+    assert files.lock(fd)
+    os.close(fd)
+
+
+def test_the_logs_go_before_the_id_is_free(store: Store, place: Place) -> None:
+    """RACE: the id is enqueued anew while its job is purged; its first log must not get lost."""
+    complete(store, place, "a")
+    other = place.open()
+    logs = LogDir.of(place.location)
+
+    def forget(job: Job) -> None:
+        with pytest.raises(DuplicateId):
+            other.add(make_jobs("a"), chosen=["a"])
+        logs.remove_all(job)
+
+    assert store.purge("a", State.COMPLETED, forget=forget)
+    other.add(make_jobs("a"), chosen=["a"])
+    log(place, "a")
+    assert not store.purge("a", State.COMPLETED, forget=logs.remove_all)
+    assert logged(place) == ["a.1.log"]
+
+
+def test_a_job_that_is_held_or_went_on_is_not_purged(store: Store, place: Place) -> None:
+    """Its logs stay, too."""
+    complete(store, place, "a", "b")
+    store.retry("b", [State.COMPLETED], NOON)
+    forgotten: list[Job] = []
+    with place.open().hold("a") as is_held:
+        assert is_held
+        assert not store.purge("a", State.COMPLETED, forget=forgotten.append)
+    assert not store.purge("b", State.COMPLETED, forget=forgotten.append)
+    assert forgotten == []
+    assert store.purge("a", State.COMPLETED, forget=forgotten.append)
+    assert [job.id for job in forgotten] == ["a"]
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.DEAD])
+def test_only_a_finished_job_can_be_held(store: Store, place: Place, state: State) -> None:
+    """One that waits or runs is not, wherever it was before."""
+    store.add(make_jobs("a", max_retries=1), chosen=["a"])
+    with store.hold("a") as is_held:
+        assert not is_held
+    outcome = Outcome.SUCCEEDED if state is State.COMPLETED else Outcome.FAILED
+    claim, job = ended(claimed(store), outcome)
+    with store.hold("a") as is_held:
+        assert not is_held
+    store.settle([(claim, job)])
+    with store.hold("a") as is_held:
+        assert is_held
+    with store.hold("nobody") as is_held:
+        assert not is_held
+
+
+# --- while idle ---
+
+
+@pytest.fixture
+def idle(store: Store, place: Place) -> IdlePurge:
+    """Return what purges for a worker that is idle."""
+    return IdlePurge(store, LogDir.of(place.location))
+
+
+def go_on(idle: IdlePurge, is_wanted: Callable[[], bool] = NEVER_WANTED, **settings: float) -> bool:
+    """Let a worker purge by these settings; return whether it was called away."""
+    return idle.go_on(Settings(**settings), datetime.now(UTC), is_wanted)  # type: ignore[arg-type]
+
+
+def test_keep_completed_deletes_old_completed_jobs_alone(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """Dead ones stay, whatever their age, and so do young ones."""
+    store.add(make_jobs("bad"), chosen=["bad"])
+    fail_for_good(store)
+    log(place, "bad", days_old=9)
+    grow_old(place.path / "dead" / "bad.json", 9)
+    complete(store, place, "old", days_old=9)
+    complete(store, place, "new", days_old=1)
+    assert not go_on(idle, keep_completed=7 * DAY)
+    assert (ids(store, State.COMPLETED), ids(store, State.DEAD)) == (["new"], ["bad"])
+    assert logged(place) == ["bad.1.log", "new.1.log"]
+
+
+def test_more_jobs_than_are_deleted_at_once_all_go(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """A batch is no limit."""
+    complete(store, place, *(f"j-{number}" for number in range(203)), days_old=2)
+    go_on(idle, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == logged(place) == []
+
+
+def test_keep_logs_deletes_old_logs_of_finished_jobs_alone(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """A job that can run again keeps the logs of all its attempts; the jobs themselves stay."""
+    complete(store, place, "done", days_old=9)
+    log(place, "done", 2, days_old=1)
+    store.add(make_jobs("bad"), chosen=["bad"])
+    fail_for_good(store)
+    store.add(make_jobs("runs", "waits"), chosen=["runs", "waits"])
+    claim = claimed(store)
+    for job_id in ("bad", "runs", "waits", "nobody"):
+        log(place, job_id, days_old=9)
+    go_on(idle, keep_logs=7 * DAY)
+    assert logged(place) == ["done.2.log", "nobody.1.log", "runs.1.log", "waits.1.log"]
+    assert ids(store, State.COMPLETED) == ["done"]
+    store.give_back(claim)
+
+
+def test_a_log_that_is_written_to_meanwhile_stays(
+    store: Store, place: Place, idle: IdlePurge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACE: a job is retried and runs between the look at its log and the deletion."""
+    complete(store, place, "a", days_old=9)
+    found = LogDir.all
+
+    def overtaken(logs: LogDir) -> Iterator[object]:
+        for each in found(logs):
+            grow_old(logs.path("a", 1), 0)
+            yield each
+
+    monkeypatch.setattr(LogDir, "all", overtaken)
+    go_on(idle, keep_logs=DAY)
+    assert logged(place) == ["a.1.log"]
+
+
+def test_a_worker_that_is_wanted_goes_and_comes_back_to_where_it_was(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """A job never waits for a purge; nobody else begins one meanwhile."""
+    complete(store, place, "a", "b", "c", days_old=9)
+    calls = 0
+
+    def is_wanted() -> bool:
+        nonlocal calls
+        calls += 1
+        return True
+
+    assert go_on(idle, is_wanted, keep_completed=DAY)
+    assert calls == 1
+    assert ids(store, State.COMPLETED) == ["a", "b", "c"]
+    other = place.open()
+    with other.purge_turn(1) as is_ours:
+        assert not is_ours
+    assert go_on(idle, is_wanted, keep_completed=DAY)
+    assert not go_on(idle, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == []
+    with other.purge_turn(0) as is_ours:
+        assert is_ours
+
+
+def test_one_purge_in_a_period_is_enough_for_all_workers(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """Each worker asks, and all but the first find that it was done."""
+    go_on(idle, keep_completed=DAY)
+    complete(store, place, "old", days_old=9)
+    go_on(idle, keep_completed=DAY)
+    go_on(IdlePurge(place.open(), LogDir.of(place.location)), keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == ["old"]
+    grow_old(place.path / "purge.lock", 1)
+    go_on(IdlePurge(place.open(), LogDir.of(place.location)), keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == []
+
+
+def test_a_clock_that_was_set_back_delays_no_purge(store: Store, place: Place) -> None:
+    """A purge of the future was not a moment ago."""
+    with store.purge_turn(3600) as is_ours:
+        assert is_ours
+    with store.purge_turn(3600) as is_ours:
+        assert not is_ours
+    grow_old(place.path / "purge.lock", -9)
+    with store.purge_turn(3600) as is_ours:
+        assert is_ours
+
+
+def test_a_purge_that_failed_is_tried_again(store: Store) -> None:
+    """It does not count as one."""
+
+    def fail() -> None:
+        with store.purge_turn(3600):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with store.purge_turn(3600) as is_ours:
+        assert is_ours
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        ({"keep_completed": 7 * DAY}, 3600.0),
+        ({"keep_completed": 7 * DAY, "keep_logs": 600.0}, 60.0),
+        ({"keep_logs": 0.5}, 1.0),
+    ],
+)
+def test_the_shortest_time_to_keep_decides_how_often(
+    settings: dict[str, float], seconds: float
+) -> None:
+    """Ten times in it, once an hour at least and once a second at most."""
+    assert period_seconds(Settings(**settings)) == seconds  # type: ignore[arg-type]
