@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -64,6 +65,31 @@ def open_directory(path: str, *, follow: bool) -> int:
         if not follow and os.path.islink(path):
             raise UnsafeStore(f"{path} is a symlink: replace it by a directory") from error
         raise StoreUnavailable(f"the store {path} cannot be used: {error.strerror}") from error
+    _check_directory(fd, path)
+    return fd
+
+
+def open_subdirectory(directory_fd: int, name: str, path: str) -> int | None:
+    """Open a directory inside an open one; None where there is no directory of that name.
+
+    ``path`` is what it is called in messages. Raises: UnsafeStore as open_directory does.
+    """
+    try:
+        fd = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        if stat.S_ISLNK(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode):
+            raise UnsafeStore(f"{path} is a symlink: replace it by a directory") from error
+        return None
+    _check_directory(fd, path)
+    return fd
+
+
+def _check_directory(fd: int, path: str) -> None:
+    """Close a directory and raise UnsafeStore where somebody else can change it."""
     status = os.fstat(fd)
     if status.st_uid != os.geteuid():
         os.close(fd)
@@ -77,7 +103,6 @@ def open_directory(path: str, *, follow: bool) -> int:
             f"{path} can be written to by others (mode {stat.S_IMODE(status.st_mode):04o}):"
             f" chmod 700 {path}"
         )
-    return fd
 
 
 def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True) -> int:
@@ -88,16 +113,25 @@ def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True
     fd = os.open(name, _CREATE, FILE_MODE, dir_fd=directory_fd)
     try:
         os.fchmod(fd, FILE_MODE)  # the umask may have taken bits away
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         if sync:
             os.fsync(fd)
     except BaseException:
         os.close(fd)
-        os.unlink(name, dir_fd=directory_fd)
+        with suppress(OSError):  # what stays in tmp/ is tidied away a day later
+            os.unlink(name, dir_fd=directory_fd)
         raise
     return fd
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write over a file from its start, however little of it the system takes at once.
+
+    Raises: OSError.
+    """
+    offset = 0
+    while offset < len(data):
+        offset += os.pwrite(fd, data[offset:] if offset else data, offset)
 
 
 def open_document(directory_fd: int, name: str) -> int | None:

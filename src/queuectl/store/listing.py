@@ -73,13 +73,27 @@ class Slice:
         self.most_soon = most_soon
         size = _DATA + (most + most_soon + 1) * _LONGEST_NAME
         self._fd = -1
-        if hasattr(os, "memfd_create"):
-            self._fd = os.memfd_create("queuectl-slice", os.MFD_CLOEXEC)
-            os.ftruncate(self._fd, size)
-        # Without memfd_create there is no lock either: then each process keeps a slice of its own.
-        sharing = mmap.MAP_SHARED if self._fd >= 0 else mmap.MAP_PRIVATE | mmap.MAP_ANON
-        self._map = mmap.mmap(self._fd, size, flags=sharing)
+        try:
+            if hasattr(os, "memfd_create"):
+                self._fd = os.memfd_create("queuectl-slice", os.MFD_CLOEXEC)
+                os.ftruncate(self._fd, size)
+            # Without memfd_create there is no lock either: then each process keeps its own slice.
+            sharing = mmap.MAP_SHARED if self._fd >= 0 else mmap.MAP_PRIVATE | mmap.MAP_ANON
+            self._map = mmap.mmap(self._fd, size, flags=sharing)
+        except BaseException:
+            self._close_fd()
+            raise
         self._store(0, True, 0, 0, 0, b"", b"")
+
+    def close(self) -> None:
+        """Free the memory in this process; the other ones keep it."""
+        self._map.close()
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     @contextmanager
     def locked(self) -> Iterator[None]:

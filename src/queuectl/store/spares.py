@@ -44,7 +44,7 @@ class Spares:
             if fd is None:
                 continue
             try:
-                os.pwrite(fd, data, 0)
+                files.write_all(fd, data)
                 if os.fstat(fd).st_size != len(data):
                     os.ftruncate(fd, len(data))
             except BaseException:
@@ -100,6 +100,7 @@ class Spares:
     def remove(self) -> None:
         """Delete the spare files: the worker leaves."""
         for name in self._ready + self._freed:
-            self.drop(name)
+            with suppress(OSError):  # what stays is tidied away a day later
+                self.drop(name)
         self._ready.clear()
         self._freed.clear()
