@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -57,6 +57,10 @@ class Gate:
         """Let the command go on; the next one waits again."""
         self.reached()
         os.write(self._fd, b"\n")
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the command that has waited, and is gone; the next one waits again."""
         os.close(self._fd)
         self._fd = -1
 
@@ -174,14 +178,20 @@ class Queue:
         self._gates += 1
         return Gate(self.here / f"gate-{self._gates}")
 
-    def pool(self, *options: str, env: Mapping[str, str] | None = None, **popen: Any) -> Pool:
+    def pool(
+        self,
+        *options: str,
+        prefix: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        **popen: Any,
+    ) -> Pool:
         """Start workers in the foreground, with stderr in a file."""
         talk = self.here / f"talk-{len(self._pools)}"
         talk.touch()
         with talk.open("ab") as stderr:
             settings = {"stdin": subprocess.DEVNULL, "stdout": stderr, "stderr": stderr}
             process = subprocess.Popen(
-                [*QUEUECTL, "worker", "start", *options],
+                [*prefix, *QUEUECTL, "worker", "start", *options],
                 env=self.env | dict(env or {}),
                 cwd=self.here,
                 **(settings | popen),

@@ -21,7 +21,7 @@ def seconds_between(start: str, end: str) -> float:
 
 
 def test_a_job_that_always_fails_ends_in_the_dead_letter_queue(queue: Queue) -> None:
-    """By default it runs three times, 2 s and 4 s apart; a retry starts over and forgets nothing."""
+    """By default it runs three times, 2 s and 4 s apart; a retry starts over, forgetting nothing."""
     queue.enqueue("cat /no/file/here", "fail-job")
     pool = queue.pool()
     queue.until_in("dead", "fail-job", 30)
@@ -153,7 +153,8 @@ def test_what_nobody_reaps_does_not_hold_up_a_timeout(queue: Queue) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     (attempt,) = queue.document("dead", "job")["history"]
     assert attempt["outcome"] == "timed_out"
-    assert seconds_between(attempt["started_at"], attempt["finished_at"]) < 5  # and not the grace and the time that a kill may take
+    # Neither the grace nor the time that a kill may take was waited out.
+    assert seconds_between(attempt["started_at"], attempt["finished_at"]) < 5
 
 
 def test_a_daemon_that_a_job_leaves_behind_does_not_hold_it_up(
