@@ -101,14 +101,15 @@ class Command:
         """Return how long the command has been running."""
         return time.monotonic() - self._started
 
-    def wait(self, timeout_seconds: float | None, wake_fd: int) -> bool:
-        """Wait until the command ended (True), ``wake_fd`` is readable or time is up (False).
+    def wait(self, timeout_seconds: float | None, *wake_fds: int) -> bool:
+        """Wait until the command ended (True), a ``wake_fd`` is readable or time is up (False).
 
-        Where it does not wake by itself, the caller makes SIGCHLD write to ``wake_fd``.
+        Where it does not wake by itself, the caller makes SIGCHLD write to one of ``wake_fds``.
         """
         if self._reap():
             return True
-        self._poll.register(wake_fd, select.POLLIN)
+        for fd in wake_fds:
+            self._poll.register(fd, select.POLLIN)
         # Rounded up: a timeout cut to whole milliseconds would spin through the last one.
         self._poll.poll(
             None if timeout_seconds is None else max(0, int(timeout_seconds * 1000) + 1)

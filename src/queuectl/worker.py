@@ -312,7 +312,7 @@ class Worker:
         self._talk.job(job.id, number, "started")
         result: Result | None = None
         try:
-            command = self._start(claim)
+            started = self._start(claim)
         except OSError as error:
             result = Result(
                 outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
@@ -320,15 +320,17 @@ class Worker:
             what = f": {os.fsdecode(error.filename)}" if error.filename else ""
             self._explain(claim, f"cannot be started: {error.strerror}{what}")
         else:
-            if command is not None:
-                result = self._wait_for(command, job)
+            result = self._wait_for(started, claim) if isinstance(started, Command) else started
         if result is None:
             self._give_back(claim)
         else:
             self._finish(claim, result)
 
-    def _start(self, claim: Claim) -> Command | None:
-        """Start the command; None where the machine lacked something until we were told to stop."""
+    def _start(self, claim: Claim) -> Command | Result | None:
+        """Start the command, trying again while the machine lacks something.
+
+        Returns None where we were told to stop meanwhile, the result where it was cancelled.
+        """
         job = claim.job
         while True:
             output_fd = -1
@@ -357,6 +359,10 @@ class Worker:
             self._sleep(_RETRY_SECONDS)
             if self._must_leave():
                 return None
+            if self._store.cancel_requested(claim):
+                return Result(
+                    outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0
+                )
 
     def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
         env = dict(self._env)
@@ -368,9 +374,12 @@ class Worker:
         env[b"QUEUECTL_STORE"] = self._env[b"QUEUECTL_STORE"]
         return env
 
-    def _wait_for(self, command: Command, job: Job) -> Result | None:
+    def _wait_for(self, command: Command, claim: Claim) -> Result | None:
         """Wait for the command and see to it that it ends in time; None where it was given up."""
-        wake_fd = self._interrupts.fd
+        job = claim.job
+        wake_fds = [self._interrupts.fd]
+        if (control_fd := self._store.control_fd()) is not None:
+            wake_fds.append(control_fd)
         self._collect_settled()
         if self._unsettled and (
             len(self._unsettled) >= _MANY_UNSETTLED
@@ -387,16 +396,19 @@ class Worker:
             pause = _SHORT_SECONDS if self._told is None else _RETRY_SECONDS
             to_settle = self._unsettled and self._settling is None
             if to_settle and (timeout is None or timeout > pause):
-                if command.wait(pause, wake_fd):
+                if command.wait(pause, *wake_fds):
                     return command.result()
                 self._begin_settling()
-            elif command.wait(timeout, wake_fd):
+            elif command.wait(timeout, *wake_fds):
                 return command.result()
             self._interrupts.drain()
             self._collect_settled()
             if self._interrupts.level > 1:
                 command.end(self._settings.kill_grace)
                 return None
+            if self._store.cancel_requested(claim):
+                command.end(self._settings.kill_grace)
+                return replace(command.result(), outcome=Outcome.CANCELLED)
 
     def _explain(self, claim: Claim, reason: str) -> None:
         """Write into the attempt's log why there is no output."""

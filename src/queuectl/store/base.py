@@ -189,6 +189,19 @@ class Store(Protocol):
     def read(self, entry: Entry) -> Job | None:
         """Return the job of an entry, None where it has moved on. Raises: BadDocument."""
 
+    def find(self, job_ids: Collection[str]) -> dict[str, Entry]:
+        """Return where jobs are, by their ids, opening none; one that does not exist is left out.
+
+        Their ``changed_at`` is not told.
+        """
+
+    def ends(self, job_ids: Collection[str], timeout_seconds: float | None) -> Iterator[Job]:
+        """Yield each of the jobs when it has ended, until all have or the time is out.
+
+        Those that have ended already come first, in the order of their ends. One that failed and is
+        to run again has not ended. Raises: JobNotFound where one of them is not there (any more).
+        """
+
     def ids(self, state: State, prefix: str = "") -> Iterator[str]:
         """Stream the ids of the jobs in a state that start with ``prefix``, in no order."""
 
@@ -205,6 +218,14 @@ class Store(Protocol):
         """Send a job of one of the states back to pending: due now, attempts 0, history kept.
 
         Raises: JobNotFound; WrongState that says in which state it is.
+        """
+
+    def cancel(self, job_ids: Sequence[str]) -> Iterator[tuple[str, State | None]]:
+        """Cancel jobs, telling of each in which state it ends: None where it is gone meanwhile.
+
+        One that waits does not run any more; the attempt of one that runs is ended, as its worker
+        ends a command, before it is told. One that has completed or is dead stays as it is.
+        Raises: JobNotFound before the first is cancelled.
         """
 
     def named_parents(self) -> Collection[str]:
@@ -270,6 +291,12 @@ class Store(Protocol):
 
         Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
         """
+
+    def control_fd(self) -> int | None:
+        """Return what is readable when ``cancel_requested`` is to be asked, None for nothing."""
+
+    def cancel_requested(self, claim: Claim) -> bool:
+        """Tell whether the attempt that this worker runs is to be cancelled."""
 
     def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
         """Record what became of claimed jobs; finishing it moves each to its state.

@@ -56,6 +56,8 @@ from queuectl.store.base import (
     Recovered,
     RecoveryReport,
 )
+from queuectl.store.cancel import Cancelling
+from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
     due_text,
@@ -68,14 +70,13 @@ from queuectl.store.names import (
     pending_name,
     processing_name,
 )
-from queuectl.store.roster import Roster
+from queuectl.store.place import LOCK_FD_IN_COMMAND
 from queuectl.store.spares import Spares
 
 if TYPE_CHECKING:
     from queuectl.store.listing import Listing, Slice
     from queuectl.store.watch import Watch
 
-_LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
 _STILL_BEING_WRITTEN_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
@@ -91,7 +92,7 @@ class _HeldClaim(Claim):
     recorded_fd: int = -1
 
 
-class DirectoryStore(Finished, Roster):
+class DirectoryStore(Finished, Ends, Cancelling):
     """Keep jobs in a directory of a local file system."""
 
     poll_seconds = 0.25
@@ -323,7 +324,7 @@ class DirectoryStore(Finished, Roster):
             job=job,
             attempt=attempt,
             started_at=now,
-            pass_fds=((fd, _LOCK_FD_IN_COMMAND),),
+            pass_fds=((fd, LOCK_FD_IN_COMMAND),),
             fd=fd,
             name=running,
             came_from=name,
@@ -519,7 +520,7 @@ class DirectoryStore(Finished, Roster):
             self.roll_forward(name, job)
         finally:
             os.close(recorded_fd)
-        self._count([attempt])
+        self._count([job.history[-1]])
         return Recovered(job=job, attempt=number, lost=True)
 
 

@@ -24,6 +24,7 @@ from queuectl.job import (
 )
 from queuectl.store import files
 from queuectl.store.base import (
+    FINISHED,
     Counts,
     Entry,
 )
@@ -88,11 +89,40 @@ class Lookup(Place):
                 if job_id is not None:
                     yield job_id, name
 
+    def _end_of(self, job_id: str) -> State | None:
+        """Return in which way a job has ended, None where it has not, or there is no such job."""
+        for state in FINISHED:
+            fd = self._dir_fds.get(state)
+            if fd is not None and self._exists(fd, filed_name(job_id)):
+                return state
+        return None
+
+    def find(self, job_ids: Collection[str]) -> dict[str, Entry]:
+        """Return where jobs are, by their ids; see Store.find."""
+        wanted = {job_id for job_id in job_ids if parse_filed(filed_name(job_id)) is not None}
+        found: dict[str, Entry] = {}
+        for _ in range(2):  # RACE: as in _locate
+            for state in _WALK:
+                if state in FINISHED:
+                    for job_id in wanted - found.keys():
+                        fd = self._dir_fds.get(state)
+                        if fd is not None and self._exists(fd, filed_name(job_id)):
+                            found[job_id] = self._entry(state, filed_name(job_id), None)
+                    continue
+                for job_id, name in self._identified(state):
+                    if job_id in wanted:
+                        found.setdefault(job_id, self._entry(state, name, None))
+            if len(found) == len(wanted):
+                break
+        return found
+
     def _locate(self, job_id: str, except_pending: str = "") -> tuple[State, str] | None:
         """Return where a job is and its file's name, None where there is no such job.
 
         ``except_pending`` is a name in pending/ that does not count.
         """
+        if parse_filed(filed_name(job_id)) is None:
+            return None  # no id: it must not become a path
         # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
         # one that went back to pending/ behind the walk is met by a second one.
         for _ in range(2):

@@ -29,6 +29,7 @@ from queuectl.store.names import (
 )
 
 FORMAT = 1
+LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
 _DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
 _FILES = (
     "config.json", "format", "stop_workers", "pending.lock", "purge.lock", "tally.json",

@@ -30,6 +30,7 @@ from queuectl.store.base import (
     Tally,
     WorkerRecord,
 )
+from queuectl.store.channel import channel_name, channel_owner, open_channel
 from queuectl.store.names import (
     filed_name,
 )
@@ -60,6 +61,7 @@ class Roster(Place):
     _tally = Tally()
     _recent: Recent
     _started_at: float
+    _control_fd: int | None = None
     _stop_watch: "Watch | None" = None
 
     def close(self) -> None:
@@ -70,6 +72,9 @@ class Roster(Place):
         if self._worker is not None:
             os.close(self._worker[0])
             self._worker = None
+        if self._control_fd is not None:
+            os.close(self._control_fd)
+            self._control_fd = None
         super().close()
 
     # --- workers and the request to stop them ---
@@ -83,7 +88,9 @@ class Roster(Place):
         with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
             data = self._record_text(record)
             fd = self._put(data, self._fd("workers"), filed_name(name), sync=False)
-        self._worker = (fd, record)
+            self._worker = (fd, record)
+            # After the record: without one it is what a killed worker left behind.
+            self._control_fd = open_channel(self._fd("workers"), name)
 
     def _record_text(self, record: WorkerRecord) -> bytes:
         document = {
@@ -168,8 +175,9 @@ class Roster(Place):
             return
         fd, record = self._worker
         self._add_to_totals(record.name, self._tally)
-        with suppress(FileNotFoundError):  # a hand was faster
-            os.unlink(filed_name(record.name), dir_fd=self._fd("workers"))
+        for name in (filed_name(record.name), channel_name(record.name)):
+            with suppress(FileNotFoundError):  # a hand was faster
+                os.unlink(name, dir_fd=self._fd("workers"))
         os.close(fd)
         self._worker = None
 
@@ -225,7 +233,7 @@ class Roster(Place):
         return ""
 
     def tidy(self) -> None:
-        """Remove records that nobody holds and old files in tmp/; see Store.tidy."""
+        """Remove records and FIFOs that nobody holds and old files in tmp/; see Store.tidy."""
         for name in list(self._names("tmp")):
             with self._locked("tmp", name) as fd:
                 if fd is not None and os.fstat(fd).st_mtime < time.time() - _ABANDONED_SECONDS:
@@ -236,6 +244,11 @@ class Roster(Place):
                     with suppress(ValueError, KeyError, TypeError, AttributeError):
                         record, tally = self._read_record(fd)
                         self._add_to_totals(record.name, tally)
+                    os.unlink(name, dir_fd=self._fd("workers"))
+        for name in list(self._names("workers")):
+            worker = channel_owner(name)
+            if worker and not self._exists(self._fd("workers"), filed_name(worker)):
+                with suppress(FileNotFoundError):  # its worker has just left
                     os.unlink(name, dir_fd=self._fd("workers"))
 
     def request_stop(self, *, now: bool) -> Pill:

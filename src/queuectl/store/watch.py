@@ -1,13 +1,14 @@
 """Tell when files arrive in a directory: from the kernel where it can, else by looking."""
 
 import os
+import select
 import sys
 
 
 class Watch:
-    """Watch one directory; ``fd`` is readable when names have arrived, None where nothing tells."""
+    """Watch directories; ``fd`` is readable when names have arrived, None where nothing tells."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, *paths: str) -> None:
         """Start to watch; what arrives from now on is told."""
         self.fd: int | None = None
         self._inotify = None
@@ -18,7 +19,7 @@ class Watch:
                 self._inotify = INotify(nonblocking=True)
                 # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
                 mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.CREATE | flags.ONLYDIR
-                self._arrivals = self._inotify.add_watch(path, mask)
+                self._arrivals = {self._inotify.add_watch(path, mask) for path in paths}
                 self._overflow = flags.Q_OVERFLOW
                 self._departure = flags.MOVED_FROM | flags.DELETE | flags.ONLYDIR
                 self.fd = self._inotify.fileno()
@@ -34,9 +35,17 @@ class Watch:
         for event in self._inotify.read(timeout=0):
             if event.mask & self._overflow:
                 return None
-            if event.wd == self._arrivals:
+            if event.wd in self._arrivals:
                 names.append(event.name)
         return names
+
+    def wait(self, timeout_seconds: float) -> list[str] | None:
+        """Sleep until something happens or the time is out; return what arrivals returns."""
+        poll = select.poll()
+        if self.fd is not None:
+            poll.register(self.fd, select.POLLIN)
+        poll.poll(int(timeout_seconds * 1000) + 1)
+        return self.arrivals()
 
     def add_departures(self, path: str) -> None:
         """Make ``fd`` readable also when a name leaves another directory."""

@@ -1,0 +1,34 @@
+"""Cancel jobs."""
+
+import click
+
+from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.errors import JobNotFound, QueuectlError, WrongState
+from queuectl.job import State
+
+
+@click.command(epilog=examples("queuectl cancel old-report", "queuectl cancel build-1 build-2"))
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@pass_app
+def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
+    """Cancel jobs that wait or run, and wait until they are.
+
+    Prints the ids of those that are cancelled. Of a running job the command is ended with all of
+    its process group: by SIGTERM, and by SIGKILL where it takes longer than the setting kill-grace.
+    It is not retried. Where one of the IDs does not exist, nothing is changed; one that has
+    completed or is dead is an error, and the others are cancelled.
+    """
+    failure: QueuectlError | None = None
+    for job_id, state in app.open().cancel(tuple(dict.fromkeys(job_ids))):
+        if state is State.CANCELLED:
+            echo(job_id)
+        elif failure is None:
+            failure = _failure(job_id, state)
+    if failure is not None:
+        raise failure
+
+
+def _failure(job_id: str, state: State | None) -> QueuectlError:
+    if state is None:
+        return JobNotFound(f"job {job_id} was deleted before it could be cancelled")
+    return WrongState(f"job {job_id} is {state} and cannot be cancelled any more")

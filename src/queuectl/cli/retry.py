@@ -1,0 +1,38 @@
+"""Run finished jobs again."""
+
+import click
+
+from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.clock import utc_now
+from queuectl.errors import JobNotFound, WrongState
+from queuectl.job import State
+from queuectl.store.base import Entry
+
+_STATES = (State.COMPLETED, State.CANCELLED)
+
+
+@click.command(epilog=examples("queuectl retry backup-7", "queuectl retry report-1 report-2"))
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@pass_app
+def retry(app: App, *, job_ids: tuple[str, ...]) -> None:
+    """Run completed or cancelled jobs again.
+
+    Prints their ids. Their attempts are 0 again, their history is kept. Where one of the IDs is not
+    that of such a job, nothing is changed. Dead jobs are retried by 'queuectl dlq retry'.
+    """
+    store = app.open()
+    chosen = tuple(dict.fromkeys(job_ids))
+    found = store.find(chosen)
+    for job_id in chosen:
+        _check(job_id, found.get(job_id))
+    for job_id in chosen:
+        echo(store.retry(job_id, _STATES, utc_now()).id)
+
+
+def _check(job_id: str, entry: Entry | None) -> None:
+    if entry is None:
+        raise JobNotFound(f"no such job: {job_id}")
+    if entry.state is State.DEAD:
+        raise WrongState(f"job {job_id} is dead; use 'queuectl dlq retry {job_id}'")
+    if entry.state not in _STATES:
+        raise WrongState(f"job {job_id} is {entry.state}, and has not ended yet")

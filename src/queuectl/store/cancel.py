@@ -1,0 +1,179 @@
+"""Cancel jobs: move those that wait, and have those that run ended by who runs them."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from queuectl.clock import utc_now
+from queuectl.errors import JobNotFound
+from queuectl.job import Attempt, Job, Outcome, State
+from queuectl.store import files
+from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
+from queuectl.store.channel import receive, send
+from queuectl.store.ends import TOGETHER_SECONDS
+from queuectl.store.lookup import Lookup
+from queuectl.store.names import filed_name, parse_processing
+from queuectl.store.place import LOCK_FD_IN_COMMAND
+from queuectl.store.roster import Roster
+
+if TYPE_CHECKING:
+    from queuectl.store.watch import Watch
+
+_HELD_SECONDS = 0.01  # who holds a waiting job's lock moves it in less
+
+
+class Cancelling(Lookup, Roster):
+    """Cancel jobs, and let workers know of it."""
+
+    poll_seconds: float
+
+    # --- what people and scripts do ---
+
+    def cancel(self, job_ids: Sequence[str]) -> Iterator[tuple[str, State | None]]:
+        """Cancel jobs, each whatever becomes of the others; see Store.cancel."""
+        entries = self.find(job_ids)
+        for job_id in job_ids:
+            if job_id not in entries:
+                raise JobNotFound(f"no such job: {job_id}")
+        asked: set[tuple[str, str]] = set()
+        # All that run are told first, so that they take their grace at the same time.
+        for entry in entries.values():
+            if entry.state is State.PROCESSING:
+                self._ask(entry, asked)
+        for job_id in job_ids:
+            yield job_id, self._cancel(entries[job_id], asked)
+
+    def _cancel(self, entry: Entry, asked: set[tuple[str, str]]) -> State | None:
+        """Cancel a job wherever it goes meanwhile; return the state that it ends in."""
+        found: Entry | None = entry
+        # RACE: the job may end, be claimed or come back at any moment; each time it is looked for
+        # anew, until it is cancelled or was faster. (test_a_cancelled_job_that_comes_back)
+        while found is not None and found.state not in FINISHED:
+            if found.state is State.PROCESSING:
+                self._end_running(found, asked)
+            elif self._cancel_waiting(found):
+                return State.CANCELLED
+            found = self.find([entry.id]).get(entry.id)
+        return None if found is None else found.state
+
+    def _cancel_waiting(self, entry: Entry) -> bool:
+        """Cancel a job that does not run (lock, move, then rewrite); False where it has left."""
+        with self._locked(entry.state, entry.token) as fd:
+            # Read whether it is locked or not: what is no document raises.
+            job = self._read(entry.state, entry.token, entry.id)
+            if fd is None or job is None:
+                time.sleep(_HELD_SECONDS)
+                return False
+            name = filed_name(entry.id)
+            self._move(entry.state, entry.token, State.CANCELLED, name)
+            job = replace(job, state=State.CANCELLED, updated_at=utc_now())
+            os.close(self._record_in_place(State.CANCELLED, name, job))
+            with self._telling(f"{self.location}/{State.CANCELLED} cannot be written"):
+                os.fsync(self._fd(State.CANCELLED))
+        return True
+
+    def _end_running(self, entry: Entry, asked: set[tuple[str, str]]) -> None:
+        """See to it that an attempt ends, and return when its document has left processing/."""
+        from queuectl.store.watch import Watch
+
+        watch = Watch()
+        try:
+            # RACE: watch before the look, so that an end in between is told.
+            watch.add_departures(os.path.join(self.location, State.PROCESSING))
+            while self._is_running(entry):
+                if not self._ask(entry, asked) and not self._settle_unowned(entry, ended=False):
+                    self._end_outliving(entry)
+                self._sleep_while_running(entry, watch)
+        finally:
+            watch.close()
+        # Where it was given back, the same worker may run the same attempt once more.
+        asked.difference_update([each for each in asked if each[1] == entry.token])
+
+    def _is_running(self, entry: Entry) -> bool:
+        return self._exists(self._fd(State.PROCESSING), entry.token)
+
+    def _sleep_while_running(self, entry: Entry, watch: "Watch") -> None:
+        until = time.monotonic() + self.poll_seconds
+        while self._is_running(entry) and (left := until - time.monotonic()) > 0:
+            watch.wait(left)
+            time.sleep(TOGETHER_SECONDS)
+
+    def _ask(self, entry: Entry, asked: set[tuple[str, str]]) -> bool:
+        """Tell the worker that runs a job to end it, once; False where none says that it runs it.
+
+        None does, too, in the moment between its claim and its record, and when the command has
+        ended and is to be settled with others.
+        """
+        for record in self.workers():
+            if record.job == entry.id and record.attempt == entry.attempt:
+                request = (record.name, entry.token)
+                if request not in asked and self._tell_worker(record.name, _line(entry)):
+                    asked.add(request)
+                return True
+        return False
+
+    def _tell_worker(self, name: str, line: str) -> bool:
+        with self._telling(f"{self.location}/workers/{name}.control cannot be written"):
+            return send(self._fd("workers"), name, line)
+
+    def _settle_unowned(self, entry: Entry, *, ended: bool) -> bool:
+        """Settle a job that nobody holds as cancelled; its attempt was ``ended`` here, or lost."""
+
+        def decide(job: Job, attempt: Attempt) -> Job:
+            if ended:
+                attempt = replace(attempt, outcome=Outcome.CANCELLED)
+            return replace(
+                job,
+                history=(*job.history, attempt),
+                state=State.CANCELLED,
+                updated_at=attempt.finished_at,
+            )
+
+        with self._locked(State.PROCESSING, entry.token) as fd:
+            if fd is None:
+                return False
+            self._read(State.PROCESSING, entry.token, entry.id)  # what is no document raises
+            parsed = parse_processing(entry.token)
+            assert parsed is not None, entry.token
+            self._recover_locked(entry.token, fd, parsed, decide)
+        return True
+
+    def _recover_locked(
+        self, name: str, fd: int, parsed: tuple[str, int], decide: Decide
+    ) -> Recovered | None:
+        """Settle a document in processing/ that is locked; the rules say how."""
+        raise NotImplementedError
+
+    def _end_outliving(self, entry: Entry) -> None:
+        """End a command whose worker is gone, and settle its job."""
+        from queuectl.store.holders import end_groups, groups_holding
+
+        fd = files.open_document(self._fd(State.PROCESSING), entry.token)
+        if fd is None:
+            return
+        try:
+            groups = groups_holding(os.fstat(fd), entry.token, LOCK_FD_IN_COMMAND)
+        finally:
+            os.close(fd)
+        if groups:
+            end_groups(groups, self.settings().kill_grace)
+            self._settle_unowned(entry, ended=True)
+
+    # --- what workers do ---
+
+    def control_fd(self) -> int | None:
+        """Return the descriptor that tells of requests; see Store.control_fd."""
+        return self._control_fd
+
+    def cancel_requested(self, claim: Claim) -> bool:
+        """Tell whether this attempt is to be ended; see Store.cancel_requested."""
+        if self._control_fd is None:
+            return False
+        # A request for another attempt came too late: that one has ended by itself.
+        return f"{claim.job.id}.{claim.attempt}" in receive(self._control_fd)
+
+
+def _line(entry: Entry) -> str:
+    return f"{entry.id}.{entry.attempt}"

@@ -1,0 +1,64 @@
+"""Tell a worker, through a FIFO of its own, which attempts it shall end: one line for each.
+
+Source: fifo(7). A write of less than PIPE_BUF bytes arrives whole, and opening a FIFO that nobody
+reads fails at once, so a request to a worker that is gone cannot be mistaken for one that arrived.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from queuectl.store import files
+
+_FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST = 65536  # what a pipe holds
+
+
+def channel_name(worker: str) -> str:
+    """Return what a worker's FIFO is called, beside its record."""
+    return f"{worker}.control"
+
+
+def channel_owner(name: str) -> str | None:
+    """Return the worker whose FIFO has such a name, None where it is not one."""
+    return name.removesuffix(".control") if name.endswith(".control") else None
+
+
+def open_channel(directory_fd: int, worker: str) -> int:
+    """Make a worker's FIFO and return the descriptor that it reads. Raises: OSError."""
+    name = channel_name(worker)
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory_fd)
+    os.mkfifo(name, files.FILE_MODE, dir_fd=directory_fd)
+    os.chmod(name, files.FILE_MODE, dir_fd=directory_fd)  # the umask may have taken bits away
+    # For writing as well: a FIFO whose last writer leaves would be readable for ever.
+    return os.open(name, os.O_RDWR | _FLAGS, dir_fd=directory_fd)
+
+
+def send(directory_fd: int, worker: str, line: str) -> bool:
+    """Write a line to a worker's FIFO; False where it is gone or full. Raises: OSError."""
+    try:
+        fd = os.open(channel_name(worker), os.O_WRONLY | _FLAGS, dir_fd=directory_fd)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ELOOP):
+            return False
+        raise
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
+            return False
+        os.write(fd, f"{line}\n".encode())
+    except (BlockingIOError, BrokenPipeError):
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def receive(fd: int) -> list[str]:
+    """Return the lines that have arrived."""
+    try:
+        return os.read(fd, _MOST).decode(errors="replace").split("\n")
+    except BlockingIOError:
+        return []

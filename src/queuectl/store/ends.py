@@ -1,0 +1,88 @@
+"""Wait for the ends of jobs: asleep in the kernel, and without looking at other jobs."""
+
+import os
+import time
+from collections.abc import Collection, Iterator
+from operator import attrgetter
+
+from queuectl.errors import JobNotFound
+from queuectl.job import Job
+from queuectl.store.base import FINISHED
+from queuectl.store.lookup import Lookup
+from queuectl.store.names import filed_name, parse_filed
+from queuectl.store.watch import Watch
+
+_LOOK_SECONDS = 5.0  # a job that a hand deletes while it waits is missed after so long
+# Where thousands of other jobs end, those of so short a time are taken in one go.
+TOGETHER_SECONDS = 0.005
+_LOOK_SHARE = 20  # looking through a long queue takes at most one part in so many of the time
+
+
+class Ends(Lookup):
+    """Know when jobs have come to their end."""
+
+    poll_seconds: float
+
+    def ends(self, job_ids: Collection[str], timeout_seconds: float | None) -> Iterator[Job]:
+        """Yield jobs as they end; see Store.ends."""
+        start = time.monotonic()
+        left = dict.fromkeys(job_ids)
+        # RACE: watch first, then look, so that what ends in between is told; see
+        # test_a_job_that_ends_before_the_sleep_is_not_missed.
+        watch = Watch(*(os.path.join(self.location, state) for state in FINISHED))
+        try:
+            arrived: Collection[str] = tuple(left)
+            look_at = start
+            while True:
+                ended = self._ended(arrived)
+                for job in ended:
+                    left.pop(job.id)
+                    yield job
+                if not left:
+                    return
+                now = time.monotonic()
+                # What arrived and is gone again was sent back, or purged.
+                if now >= look_at or len(ended) < len(arrived):
+                    self._demand(left)
+                    look_at = now + max(_LOOK_SECONDS, (time.monotonic() - now) * _LOOK_SHARE)
+                if timeout_seconds is not None and now - start >= timeout_seconds:
+                    return
+                until = look_at
+                if timeout_seconds is not None:
+                    until = min(look_at, start + timeout_seconds)
+                arrived = self._arrived(watch, left, until)
+        finally:
+            watch.close()
+
+    def _ended(self, job_ids: Collection[str]) -> list[Job]:
+        """Return the jobs that have ended, the first to end first."""
+        jobs = []
+        for job_id in job_ids:
+            state = self._end_of(job_id)
+            job = None if state is None else self._read(state, filed_name(job_id), job_id)
+            if job is not None:
+                jobs.append(job)
+        return sorted(jobs, key=attrgetter("updated_at"))
+
+    def _demand(self, job_ids: Collection[str]) -> None:
+        """Raise JobNotFound where one of the jobs is nowhere."""
+        found = self.find(job_ids)
+        for job_id in job_ids:
+            if job_id not in found:
+                raise JobNotFound(f"no such job: {job_id}; it was deleted while it was waited for")
+
+    def _arrived(self, watch: Watch, job_ids: Collection[str], until: float) -> Collection[str]:
+        """Sleep until one of the jobs may have ended or it is time; return which may have."""
+        while (left_seconds := until - time.monotonic()) > 0:
+            if watch.fd is None:
+                names = None
+                time.sleep(min(left_seconds, self.poll_seconds))
+            else:
+                names = watch.wait(left_seconds)
+            if names is None:
+                return [job_id for job_id in job_ids if self._end_of(job_id)]
+            arrived = {job_id for job_id in map(parse_filed, names) if job_id in job_ids}
+            if arrived:
+                return [job_id for job_id in arrived if job_id is not None]
+            time.sleep(TOGETHER_SECONDS)
+        return ()
