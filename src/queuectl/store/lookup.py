@@ -188,8 +188,6 @@ class Lookup(Place):
             now=now,
             retry_on=settings.retry_on,
             no_retry_on=settings.no_retry_on,
-            retry_on=settings.retry_on,
-            no_retry_on=settings.no_retry_on,
         )
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
