@@ -3,6 +3,10 @@
 import os
 import select
 import sys
+import time
+
+_LOOK_SECONDS = 0.2
+_SAME_TICK_NS = 100_000_000  # a file system's clock may tick as slowly, so that two changes look one
 
 
 class Watch:
@@ -12,6 +16,9 @@ class Watch:
         """Start to watch; what arrives from now on is told."""
         self.fd: int | None = None
         self._inotify = None
+        self._paths = paths
+        self._look_at = 0.0
+        self._seen: list[int] = []
         if sys.platform == "linux":
             from inotify_simple import INotify, flags
 
@@ -30,7 +37,7 @@ class Watch:
     def arrivals(self) -> list[str] | None:
         """Return the names that arrived since the last call; None where some were not told."""
         if self._inotify is None:
-            return []
+            return None if self._has_changed() else []
         names: list[str] = []
         for event in self._inotify.read(timeout=0):
             if event.mask & self._overflow:
@@ -38,6 +45,20 @@ class Watch:
             if event.wd in self._arrivals:
                 names.append(event.name)
         return names
+
+    def _has_changed(self) -> bool:
+        """Look, a few times a second at most, whether a directory was changed since the last time.
+
+        It is also changed by those who take names out, so that looking each time would be too much.
+        """
+        if time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        settled = time.time_ns() - _SAME_TICK_NS
+        changed_at = [os.stat(path).st_mtime_ns for path in self._paths]
+        has_changed = changed_at != self._seen
+        self._seen = [each if each < settled else -1 for each in changed_at]
+        return has_changed
 
     def wait(self, timeout_seconds: float) -> list[str] | None:
         """Sleep until something happens or the time is out; return what arrivals returns."""
@@ -58,8 +79,3 @@ class Watch:
             self._inotify.close()
         self._inotify = None
         self.fd = None
-
-
-def modified_at(directory_fd: int) -> int:
-    """Return when a directory last changed, in nanoseconds of the file system's clock."""
-    return os.fstat(directory_fd).st_mtime_ns
