@@ -6,7 +6,7 @@ import sys
 import time
 
 _LOOK_SECONDS = 0.2
-_SAME_TICK_NS = 100_000_000  # a file system's clock may tick as slowly, so that two changes look one
+_SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two changes, one time
 
 
 class Watch:
