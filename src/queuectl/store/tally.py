@@ -25,9 +25,7 @@ def counted(tally: Tally, attempt: Attempt) -> Tally:
         return Tally(by_outcome=by_outcome, by_length=tally.by_length, seconds=tally.seconds)
     by_length = list(tally.by_length)
     by_length[bisect_left(LENGTH_BOUNDS, seconds)] += 1
-    return Tally(
-        by_outcome=by_outcome, by_length=tuple(by_length), seconds=tally.seconds + seconds
-    )
+    return Tally(by_outcome=by_outcome, by_length=tuple(by_length), seconds=tally.seconds + seconds)
 
 
 def joined(one: Tally, other: Tally) -> Tally:
