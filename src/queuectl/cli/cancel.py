@@ -13,7 +13,7 @@ from queuectl.job import State
 def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
     """Cancel jobs that wait or run, and wait until they are.
 
-    Prints the ids of those that are cancelled. Of a running job the command is ended with all of
+    Prints the ids of those that are cancelled, first those that wait. Of a running job the command is ended with all of
     its process group: by SIGTERM, and by SIGKILL where it takes longer than the setting kill-grace.
     It is not retried. Where one of the IDs does not exist, nothing is changed; one that has
     completed or is dead is an error, and the others are cancelled.

@@ -221,10 +221,11 @@ class Store(Protocol):
         """
 
     def cancel(self, job_ids: Sequence[str]) -> Iterator[tuple[str, State | None]]:
-        """Cancel jobs, telling of each in which state it ends: None where it is gone meanwhile.
+        """Cancel jobs, those that wait first, telling of each in which state it ends.
 
         One that waits does not run any more; the attempt of one that runs is ended, as its worker
-        ends a command, before it is told. One that has completed or is dead stays as it is.
+        ends a command, before it is told. One that has completed or is dead stays as it is; one
+        that is deleted meanwhile is told with None.
         Raises: JobNotFound before the first is cancelled.
         """
 

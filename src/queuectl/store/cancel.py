@@ -37,42 +37,48 @@ class Cancelling(Lookup, Roster):
         for job_id in job_ids:
             if job_id not in entries:
                 raise JobNotFound(f"no such job: {job_id}")
+        running = [each for each in job_ids if entries[each].state is State.PROCESSING]
         asked: set[tuple[str, str]] = set()
-        # All that run are told first, so that they take their grace at the same time.
-        for entry in entries.values():
-            if entry.state is State.PROCESSING:
-                self._ask(entry, asked)
+        # Those that wait come first: a worker that is freed would take the next of them.
         for job_id in job_ids:
+            if entries[job_id].state is not State.PROCESSING:
+                yield job_id, self._cancel(entries[job_id], asked)
+        # All are told before the first is waited for, so that they have their grace together.
+        for job_id in running:
+            self._ask(entries[job_id], asked)
+        for job_id in running:
             yield job_id, self._cancel(entries[job_id], asked)
 
     def _cancel(self, entry: Entry, asked: set[tuple[str, str]]) -> State | None:
         """Cancel a job wherever it goes meanwhile; return the state that it ends in."""
         found: Entry | None = entry
         # RACE: the job may end, be claimed or come back at any moment; each time it is looked for
-        # anew, until it is cancelled or was faster. (test_a_cancelled_job_that_comes_back)
-        while found is not None and found.state not in FINISHED:
+        # anew, until it is cancelled or was faster; see tests/contract/test_cancel.py.
+        while found is not None:
             if found.state is State.PROCESSING:
                 self._end_running(found, asked)
-            elif self._cancel_waiting(found):
-                return State.CANCELLED
+            elif found.state not in FINISHED:
+                self._cancel_waiting(found)
+            ended = self._end_of(entry.id)
+            if ended is not None:
+                return ended
             found = self.find([entry.id]).get(entry.id)
-        return None if found is None else found.state
+        return None
 
-    def _cancel_waiting(self, entry: Entry) -> bool:
-        """Cancel a job that does not run (lock, move, then rewrite); False where it has left."""
+    def _cancel_waiting(self, entry: Entry) -> None:
+        """Cancel a job that does not run, if it is still there: lock, move, then rewrite."""
         with self._locked(entry.state, entry.token) as fd:
             # Read whether it is locked or not: what is no document raises.
             job = self._read(entry.state, entry.token, entry.id)
             if fd is None or job is None:
                 time.sleep(_HELD_SECONDS)
-                return False
+                return
             name = filed_name(entry.id)
             self._move(entry.state, entry.token, State.CANCELLED, name)
             job = replace(job, state=State.CANCELLED, updated_at=utc_now())
             os.close(self._record_in_place(State.CANCELLED, name, job))
             with self._telling(f"{self.location}/{State.CANCELLED} cannot be written"):
                 os.fsync(self._fd(State.CANCELLED))
-        return True
 
     def _end_running(self, entry: Entry, asked: set[tuple[str, str]]) -> None:
         """See to it that an attempt ends, and return when its document has left processing/."""

@@ -110,8 +110,10 @@ class Lookup(Place):
                             found[job_id] = self._entry(state, filed_name(job_id), None)
                     continue
                 for job_id, name in self._identified(state):
-                    if job_id in wanted:
-                        found.setdefault(job_id, self._entry(state, name, None))
+                    if job_id in wanted and job_id not in found:
+                        found[job_id] = self._entry(state, name, None)
+                        if len(found) == len(wanted):
+                            return found
             if len(found) == len(wanted):
                 break
         return found
