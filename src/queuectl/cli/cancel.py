@@ -2,21 +2,27 @@
 
 import click
 
-from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.cli.common import App, complete_ids, echo, examples, pass_app
 from queuectl.errors import JobNotFound, QueuectlError, WrongState
 from queuectl.job import State
 
 
 @click.command(epilog=examples("queuectl cancel old-report", "queuectl cancel build-1 build-2"))
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids",
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=complete_ids(State.PROCESSING, State.PENDING, State.BLOCKED),
+)
 @pass_app
 def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
     """Cancel jobs that wait or run, and wait until they are.
 
-    Prints the ids of those that are cancelled, first those that wait. Of a running job the command is ended with all of
-    its process group: by SIGTERM, and by SIGKILL where it takes longer than the setting kill-grace.
-    It is not retried. Where one of the IDs does not exist, nothing is changed; one that has
-    completed or is dead is an error, and the others are cancelled.
+    Prints the ids of those that are cancelled, first those that wait. The command of a running job
+    is ended with all of its process group: by SIGTERM, and by SIGKILL where it takes longer than
+    the setting kill-grace. It is not retried. Where one of the IDs does not exist, nothing is
+    changed; one that has completed or is dead is an error, and the others are cancelled.
     """
     failure: QueuectlError | None = None
     for job_id, state in app.open().cancel(tuple(dict.fromkeys(job_ids))):
