@@ -1,0 +1,1 @@
+"""Measure queuectl against limits that are measured beside it, in the same run."""

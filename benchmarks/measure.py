@@ -1,0 +1,154 @@
+"""Run programs, time them, and look at what they use."""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+PYTHON = sys.executable
+QUEUECTL = (str(Path(PYTHON).with_name("queuectl")),)
+
+
+@dataclass(kw_only=True)
+class Row:
+    """Be one line of the table: what was measured, against what, and the goal."""
+
+    name: str
+    measure: str
+    goal: str
+    value: float
+    reached: bool
+    unit: str = ""
+    details: dict[str, object] = field(default_factory=dict)
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """Give a new directory; it is removed at the end of all, not between two measurements.
+
+    ext4 makes files slowly for some seconds after many were deleted nearby.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    yield Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+
+
+def run(arguments: Sequence[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, and fail where it fails."""
+    return subprocess.run(arguments, check=True, capture_output=True, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long an action takes, in seconds on the monotonic clock."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def alternating(
+    first: Callable[[], float], second: Callable[[], float], rounds: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Measure two things in turn; return both lists and the ratios pair by pair."""
+    ours, limits = [], []
+    for _ in range(rounds):
+        ours.append(first())
+        limits.append(second())
+    return ours, limits, [a / b for a, b in zip(ours, limits, strict=True)]
+
+
+def usage_of(arguments: Sequence[str]) -> tuple[float, float]:
+    """Run a program; return its wall time in seconds and its peak memory in MB."""
+    start = time.perf_counter()
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} ended with {process.returncode}")
+    return time.perf_counter() - start, used.ru_maxrss / 1024
+
+
+def private_mb(pid: int) -> float:
+    """Return the memory that a process shares with nobody, in MB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return (
+        sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
+        / 1024
+    )
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, from the scheduler's nanoseconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that a share of all does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def machine() -> dict[str, object]:
+    """Describe the machine and the moment."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": model,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Print the rows for a person."""
+    from tabulate import tabulate
+
+    table = [
+        (
+            row.name,
+            row.measure,
+            row.goal,
+            f"{row.value:.3g}{row.unit}",
+            "yes" if row.reached else "NO",
+        )
+        for row in rows
+    ]
+    sys.stdout.write(tabulate(table, ("what", "measure", "goal", "measured", "reached")) + "\n")
+
+
+def write_json(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows and the machine for a program."""
+    document = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def children_seconds() -> float:
+    """Return the processor time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def remove(path: Path) -> None:
+    """Delete a directory tree."""
+    shutil.rmtree(path, ignore_errors=True)
