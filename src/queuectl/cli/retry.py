@@ -2,7 +2,7 @@
 
 import click
 
-from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.cli.common import App, complete_ids, echo, examples, pass_app
 from queuectl.clock import utc_now
 from queuectl.errors import JobNotFound, WrongState
 from queuectl.job import State
@@ -12,7 +12,9 @@ _STATES = (State.COMPLETED, State.CANCELLED)
 
 
 @click.command(epilog=examples("queuectl retry backup-7", "queuectl retry report-1 report-2"))
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids(*_STATES)
+)
 @pass_app
 def retry(app: App, *, job_ids: tuple[str, ...]) -> None:
     """Run completed or cancelled jobs again.

@@ -2,7 +2,7 @@
 
 import click
 
-from queuectl.cli.common import DURATION, App, examples, pass_app
+from queuectl.cli.common import DURATION, App, complete_ids, examples, pass_app
 from queuectl.cli.show import outcome_text
 from queuectl.errors import TimeoutExpired
 from queuectl.job import Job, Outcome, State
@@ -20,7 +20,9 @@ _IDS_SHOWN = 10
         "queuectl wait --any build-linux build-macos --timeout 10m",
     )
 )
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids()
+)
 @click.option("--any", "any_of_them", is_flag=True, help="Wait for the first of them to end.")
 @click.option(
     "--timeout",
