@@ -1,6 +1,5 @@
 """Make jobs, and ends of attempts, as the tests of stores need them."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,7 +61,7 @@ def ended(claim: Claim, outcome: Outcome = Outcome.SUCCEEDED) -> tuple[Claim, Jo
 
 def decide(job: Job, attempt: Attempt) -> Job:
     """Decide about a lost attempt as a worker does, on the tests' clock."""
-    attempt = replace(attempt, started_at=NOON, finished_at=NOON)
+    attempt = attempt._replace(started_at=NOON, finished_at=NOON)
     return after_attempt(job, attempt, SETTINGS, NOON, 0.0)
 
 

@@ -6,8 +6,7 @@ and keeps them; the rest belongs to the workers.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from queuectl.clock import format_duration, parse_duration
 from queuectl.codes import NO_CODES, check_codes
@@ -15,8 +14,7 @@ from queuectl.errors import ConfigError, UsageError
 from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, shorten
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """Hold the value of every setting.
 
     Units: seconds; None for no timeout, for no rule about exit codes, and for keeping for ever.
@@ -156,6 +154,6 @@ def read_settings(document: Mapping[str, Any], where: str) -> Settings:
 def settings_document(settings: Settings) -> dict[str, str]:
     """Return every setting as texts, by key, in the order in which they are listed."""
     return {
-        each.name.replace("_", "-"): format_value(each.name, getattr(settings, each.name))
-        for each in fields(settings)
+        name.replace("_", "-"): format_value(name, value)
+        for name, value in settings._asdict().items()
     }

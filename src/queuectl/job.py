@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
 from queuectl.codes import NO_CODES, check_codes
@@ -73,8 +73,7 @@ class NewerSchema(ConfigError):
     """Report a document that a newer version of queuectl wrote; it is left as it is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """Record one run of a job's command.
 
     Units: duration_seconds is a length on the monotonic clock, None where nobody saw the end.
@@ -89,7 +88,7 @@ class Attempt:
     signal: int | None
     outcome: Outcome
     log: str
-    extra: Mapping[str, Any] = field(default_factory=_nothing)
+    extra: Mapping[str, Any] = _NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,8 +329,7 @@ def check_env(name: object, value: object) -> None:
     check_text(value, f"'env': {name}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
+class Defaults(NamedTuple):
     """Hold what a document that says nothing gets: the config's limits, a directory, the time."""
 
     max_retries: int

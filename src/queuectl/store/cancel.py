@@ -54,15 +54,17 @@ class Cancelling(Lookup, Roster):
         found: Entry | None = entry
         # RACE: the job may end, be claimed or come back at any moment; each time it is looked for
         # anew, until it is cancelled or was faster; see tests/contract/test_cancel.py.
-        while found is not None:
-            if found.state is State.PROCESSING:
-                self._end_running(found, asked)
-            elif found.state not in FINISHED:
-                self._cancel_waiting(found)
-            ended = self._end_of(entry.id)
-            if ended is not None:
-                return ended
-            found = self.find([entry.id]).get(entry.id)
+        with self._telling(f"{self.location}: job {entry.id} cannot be cancelled"):
+            while found is not None:
+                if found.state is State.PROCESSING:
+                    self._end_running(found, asked)
+                elif found.state not in FINISHED:
+                    self._cancel_waiting(found)
+                ended = self._end_of(entry.id)
+                if ended is not None:
+                    self._release_children([entry.id])
+                    return ended
+                found = self.find([entry.id]).get(entry.id)
         return None
 
     def _cancel_waiting(self, entry: Entry) -> None:
@@ -77,8 +79,7 @@ class Cancelling(Lookup, Roster):
             self._move(entry.state, entry.token, State.CANCELLED, name)
             job = replace(job, state=State.CANCELLED, updated_at=utc_now())
             os.close(self._record_in_place(State.CANCELLED, name, job))
-            with self._telling(f"{self.location}/{State.CANCELLED} cannot be written"):
-                os.fsync(self._fd(State.CANCELLED))
+            os.fsync(self._fd(State.CANCELLED))
 
     def _end_running(self, entry: Entry, asked: set[tuple[str, str]]) -> None:
         """See to it that an attempt ends, and return when its document has left processing/."""
@@ -121,15 +122,14 @@ class Cancelling(Lookup, Roster):
         return False
 
     def _tell_worker(self, name: str, line: str) -> bool:
-        with self._telling(f"{self.location}/workers/{name}.control cannot be written"):
-            return send(self._fd("workers"), name, line)
+        return send(self._fd("workers"), name, line)
 
     def _settle_unowned(self, entry: Entry, *, ended: bool) -> bool:
         """Settle a job that nobody holds as cancelled; its attempt was ``ended`` here, or lost."""
 
         def decide(job: Job, attempt: Attempt) -> Job:
             if ended:
-                attempt = replace(attempt, outcome=Outcome.CANCELLED)
+                attempt = attempt._replace(outcome=Outcome.CANCELLED)
             return replace(
                 job,
                 history=(*job.history, attempt),
