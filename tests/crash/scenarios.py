@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.jobs import LATER, NOON, claimed, decide, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import NOON, claimed, decide, ended, fail_for_good, make_job, make_jobs
 
 from queuectl.errors import BadDocument
 from queuectl.job import Defaults, Job, Outcome, State, decode_job, encode_job
@@ -117,9 +117,7 @@ def die_with_claims(scene: Scene) -> None:
     scene.claims.clear()
 
 
-def add(
-    *jobs: Job, chosen: bool = False, skip_existing: bool = False
-) -> Callable[[Scene], None]:
+def add(*jobs: Job, chosen: bool = False, skip_existing: bool = False) -> Callable[[Scene], None]:
     """Return what adds jobs."""
 
     def act(scene: Scene) -> None:
@@ -226,6 +224,34 @@ def retry(scene: Scene) -> None:
     scene.store.retry("a", [State.DEAD], NOON)
 
 
+def retry_ended(scene: Scene) -> None:
+    """Send the completed or cancelled job back."""
+    scene.store.retry("a", [State.COMPLETED, State.CANCELLED], NOON)
+
+
+def cancel(scene: Scene) -> None:
+    """Cancel the job."""
+    assert dict(scene.store.cancel(["a"])) == {"a": State.CANCELLED}
+
+
+def complete(scene: Scene) -> None:
+    """Complete a job."""
+    scene.store.add([_A])
+    scene.store.settle([ended(claimed(scene.store))])
+
+
+def fail_once(scene: Scene) -> None:
+    """Let a job wait for its second attempt."""
+    scene.store.add([_A])
+    scene.store.settle([ended(claimed(scene.store), Outcome.FAILED)])
+
+
+def add_and_cancel(scene: Scene) -> None:
+    """Cancel a job that waits."""
+    scene.store.add([_A])
+    cancel(scene)
+
+
 def purge(scene: Scene) -> None:
     """Delete the dead job."""
     scene.store.purge("a", State.DEAD)
@@ -237,16 +263,14 @@ def look(scene: Scene) -> None:
 
 
 _A = make_job("a")
-_ONCE = replace(_A, max_retries=1)
+_ONCE = _A._replace(max_retries=1)
 _THREE = make_jobs("a", "b", "c")
 _MANY = make_jobs(*(f"j{number:02}" for number in range(18)))
 _FAILED = ("failed",)
 
 SCENARIOS = [
     Scenario(name="add", act=add(_A), before={}, after={"run a": PENDING}),
-    Scenario(
-        name="add a chosen id", act=add(_A, chosen=True), before={}, after={"run a": PENDING}
-    ),
+    Scenario(name="add a chosen id", act=add(_A, chosen=True), before={}, after={"run a": PENDING}),
     Scenario(
         name="add three",
         act=add(*_THREE),
@@ -386,6 +410,49 @@ SCENARIOS = [
         before={"run a": Found("dead", _FAILED * 3, 3)},
         after={"run a": Found("pending", _FAILED * 3, 0)},
         between={"run a": {Found("dead", _FAILED * 3, 0)}},
+    ),
+    Scenario(
+        name="retry a completed job",
+        prepare=complete,
+        act=retry_ended,
+        before={"run a": DONE},
+        after={"run a": Found("pending", ("succeeded",))},
+    ),
+    Scenario(
+        name="retry a cancelled job",
+        prepare=add_and_cancel,
+        act=retry_ended,
+        before={"run a": Found("cancelled")},
+        after={"run a": PENDING},
+    ),
+    Scenario(
+        name="cancel a job that waits",
+        prepare=add(_A),
+        act=cancel,
+        before={"run a": PENDING},
+        after={"run a": Found("cancelled")},
+    ),
+    Scenario(
+        name="cancel a job that waits for its next attempt",
+        prepare=fail_once,
+        act=cancel,
+        before={"run a": Found("pending", _FAILED, 1)},
+        after={"run a": Found("cancelled", _FAILED, 1)},
+    ),
+    Scenario(
+        name="cancel a job whose worker and command are gone",
+        prepare=add_and_lose(_A),
+        act=cancel,
+        before={"run a": RUNNING},
+        after={"run a": Found("cancelled", ("lost",))},
+        between={"run a": {Found("processing", ("lost",))}},
+    ),
+    Scenario(
+        name="cancel a job that was recorded as cancelled",
+        prepare=ahead(Outcome.CANCELLED),
+        act=cancel,
+        before={"run a": Found("processing", ("cancelled",))},
+        after={"run a": Found("cancelled", ("cancelled",))},
     ),
     Scenario(
         name="purge",

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
@@ -77,7 +76,7 @@ class Cancelling(Lookup, Roster):
                 return
             name = filed_name(entry.id)
             self._move(entry.state, entry.token, State.CANCELLED, name)
-            job = replace(job, state=State.CANCELLED, updated_at=utc_now())
+            job = job._replace(state=State.CANCELLED, updated_at=utc_now())
             os.close(self._record_in_place(State.CANCELLED, name, job))
             os.fsync(self._fd(State.CANCELLED))
 
@@ -116,13 +115,14 @@ class Cancelling(Lookup, Roster):
         for record in self.workers():
             if record.job == entry.id and record.attempt == entry.attempt:
                 request = (record.name, entry.token)
-                if request not in asked and self._tell_worker(record.name, _line(entry)):
+                if request not in asked and self._send(record.name, entry):
                     asked.add(request)
                 return True
         return False
 
-    def _tell_worker(self, name: str, line: str) -> bool:
-        return send(self._fd("workers"), name, line)
+    def _send(self, worker: str, entry: Entry) -> bool:
+        with self._telling(f"{self.location}/workers/{worker}.control cannot be written"):
+            return send(self._fd("workers"), worker, f"{entry.id}.{entry.attempt}")
 
     def _settle_unowned(self, entry: Entry, *, ended: bool) -> bool:
         """Settle a job that nobody holds as cancelled; its attempt was ``ended`` here, or lost."""
@@ -130,8 +130,7 @@ class Cancelling(Lookup, Roster):
         def decide(job: Job, attempt: Attempt) -> Job:
             if ended:
                 attempt = attempt._replace(outcome=Outcome.CANCELLED)
-            return replace(
-                job,
+            return job._replace(
                 history=(*job.history, attempt),
                 state=State.CANCELLED,
                 updated_at=attempt.finished_at,
@@ -179,7 +178,3 @@ class Cancelling(Lookup, Roster):
             return False
         # A request for another attempt came too late: that one has ended by itself.
         return f"{claim.job.id}.{claim.attempt}" in receive(self._control_fd)
-
-
-def _line(entry: Entry) -> str:
-    return f"{entry.id}.{entry.attempt}"

@@ -71,7 +71,10 @@ class Watch:
     def add_departures(self, path: str) -> None:
         """Make ``fd`` readable also when a name leaves another directory."""
         if self._inotify is not None:
-            self._inotify.add_watch(path, self._departure)
+            try:
+                self._inotify.add_watch(path, self._departure)
+            except OSError:  # no watch is left: looking has to serve
+                self.close()
 
     def close(self) -> None:
         """Stop watching."""
