@@ -79,7 +79,9 @@ class Session:
                 shell.wait()
         printed = output_path.read_text(errors="replace").replace(str(self.home), SHOWN_HOME)
         outputs = re.split(rf"\n{_END} \d+\n", printed)
-        assert len(outputs) == len(commands) + 1, f"the shell ended early, or took too long:\n{printed}"
+        assert len(outputs) == len(commands) + 1, (
+            f"the shell ended early, or took too long:\n{printed}"
+        )
         return [tuple(output.splitlines()) for output in outputs[:-1]]
 
 
