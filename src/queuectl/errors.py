@@ -55,6 +55,17 @@ class JobNotFound(QueuectlError):
     exit_code = 66
 
 
+class UnknownParent(JobNotFound):
+    """Report a job that is to wait for one that does not exist."""
+
+    def __init__(self, job_id: str, parent: str) -> None:
+        """Keep the id of the job that was to wait, so that its line in a batch can be named."""
+        super().__init__(
+            f"no such job: {parent}, which job {job_id} is to wait for; enqueue that one first"
+        )
+        self.job_id = job_id
+
+
 class LogNotFound(QueuectlError):
     """Report an attempt whose output is not there."""
 

@@ -1,6 +1,6 @@
 """Decide what becomes of a job after an attempt: pure functions of job, attempt, settings, now."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import datetime
 
 from queuectl.clock import later
@@ -33,14 +33,14 @@ def after_attempt(
     """
     history = (*job.history, attempt)
     if attempt.outcome is Outcome.SUCCEEDED:
-        return replace(job, history=history, updated_at=now, state=State.COMPLETED)
+        return job._replace(history=history, updated_at=now, state=State.COMPLETED)
     if attempt.outcome is Outcome.CANCELLED:
-        return replace(job, history=history, updated_at=now, state=State.CANCELLED)
-    job = replace(job, history=history, updated_at=now, attempts=job.attempts + 1)
+        return job._replace(history=history, updated_at=now, state=State.CANCELLED)
+    job = job._replace(history=history, updated_at=now, attempts=job.attempts + 1)
     if job.attempts >= job.max_retries or not is_worth_retrying(job, attempt):
-        return replace(job, state=State.DEAD)
+        return job._replace(state=State.DEAD)
     run_at = later(now, backoff_seconds(job.attempts, settings, fraction))
-    return replace(job, state=State.PENDING, run_at=run_at)
+    return job._replace(state=State.PENDING, run_at=run_at)
 
 
 def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
@@ -59,4 +59,20 @@ def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
 
 def retried(job: Job, now: datetime) -> Job:
     """Return the job as a person's retry makes it: pending, due now, attempts 0, history kept."""
-    return replace(job, state=State.PENDING, attempts=0, run_at=now, updated_at=now)
+    return job._replace(state=State.PENDING, attempts=0, run_at=now, updated_at=now)
+
+
+def waits_for(job: Job, state_of: Callable[[str], State | None]) -> str | None:
+    """Return the first parent that a job still waits for, None where it may run.
+
+    Those in ``after`` must have completed; of the others, any end will do. Who is in both must have
+    completed. A parent whose state is not known has not ended.
+    """
+    for parent in job.after:
+        if state_of(parent) is not State.COMPLETED:
+            return parent
+    ends = (State.COMPLETED, State.DEAD, State.CANCELLED)
+    for parent in job.after_any:
+        if parent not in job.after and state_of(parent) not in ends:
+            return parent
+    return None

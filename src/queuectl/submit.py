@@ -36,17 +36,21 @@ class Options(NamedTuple):
     env: Mapping[str, str] = MappingProxyType({})
     retry_on: str | None = None
     no_retry_on: str | None = None
+    after: Sequence[str] = ()
+    after_any: Sequence[str] = ()
 
 
 class Submitter:
     """Make jobs of texts, each after the one before it in the order in which they will run.
 
-    ``jobs`` are those made so far; ``chosen`` has the ids that a person chose, each with its line.
+    ``jobs`` are those made so far; ``chosen`` has the ids that a person chose, each with its line,
+    and ``dependent`` those that wait for others.
     """
 
     def __init__(self, options: Options, settings: Settings, now: datetime) -> None:
         self.jobs: list[Job] = []
         self.chosen: dict[str, int] = {}
+        self.dependent: dict[str, int] = {}
         self._options = options
         self._now = now
         self._base = options.run_at or later(now, options.delay_seconds or 0)
@@ -119,17 +123,22 @@ class Submitter:
             first = self.chosen.setdefault(job.id, line)
             if first != line:
                 raise BadDocument(f"job {job.id!r} stands on line {first} already")
+        if job.after or job.after_any:
+            self.dependent[job.id] = line
         self.jobs.append(job)
 
     def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:
-        merged = {"run_at": format_instant(due_at), **self._given, **document}
+        merged = {
+            "run_at": format_instant(due_at),
+            "after": list(self._options.after),
+            "after_any": list(self._options.after_any),
+            **self._given,
+            **document,
+        }
         env = document.get("env", {})
         if isinstance(env, dict):  # anything else is reported with the rest of what is wrong
             merged["env"] = {**self._options.env, **env}
         job = job_from_user(merged, made_id, self._defaults)
-        for key in ("after", "after_any"):
-            if key in document:
-                raise BadDocument(f"{key!r} is not supported yet: jobs cannot wait for others")
         if not os.path.isabs(job.cwd):
             raise BadDocument(f"'cwd' is {shorten(job.cwd)}; it must be an absolute path")
         self._check_agreement(document, job)
@@ -157,6 +166,12 @@ class Submitter:
                 disagree.append("--delay")
             if self._options.run_at not in (None, job.run_at):
                 disagree.append("--run-at")
+        for option, given, ids in (
+            ("--after", self._options.after, job.after),
+            ("--after-any", self._options.after_any, job.after_any),
+        ):
+            if given and set(given) != set(ids):
+                disagree.append(option)
         disagree += [
             f"--env {name}" for name, value in self._options.env.items() if job.env[name] != value
         ]

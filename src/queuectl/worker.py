@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _UNOWNED_SECONDS = 1.0
+_RELEASE_SECONDS = 10.0
 _SHORT_SECONDS = 0.005  # a command that takes longer leaves time to settle those before it
 _MANY_UNSETTLED = 32
 _MOST_UNSETTLED_SECONDS = 0.05
@@ -170,6 +171,7 @@ class Worker:
         self._settling: _Settling | None = None
         self._keeps = False  # what ended could not be settled, and no new job is taken
         self._told: str | None = None
+        self._release_at = 0.0
         self._settings = Settings()
         self._idle_purge: IdlePurge | None = None
         self._env = {
@@ -187,6 +189,7 @@ class Worker:
         try:
             self._recover()
             self._store.tidy()
+            self._release_blocked()
             nothing_ran = False
             while not self._must_leave():
                 if self._keeps:
@@ -214,7 +217,7 @@ class Worker:
         try:
             self._settings = self._store.settings()
             claim = self._store.claim(utc_now())
-        except (ConfigError, StoreError) as error:
+        except (ConfigError, StoreError, UnsafeStore) as error:
             self._tell_once(f"takes no job: {error}")
             self._sleep(_RETRY_SECONDS)
             return None
@@ -233,15 +236,30 @@ class Worker:
         if report.recovered or self._purge():
             return False
         if self._drain and not self._store.running():
+            # RACE: another worker may have settled a job and not yet let go on what waits for it.
+            self._release_blocked()
             return True
-        timeout = _LONGEST_SLEEP_SECONDS
+        if time.monotonic() >= self._release_at:
+            self._release_blocked()
+        timeout = max(0.0, self._release_at - time.monotonic())
         if report.unowned:
-            timeout = _UNOWNED_SECONDS
+            timeout = min(timeout, _UNOWNED_SECONDS)
         next_due = self._store.next_due()
         if next_due is not None:
             timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
         self._sleep(timeout, arrivals=True)
         return False
+
+    def _release_blocked(self) -> None:
+        """Let blocked jobs go on whose parents' ends were missed, and note when to look again."""
+        again_seconds = _LONGEST_SLEEP_SECONDS
+        try:
+            if self._store.release_blocked():
+                again_seconds = _RELEASE_SECONDS
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            self._tell_once(f"leaves jobs blocked: {error}")
+            again_seconds = _RELEASE_SECONDS
+        self._release_at = time.monotonic() + again_seconds
 
     def _recover(self) -> RecoveryReport:
         def decide(job: Job, attempt: Attempt) -> Job:

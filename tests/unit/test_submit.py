@@ -119,8 +119,6 @@ def test_a_document_says_everything_that_a_user_may() -> None:
         ('{"command": "x", "cwd": "w"}', "'cwd' is 'w'; it must be an absolute path"),
         ('{"command": "x", "cwd": ""}', "'cwd' is ''; it must be an absolute path"),
         ('{"command": "\udcff"}', "not a job document: not UTF-8 at byte 13"),
-        ('{"command": "x", "after": ["a"]}', "'after' is not supported yet"),
-        ('{"command": "x", "after_any": ["a"]}', "'after_any' is not supported yet"),
         ("[]", "a JSON array is no job"),
         ('[ "a" ]', "a JSON array is no job"),
         ('[{"command": "x"}]', "a JSON array is no job"),

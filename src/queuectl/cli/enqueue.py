@@ -13,13 +13,14 @@ from queuectl.cli.common import (
     DURATION_OR_ZERO,
     INSTANT,
     App,
+    complete_ids,
     echo,
     examples,
     pass_app,
 )
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
-from queuectl.errors import BadDocument, DuplicateId, StoreError, UsageError
+from queuectl.errors import BadDocument, DuplicateId, StoreError, UnknownParent, UsageError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_env
 from queuectl.submit import Options, Submitter
 
@@ -127,6 +128,20 @@ def _environment(
     help="Set a variable, by default to its value now; can be repeated.",
 )
 @click.option(
+    "--after",
+    metavar="ID",
+    multiple=True,
+    shell_complete=complete_ids(),
+    help="Run it when this job has completed; can be repeated.",
+)
+@click.option(
+    "--after-any",
+    metavar="ID",
+    multiple=True,
+    shell_complete=complete_ids(),
+    help="Run it when this job has ended, even dead or cancelled; can be repeated.",
+)
+@click.option(
     "--if-exists",
     type=click.Choice(["fail", "skip"]),
     default="fail",
@@ -155,6 +170,8 @@ def enqueue(
     no_retry_on: str | None,
     cwd: str | None,
     env: dict[str, str],
+    after: tuple[str, ...],
+    after_any: tuple[str, ...],
     if_exists: str,
     batch: BinaryIO | None,
 ) -> None:
@@ -162,7 +179,7 @@ def enqueue(
 
     COMMAND is one string for the shell, words that are quoted for it (put -- before them), or a
     JSON object with any of the keys id, command, priority, max_retries, timeout, retry_on,
-    no_retry_on, cwd, env, run_at.
+    no_retry_on, cwd, env, after, after_any, run_at.
     """
     _check_usage(command, job_id, delay, run_at, batch)
     cwd = None if cwd is None else _absolute(cwd)
@@ -178,6 +195,8 @@ def enqueue(
         env=env,
         retry_on=retry_on,
         no_retry_on=no_retry_on,
+        after=after,
+        after_any=after_any,
     )
     # A store is made only for jobs that are known to be good.
     submitter = Submitter(options, app.open().settings(), utc_now())
@@ -232,9 +251,10 @@ def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool)
                 skip_existing=skip_existing,
                 progress=progress,
             )
-        except DuplicateId as error:
+        except (DuplicateId, UnknownParent) as error:
             if is_batch:
-                error.args = (f"line {submitter.chosen[error.job_id]}: {error}",)
+                lines = submitter.chosen | submitter.dependent
+                error.args = (f"line {lines[error.job_id]}: {error}",)
             raise
 
     if is_batch and sys.stderr is not None and sys.stderr.isatty():

@@ -118,7 +118,8 @@ def when_cell(entry: Entry, now: datetime) -> str | None:
         ahead = (entry.run_at - now).total_seconds() if entry.run_at else 0
         return format_in(ahead) if ahead > 0 else "due"
     if entry.parent is not None:
-        return f"after {entry.parent}"
+        ended = f" ({entry.parent_state})" if entry.parent_state is not None else ""
+        return f"after {entry.parent}{ended}"
     if entry.changed_at is not None:
         return format_ago((now - entry.changed_at).total_seconds())
     return None

@@ -23,7 +23,8 @@ class Entry:
     """Tell what a store knows of a job without reading its document.
 
     ``changed_at`` is when it came to where it is (None where that is not known cheaply);
-    ``run_at`` and ``priority`` are those of a pending job; ``attempt`` that of a running one.
+    ``run_at`` and ``priority`` are those of a pending job; ``attempt`` that of a running one;
+    ``parent`` is a job that a blocked one waits for, and ``parent_state`` how that has ended.
     ``token`` is what the store itself needs to find the document again.
     """
 
@@ -33,6 +34,7 @@ class Entry:
     run_at: datetime | None = None
     attempt: int | None = None
     parent: str | None = None
+    parent_state: State | None = None
     changed_at: datetime | None = None
     token: str = ""
 
@@ -166,7 +168,9 @@ class Store(Protocol):
 
         ``chosen`` are the ids that a person chose, which must not exist in any state; those that
         exist are skipped with ``skip_existing``. ``progress`` is told how many more are done.
-        Raises: DuplicateId before any job is visible; StoreError on a full disk.
+        A job that waits for others is blocked until they have ended; it may wait for any that
+        exists, and for those before it.
+        Raises: DuplicateId, UnknownParent before any job is visible; StoreError on a full disk.
         """
 
     def get(self, job_id: str) -> Job:
@@ -318,6 +322,13 @@ class Store(Protocol):
 
         One that was recorded is moved on; one that was cut off becomes a lost attempt, and
         ``decide`` says what follows.
+        """
+
+    def release_blocked(self) -> bool:
+        """Let blocked jobs go on whose parents' ends were missed; return whether any is blocked.
+
+        A crash of who should have done it is what makes that necessary.
+        Raises: StoreError, UnsafeStore, ConfigError.
         """
 
     def running(self) -> bool:

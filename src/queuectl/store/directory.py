@@ -22,17 +22,19 @@ The rules that keep every job:
 
 import os
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from queuectl.clock import format_instant, later, utc_now
+from queuectl.clock import later, utc_now
 from queuectl.errors import (
     BadDataError,
     DuplicateId,
     JobNotFound,
     QueuectlError,
+    StoreError,
     WrongState,
 )
 from queuectl.job import (
@@ -50,6 +52,7 @@ from queuectl.logs import log_name
 from queuectl.policy import retried
 from queuectl.store import files
 from queuectl.store.base import (
+    FINISHED,
     Claim,
     Decide,
     Progress,
@@ -60,6 +63,7 @@ from queuectl.store.cancel import Cancelling
 from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
+    blocked_name,
     due_text,
     filed_name,
     is_pending_name,
@@ -74,6 +78,7 @@ from queuectl.store.place import LOCK_FD_IN_COMMAND
 from queuectl.store.spares import Spares
 
 if TYPE_CHECKING:
+    from queuectl.store.blocked import Blocked
     from queuectl.store.listing import Listing, Slice
     from queuectl.store.watch import Watch
 
@@ -107,6 +112,10 @@ class DirectoryStore(Finished, Ends, Cancelling):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._slice is not None:
+            self._slice.close()
+            self._slice = None
+        self._listing = None
         if self._spares is not None:
             self._spares.remove()
             self._spares = None
@@ -123,19 +132,33 @@ class DirectoryStore(Finished, Ends, Cancelling):
         progress: Progress | None = None,
     ) -> list[str]:
         """Make new jobs durable, then visible in their order; see Store.add."""
-        if not chosen:
-            self._publish(jobs, progress)
+        parents = {each for job in jobs for each in (*job.after, *job.after_any)}
+        if not chosen and not parents:
+            self._publish(jobs, progress, {})
             return [job.id for job in jobs]
         chosen = frozenset(chosen)
         with self._moving_into_pending():
-            present = self._find_states(chosen)
+            found = self._find_states(chosen | parents)
+            present = found.keys() & chosen
             if present and not skip_existing:
                 first = next(job.id for job in jobs if job.id in present)
-                raise DuplicateId(first, present[first])
-            self._publish([job for job in jobs if job.id not in present], progress)
+                raise DuplicateId(first, found[first])
+            new = [job for job in jobs if job.id not in present]
+            places = self._blocked().places(new, found) if parents else {}
+            self._publish(new, progress, places)
+            if places:
+                self._blocked().look_again(places, found)
         return [job.id for job in jobs]
 
-    def _publish(self, jobs: Sequence[Job], progress: Progress | None) -> None:
+    def _blocked(self) -> "Blocked":
+        from queuectl.store.blocked import Blocked
+
+        return Blocked(self)
+
+    def _publish(
+        self, jobs: Sequence[Job], progress: Progress | None, places: Mapping[str, str]
+    ) -> None:
+        """Make jobs visible, in pending/ or under the parent that they are to be placed under."""
         tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
         written: list[tuple[str, str]] = []
         published = 0
@@ -143,16 +166,25 @@ class DirectoryStore(Finished, Ends, Cancelling):
             many = len(jobs) >= _MANY
             for job in jobs:
                 temporary = self._temporary(job.id)
+                name = pending_name(job.priority, job.run_at, job.id)
+                if job.id in places:
+                    name = blocked_name(places[job.id], job.id)
+                    job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
                 fd = files.write_synced(tmp_fd, temporary, encode_job(job), sync=not many)
                 os.close(fd)
-                written.append((temporary, pending_name(job.priority, job.run_at, job.id)))
+                written.append((temporary, name))
                 if progress is not None:
                     progress(1)
             if many:
                 files.sync_all(tmp_fd, [temporary for temporary, _ in written])
-            for temporary, name in written:
-                os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
+            for job, (temporary, name) in zip(jobs, written, strict=True):
+                if job.id in places:
+                    self._blocked().put(tmp_fd, temporary, job.id, places[job.id])
+                else:
+                    os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
                 published += 1
+            if places:
+                self._blocked().sync(set(places.values()))
             os.fsync(pending_fd)
         except BaseException as error:
             kept = self._retract(written, published)
@@ -160,22 +192,23 @@ class DirectoryStore(Finished, Ends, Cancelling):
                 raise
             fate = "nothing is enqueued"
             if kept:
-                fate = f"of {len(jobs)} jobs {kept} were started already, the rest is not enqueued"
+                fate = f"{kept} of {len(jobs)} jobs cannot be taken back, the rest is not enqueued"
             raise files.as_store_error(error, f"{self.location}: {fate}") from error
 
     def _retract(self, written: Sequence[tuple[str, str]], published: int) -> int:
-        """Take back an enqueue that failed; return how many were claimed meanwhile."""
-        kept = 0
+        """Take back an enqueue that failed; return how many are claimed, or cannot be removed."""
+        taken_back = 0
         for index, (temporary, name) in enumerate(written):
-            if index >= published:
-                os.unlink(temporary, dir_fd=self._fd("tmp"))
-                continue
-            with self._locked(State.PENDING, name) as fd:
-                if fd is None:
-                    kept += 1
-                else:
-                    os.unlink(name, dir_fd=self._fd("pending"))
-        return kept
+            with suppress(OSError, StoreError):
+                if index >= published:
+                    os.unlink(temporary, dir_fd=self._fd("tmp"))
+                    continue
+                state = State.BLOCKED if "/" in name else State.PENDING
+                with self._locked(state, name) as fd:
+                    if fd is not None:
+                        os.unlink(name, dir_fd=self._fd(state))
+                        taken_back += 1
+        return published - taken_back
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending; see Store.retry."""
@@ -191,8 +224,11 @@ class DirectoryStore(Finished, Ends, Cancelling):
                 if fd is None:
                     raise WrongState(f"job {job_id} is being changed by somebody else; try again")
                 job = self._read(state, name, job_id)
-                assert job is not None, name
+                if job is None:  # RACE: a hand, which takes no lock, has removed it
+                    raise JobNotFound(f"no such job: {job_id}")
                 job = retried(job, now)
+                if job.after or job.after_any:
+                    return self._blocked().retry(state, name, job)
                 recorded_fd = self._record_in_place(state, name, job)
                 try:
                     self._move(state, name, State.PENDING, self._name_in_pending(job))
@@ -213,10 +249,12 @@ class DirectoryStore(Finished, Ends, Cancelling):
             from queuectl.store.listing import Listing, Slice
             from queuectl.store.watch import Watch
 
+            if self._slice is None:
+                with self._telling(f"{self.location} cannot be worked on"):
+                    self._slice = Slice()
             # Watch before the first scan, so that what comes during it is told.
             self._watch = Watch(os.path.join(self.location, "pending"))
-            shared = self._slice if self._slice is not None else Slice()
-            self._listing = Listing(lambda: self._reopen("pending"), shared)
+            self._listing = Listing(lambda: self._reopen("pending"), self._slice)
             self._listing.invalidate()
         return self._listing
 
@@ -370,18 +408,7 @@ class DirectoryStore(Finished, Ends, Cancelling):
         if state is State.PENDING and 0 <= age < _STILL_BEING_WRITTEN_SECONDS:
             self._look_again(name, later(utc_now(), _STILL_BEING_WRITTEN_SECONDS - age))
             return
-        corrupt_fd = self._fd("corrupt")
-        # A name may have 255 bytes, and needs room for a number and ".reason".
-        stem, number = os.fsdecode(os.fsencode(name[:-5])[:200]), 1
-        kept_as = f"{stem}.json"
-        while self._exists(corrupt_fd, kept_as) or self._exists(corrupt_fd, kept_as + ".reason"):
-            number += 1
-            kept_as = f"{stem}-{number}.json"
-        with self._telling(f"{self.location}/corrupt/{kept_as}.reason cannot be written"):
-            text = f"{format_instant(utc_now())} {state}/{name}: {reason}"
-            data = text.replace("\n", "\\n").encode(errors="backslashreplace") + b"\n"
-            os.close(self._put(data, corrupt_fd, kept_as + ".reason"))
-        self._move(state, name, "corrupt", kept_as)
+        self._move_to_corrupt(state, name, reason)
 
     def _adopt(self, name: str, now: datetime) -> None:
         """Give a file that was dropped into pending/ its place in the order."""
@@ -405,8 +432,7 @@ class DirectoryStore(Finished, Ends, Cancelling):
                 while self._locate(job_id, except_pending=name) is not None:
                     number += 1
                     job_id = f"{wanted[:90]}-{number}"
-                job = replace(
-                    job,
+                job = job._replace(
                     id=job_id,
                     state=State.PENDING,
                     priority=DEFAULT_PRIORITY,
@@ -447,8 +473,9 @@ class DirectoryStore(Finished, Ends, Cancelling):
         spares.put_in_place(written, self._fd(State.PROCESSING), running)
 
     def settled(self, jobs: Sequence[Job]) -> None:
-        """Count what was settled."""
+        """Count what was settled, and let go on what waited for it."""
         self._count([job.history[-1] for job in jobs])
+        self._release_children([job.id for job in jobs if job.state in FINISHED])
 
     def roll_forward(self, name: str, job: Job) -> None:
         """Move a document that is ahead of its directory to the state that it names."""
@@ -467,6 +494,10 @@ class DirectoryStore(Finished, Ends, Cancelling):
         claim.fd = -1
         self._tell_record(None, None)
 
+    def release_blocked(self) -> bool:
+        """Let those go on whose parents' ends were missed; see Store.release_blocked."""
+        return any(True for _ in self._parents()) and self._blocked().sweep()
+
     def recover(self, decide: Decide) -> RecoveryReport:
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
@@ -475,13 +506,17 @@ class DirectoryStore(Finished, Ends, Cancelling):
             parsed = parse_processing(name)
             if parsed is None:
                 continue
-            with self._locked(State.PROCESSING, name) as fd:
+            with (
+                self._telling(f"{self.location}/{State.PROCESSING}/{name} cannot be recovered"),
+                self._locked(State.PROCESSING, name) as fd,
+            ):
                 if fd is None:
                     held.add(parsed)
                 else:
                     found = self._recover_locked(name, fd, parsed, decide)
                     if found is not None:
                         recovered.append(found)
+        self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
         return RecoveryReport(recovered=recovered, unowned=len(held - owned))
 
@@ -498,7 +533,7 @@ class DirectoryStore(Finished, Ends, Cancelling):
             self._set_aside(State.PROCESSING, name, fd, str(error))
             return None
         if job.id != job_id:
-            job = replace(job, id=job_id)
+            job = job._replace(id=job_id)
         if job.next_attempt > number:
             self.roll_forward(name, job)
             self._count([job.history[-1]])

@@ -18,10 +18,13 @@ _TURN_NAME = "purge.lock"
 class Finished(Lookup):
     """Look through, hold and delete the jobs that have ended."""
 
-    # HOOK: what knows of blocked jobs says here whom they wait for.
     def named_parents(self) -> Collection[str]:
         """Return the ids that blocked jobs wait for; see Store.named_parents."""
-        return ()
+        if not any(True for _ in self._parents()):
+            return ()
+        from queuectl.store.blocked import Blocked
+
+        return Blocked(self).named_parents()
 
     @contextmanager
     def parents_held(self) -> Iterator[Collection[str]]:

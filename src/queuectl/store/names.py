@@ -2,7 +2,8 @@
 
 ``pending/`` holds ``PRIORITY-DUE-ID.json``: one digit, then the due instant as fixed-width basic
 ISO 8601 in UTC with microseconds, so that the order of names is the order of running.
-``processing/`` holds ``ID.N.json`` beside the log ``ID.N.log``; all other states hold ``ID.json``.
+``processing/`` holds ``ID.N.json`` beside the log ``ID.N.log``, ``blocked/`` a directory of
+``ID.json`` for each job that others wait for; all other states hold ``ID.json``.
 """
 
 import re
@@ -84,6 +85,17 @@ def parse_processing(name: str) -> tuple[str, int] | None:
 def filed_name(job_id: str) -> str:
     """Return the name of a job in every other state."""
     return job_id + SUFFIX
+
+
+def blocked_name(parent: str, job_id: str) -> str:
+    """Return the name, in ``blocked/``, of a job that waits for a parent."""
+    return f"{parent}/{job_id}{SUFFIX}"
+
+
+def parse_blocked(name: str) -> tuple[str, str]:
+    """Return parent and id of a blocked job's name."""
+    parent, _, filed = name.partition("/")
+    return parent, filed[: -len(SUFFIX)]
 
 
 def parse_filed(name: str) -> str | None:

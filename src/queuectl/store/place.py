@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from queuectl.clock import format_instant, utc_now
 from queuectl.config import Settings, read_settings
 from queuectl.errors import (
     BadDocument,
@@ -30,8 +31,8 @@ from queuectl.store.names import (
 
 FORMAT = 1
 LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
-_DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
-_FILES = (
+DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
+FILES = (
     "config.json", "format", "stop_workers", "pending.lock", "purge.lock", "tally.json",
     "worker.log",
 )  # fmt: skip
@@ -52,7 +53,8 @@ class Place:
         self._pending_lock_pid = 0
         self._settings: tuple[tuple[int, int], Settings] | None = None
         try:
-            self._open_root(create=create)
+            with self._telling(f"{self.location} cannot be opened"):
+                self._open_root(create=create)
         except BaseException:
             self.close()
             raise
@@ -68,7 +70,7 @@ class Place:
             files.make_directory(self.location)
             self._root_fd = files.open_directory(self.location, follow=True)
         known = self._check_format()
-        for name in _DIRECTORIES:
+        for name in DIRECTORIES:
             path = os.path.join(self.location, name)
             try:
                 self._dir_fds[name] = files.open_directory(path, follow=False)
@@ -81,8 +83,10 @@ class Place:
             # Made here, since filelock would leave its mode to the umask.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
-            os.fchmod(fd, files.FILE_MODE)
-            os.close(fd)
+            try:
+                os.fchmod(fd, files.FILE_MODE)
+            finally:
+                os.close(fd)
 
     def _check_format(self) -> bool:
         """Refuse what is no store, or a newer one; return whether the format is written down."""
@@ -90,7 +94,7 @@ class Place:
         if data is None:
             with os.scandir(self.location) as found:
                 for entry in found:
-                    if entry.name not in (*_DIRECTORIES, *_FILES):
+                    if entry.name not in (*DIRECTORIES, *FILES):
                         raise StoreUnavailable(
                             f"{self.location} is not a queue: it holds {entry.name!r} and no file"
                             " 'format'; give a new or empty directory"
@@ -125,13 +129,14 @@ class Place:
         """Stream the names in a directory; nothing where it is not there."""
         if directory not in self._dir_fds:
             return
-        fd = self._reopen(directory)
-        try:
-            with os.scandir(fd) as found:
-                for entry in found:
-                    yield entry.name
-        finally:
-            os.close(fd)
+        with self._telling(f"{self.location}/{directory} cannot be read"):
+            fd = self._reopen(directory)
+            try:
+                with os.scandir(fd) as found:
+                    for entry in found:
+                        yield entry.name
+            finally:
+                os.close(fd)
 
     def _reopen(self, directory: str) -> int:
         """Open a directory anew: processes that were forked share the position of a descriptor."""
@@ -142,27 +147,31 @@ class Place:
     def _read_root_file(self, name: str) -> bytes | None:
         if self._root_fd < 0:
             return None
-        fd = files.open_document(self._root_fd, name)
-        if fd is None:
-            if self._exists(self._root_fd, name):
-                raise ConfigError(f"{self.location}/{name} is no regular file of yours")
-            return None
-        try:
-            return files.read_all(fd, MAX_DOCUMENT_BYTES)
-        finally:
-            os.close(fd)
+        with self._telling(f"{self.location}/{name} cannot be read"):
+            fd = files.open_document(self._root_fd, name)
+            if fd is None:
+                if self._exists(self._root_fd, name):
+                    raise ConfigError(f"{self.location}/{name} is no regular file of yours")
+                return None
+            try:
+                return files.read_all(fd, MAX_DOCUMENT_BYTES)
+            finally:
+                os.close(fd)
 
     def _write_root_file(self, name: str, data: bytes) -> None:
         with self._telling(f"{self.location}/{name} cannot be written"):
             os.close(self._put(data, self._root_fd, name))
             os.fsync(self._root_fd)
 
-    @staticmethod
-    def _exists(directory_fd: int, name: str) -> bool:
+    def _exists(self, directory_fd: int, name: str) -> bool:
         try:
             os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise files.as_store_error(
+                error, f"{self.location}: {name} cannot be looked up"
+            ) from error
         return True
 
     def _temporary(self, name: str) -> str:
@@ -204,7 +213,8 @@ class Place:
             yield None
             return
         try:
-            held = files.lock(fd) and files.names_inode(self._fd(state), name, fd)
+            with self._telling(f"{self.location}/{state}/{name} cannot be locked"):
+                held = files.lock(fd) and files.names_inode(self._fd(state), name, fd)
             yield fd if held else None
         finally:
             os.close(fd)
@@ -231,6 +241,22 @@ class Place:
     def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
         with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):
             os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
+
+    def _move_to_corrupt(self, directory: State | str, name: str, reason: str) -> None:
+        """Move a locked document that cannot be read to corrupt/, with the reason beside it."""
+        corrupt_fd = self._fd("corrupt")
+        stem, suffix = os.path.splitext(os.path.basename(name))
+        # A name may have 255 bytes, and needs room for a number and ".reason".
+        stem, number = os.fsdecode(os.fsencode(stem)[:200]), 1
+        kept_as = stem + suffix
+        while self._exists(corrupt_fd, kept_as) or self._exists(corrupt_fd, kept_as + ".reason"):
+            number += 1
+            kept_as = f"{stem}-{number}{suffix}"
+        with self._telling(f"{self.location}/corrupt/{kept_as}.reason cannot be written"):
+            text = f"{format_instant(utc_now())} {directory}/{name}: {reason}"
+            data = text.replace("\n", "\\n").encode(errors="backslashreplace") + b"\n"
+            os.close(self._put(data, corrupt_fd, kept_as + ".reason"))
+        self._move(directory, name, "corrupt", kept_as)
 
     @staticmethod
     def _name_in_pending(job: Job) -> str:
@@ -269,4 +295,7 @@ class Place:
             status = os.stat("config.json", dir_fd=self._root_fd, follow_symlinks=False)
         except FileNotFoundError:
             return 0, 0
+        except OSError as error:
+            what = f"{self.location}/config.json cannot be read"
+            raise files.as_store_error(error, what) from error
         return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,256 @@
+"""Keep the jobs that wait for others, and let them go on when those have ended.
+
+A job waits in ``blocked/PARENT/ID.json`` under one of the jobs that it waits for. When that has
+ended it moves on to ``pending/``, or under the next that it waits for. All of this happens while
+pending.lock is held (rule 7); a directory goes when it is empty, and is made again when needed.
+
+A job is placed before its parent is looked at once more, and a parent has moved before its children
+are looked for: one of the two sees the other. What is missed all the same, because a process was
+killed in between, the sweep of idle workers repairs.
+"""
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from queuectl.clock import utc_now
+from queuectl.errors import BadDataError, BadDocument, StoreError, UnknownParent
+from queuectl.job import MAX_DOCUMENT_BYTES, Job, NewerSchema, State
+from queuectl.policy import waits_for
+from queuectl.store import files
+from queuectl.store.lookup import Lookup
+from queuectl.store.names import blocked_name, filed_name, pending_name
+
+_AT_ONCE = 100  # so many move while pending.lock is held, then others have a turn
+_MANY = 16  # from so many directories on, one sync of the file system is cheaper
+_ATTEMPTS = 100
+_STILL_BEING_WRITTEN_SECONDS = 2.0
+
+
+class Blocked(Lookup):
+    """Look after blocked/ for a store that is open, through its directories and its lock."""
+
+    # Of a directory whose parent ended without letting all go: that end, and when it last changed.
+    _staying: "dict[str, tuple[State, int]] | None" = None
+
+    def __init__(self, store: Lookup) -> None:
+        """Take the store, whose whole state this shares; nothing is opened."""
+        self.__dict__ = store.__dict__
+
+    # --- placing ---
+
+    def places(self, jobs: Iterable[Job], found: Mapping[str, State]) -> dict[str, str]:
+        """Return which new jobs have to wait, each with the parent that it is placed under.
+
+        ``found`` tells where the jobs are that exist; a job may also wait for one that comes before
+        it. Raises: UnknownParent.
+        """
+        known = dict(found)
+        places = {}
+        for job in jobs:
+            for parent in (*job.after, *job.after_any):
+                if parent not in known:
+                    raise UnknownParent(job.id, parent)
+            under = waits_for(job, known.get)
+            if under is not None:
+                places[job.id] = under
+            known[job.id] = State.PENDING
+        return places
+
+    def retry(self, state: State, name: str, job: Job) -> Job:
+        """Send a locked, finished job back to pending/, or under a parent; return it as it is then.
+
+        Parents that are gone do not count: they may have been purged since the job ended.
+        """
+        found = self._find_states((*job.after, *job.after_any))
+        present = job._replace(
+            after=tuple(each for each in job.after if each in found),
+            after_any=tuple(each for each in job.after_any if each in found),
+        )
+        parent = waits_for(present, found.get)
+        if parent is not None:
+            job = job._replace(state=State.BLOCKED)
+        recorded_fd = self._record_in_place(state, name, job)
+        try:
+            if parent is None:
+                self._move(state, name, State.PENDING, self._name_in_pending(job))
+            else:
+                with self._telling(f"{self.location}/{state}/{name} cannot be moved to blocked"):
+                    self.put(self._fd(state), name, job.id, parent)
+                    self.sync({parent})
+        finally:
+            os.close(recorded_fd)
+        if parent is not None:
+            self.look_again({job.id: parent}, found)
+        return job
+
+    def put(self, directory_fd: int, name: str, job_id: str, parent: str) -> None:
+        """Move a document under a parent. Raises: OSError, UnsafeStore."""
+        for _ in range(_ATTEMPTS):
+            fd = self._open_parent(parent)
+            if fd is None:
+                self._make_directory(parent)
+                continue
+            try:
+                os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
+            except FileNotFoundError:
+                # RACE: the directory was empty until now, and a sweep has removed it: make it
+                # again. (test_directory_removed_while_a_child_is_placed)
+                if not self._exists(directory_fd, name):
+                    raise
+            else:
+                return
+            finally:
+                os.close(fd)
+        raise StoreError(f"{self.location}/{State.BLOCKED}/{parent} is no directory: remove it")
+
+    def _make_directory(self, parent: str) -> None:
+        blocked_fd = self._fd(State.BLOCKED)
+        try:
+            os.mkdir(parent, files.DIRECTORY_MODE, dir_fd=blocked_fd)
+            os.chmod(parent, files.DIRECTORY_MODE, dir_fd=blocked_fd)  # under any umask
+        except (FileExistsError, FileNotFoundError):
+            return  # somebody else made it, or removed it: the caller looks again
+
+    def sync(self, parents: Collection[str]) -> None:
+        """Make what was put under parents durable, and the directories made for it."""
+        blocked_fd = self._fd(State.BLOCKED)
+        if len(parents) < _MANY or not files.sync_file_system(blocked_fd):
+            for parent in parents:
+                fd = self._open_parent(parent)
+                if fd is not None:
+                    os.fsync(fd)
+                    os.close(fd)
+        os.fsync(blocked_fd)
+
+    def look_again(self, places: Mapping[str, str], found: Mapping[str, State]) -> None:
+        """Look whether a parent has ended while its children were placed, and let them go on."""
+        # RACE: a parent that ends in this moment has looked for its children already; see
+        # test_parent_that_ends_while_a_child_is_placed.
+        for parent in dict.fromkeys(places.values()):
+            if self._end_of(parent) is not found.get(parent):
+                self.release(parent)
+
+    # --- letting go on ---
+
+    def release(self, parent: str) -> None:
+        """Let those go on that waited for a parent, if it has ended; the rest stays.
+
+        Raises: StoreError, UnsafeStore, ConfigError.
+        """
+        changed_at = self._changed_at(parent)
+        ended = self._end_of(parent)
+        staying = self._staying or {}
+        if ended is None or changed_at is None or staying.get(parent) == (ended, changed_at):
+            return
+        with self._telling(f"{self.location}/{ended} cannot be written"):
+            # The end of the parent is durable before its children move: else a power failure could
+            # run it again after them.
+            os.fsync(self._fd(ended))
+        children = list(self._children(parent))
+        all_stay = True
+        for start in range(0, len(children), _AT_ONCE):
+            all_stay &= self._release_some(parent, children[start : start + _AT_ONCE])
+        if not self._remove_directory(parent):
+            # Not to be read by each sweep: thousands may wait for one that is dead.
+            self._staying = staying
+            if all_stay:
+                staying[parent] = (ended, changed_at)
+
+    def _changed_at(self, parent: str) -> int | None:
+        fd = self._open_parent(parent)
+        if fd is None:
+            return None
+        try:
+            return os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
+
+    def _release_some(self, parent: str, children: Sequence[str]) -> bool:
+        """Let some children go on; return whether all stay, as the parent's end demands."""
+        known: dict[str, State | None] = {}
+
+        def end_of(each: str) -> State | None:
+            if each not in known:
+                known[each] = self._end_of(each)
+            return known[each]
+
+        with self._moving_into_pending():
+            # A retry sends a parent back under the same lock.
+            if end_of(parent) is None:
+                return False
+            under = {self._release_one(parent, job_id, end_of) for job_id in children}
+            if under == {parent}:
+                return True
+            others = {each for each in under if each and each != parent}
+            with self._telling(f"{self.location}/{State.BLOCKED} cannot be written"):
+                self.sync(others)
+                os.fsync(self._fd(State.PENDING))
+        for other in others:
+            # RACE: as for one that is new, with the parent that it waits for now; see
+            # test_next_parent_that_ends_while_a_child_moves_under_it.
+            if self._end_of(other) is not known[other]:
+                self.release(other)
+        return False
+
+    def _release_one(
+        self, parent: str, job_id: str, end_of: Callable[[str], State | None]
+    ) -> str | None:
+        """Move a child on; return the parent that it is under then, None where that is none."""
+        name = blocked_name(parent, job_id)
+        with self._locked(State.BLOCKED, name) as fd:
+            if fd is None:
+                return None
+            try:
+                job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, utc_now())
+            except NewerSchema:
+                return parent
+            except BadDataError as error:
+                if not 0 <= time.time() - os.fstat(fd).st_mtime < _STILL_BEING_WRITTEN_SECONDS:
+                    self._move_to_corrupt(State.BLOCKED, name, str(error))
+                return None
+            if parent not in (*job.after, *job.after_any):
+                # Put here by a hand.
+                job = job._replace(after=(parent, *job.after))
+            under = waits_for(job, end_of)
+            if under is None:
+                in_pending = pending_name(job.priority, job.run_at, job_id)
+                self._move(State.BLOCKED, name, State.PENDING, in_pending)
+            elif under != parent:
+                with self._telling(f"{self.location}/{State.BLOCKED}/{name} cannot be moved"):
+                    self.put(self._fd(State.BLOCKED), name, job_id, under)
+            return under
+
+    def _remove_directory(self, parent: str) -> bool:
+        """Remove the directory of a parent; return whether nothing waits there."""
+        try:
+            os.rmdir(parent, dir_fd=self._fd(State.BLOCKED))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # not empty
+        return True
+
+    def sweep(self) -> bool:
+        """Let go on what waits for jobs that have ended; return whether anything waits still."""
+        any_waits = False
+        for parent in list(self._parents()):
+            self.release(parent)
+            any_waits |= not self._remove_directory(parent)
+        return any_waits
+
+    # --- looking ---
+
+    def named_parents(self) -> set[str]:
+        """Return the ids of all jobs that blocked jobs wait for, or have waited for."""
+        named = set()
+        for parent in list(self._parents()):
+            for job_id in list(self._children(parent)):
+                named.add(parent)
+                try:
+                    job = self._read(State.BLOCKED, blocked_name(parent, job_id), job_id)
+                except (BadDocument, NewerSchema):
+                    continue
+                if job is not None:
+                    named.update(job.after, job.after_any)
+        return named
