@@ -18,9 +18,9 @@ from queuectl.cli.group import cli
 from queuectl.store import open_store
 
 _LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-# Where one machine has something and the next one has not; the examples' Ada has a home anywhere.
+# Where one machine has something and the next one has not; the Ada and u of examples do no harm.
 _PRIVATE = re.compile(
-    r"(?<![\w.~}])/(?:home(?!/ada\b)|media|mnt|opt|root|srv/\w|Users|work|workspace)/[\w.-]+"
+    r"(?<![\w.~}])/(?:home(?!/(?:ada|u)\b)|media|mnt|opt|root|srv/\w|Users|work|workspace)/[\w.-]+"
 )
 
 
