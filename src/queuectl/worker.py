@@ -52,9 +52,11 @@ class Talk:
 
     def error(self, text: str) -> None:
         """Tell what went wrong."""
+        if not text.isprintable():  # the name of a directory may hold anything
+            text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
         line = f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n"
         try:
-            os.write(2, line.encode(errors="backslashreplace"))
+            os.write(2, line.encode())
         except OSError:
             return  # the terminal or the pipe is gone, and the jobs go on
 
