@@ -24,6 +24,7 @@ LAYERS = (
     {"queuectl.query", "queuectl.purge"},
     {"the parts of a store"},
     {"queuectl.store.directory"},
+    {"queuectl.store.doctor"},
     {"queuectl.store"},
     {"queuectl.runner"},
     {"queuectl.worker"},

@@ -32,6 +32,11 @@ COMMANDS = {
     "status": ("queuectl.cli.status:status", "The queue", "Count the jobs and the workers."),
     "dlq": ("queuectl.cli.dlq:dlq", "The queue", "Look after the jobs that failed for good."),
     "purge": ("queuectl.cli.purge:purge", "The queue", "Delete jobs that have ended."),
+    "doctor": (
+        "queuectl.cli.doctor:doctor",
+        "The queue",
+        "Check the store for damage, and repair it.",
+    ),
     "config": ("queuectl.cli.config:config", "The queue", "Read and change the settings."),
     "metrics": ("queuectl.cli.metrics:metrics", "The queue", "Print metrics for Prometheus."),
     "completion": ("queuectl.cli.completion:completion", "Help", "Let your shell complete words."),

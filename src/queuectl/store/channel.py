@@ -36,6 +36,16 @@ def open_channel(directory_fd: int, worker: str) -> int:
     return os.open(name, os.O_RDWR | _FLAGS, dir_fd=directory_fd)
 
 
+def is_read(directory_fd: int, worker: str) -> bool:
+    """Tell whether a worker has its FIFO open, as one has until it is gone."""
+    try:
+        fd = os.open(channel_name(worker), os.O_WRONLY | _FLAGS, dir_fd=directory_fd)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
+
+
 def send(directory_fd: int, worker: str, line: str) -> bool:
     """Write a line to a worker's FIFO; False where it is gone or full. Raises: OSError."""
     try:

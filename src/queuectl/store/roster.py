@@ -40,7 +40,7 @@ from queuectl.store.tally import Recent, counted, joined, tally_document, tally_
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
 
-_ABANDONED_SECONDS = 86400.0
+ABANDONED_SECONDS = 86400.0
 _RECORD_BYTES = 1024
 _TALLY_NAME = "tally.json"
 
@@ -236,7 +236,7 @@ class Roster(Place):
         """Remove records and FIFOs that nobody holds and old files in tmp/; see Store.tidy."""
         for name in list(self._names("tmp")):
             with self._locked("tmp", name) as fd:
-                if fd is not None and os.fstat(fd).st_mtime < time.time() - _ABANDONED_SECONDS:
+                if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
                     os.unlink(name, dir_fd=self._fd("tmp"))
         for name in list(self._names("workers")):
             with self._locked("workers", name) as fd:
