@@ -133,7 +133,8 @@ class Roster(Place):
             if record.job is not None and attempt.log == log_name(record.job, record.attempt or 0):
                 record = replace(record, job=None, attempt=None, since=utc_now())
         self._worker = (fd, record)
-        os.pwrite(fd, self._record_text(record), 0)
+        with suppress(OSError):  # what is settled is settled
+            os.pwrite(fd, self._record_text(record), 0)
 
     def _totals(self) -> tuple[Tally, list[str]]:
         """Return what workers that are gone have counted, and which of them may have a record."""
@@ -194,17 +195,18 @@ class Roster(Place):
         for name in list(self._names("workers")):
             if not name.endswith(".json"):
                 continue
-            fd = files.open_document(self._fd("workers"), name)
-            if fd is None:
-                continue
-            try:
-                mine = self._worker is not None and name == filed_name(self._worker[1].name)
-                live = mine or not files.lock(fd)
-                record, tally = self._read_record(fd)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue  # no record, or one that is being written at this moment
-            finally:
-                os.close(fd)
+            with self._telling(f"{self.location}/workers/{name} cannot be read"):
+                fd = files.open_document(self._fd("workers"), name)
+                if fd is None:
+                    continue
+                try:
+                    mine = self._worker is not None and name == filed_name(self._worker[1].name)
+                    live = mine or not files.lock(fd)
+                    record, tally = self._read_record(fd)
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue  # no record, or one that is being written at this moment
+                finally:
+                    os.close(fd)
             yield record, tally, live
 
     @staticmethod

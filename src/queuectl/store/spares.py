@@ -89,18 +89,17 @@ class Spares:
         self._ready += self._freed
         self._freed.clear()
         for name in self._ready[_AT_ONCE:]:
-            os.unlink(name, dir_fd=self._tmp_fd)
+            self.drop(name)
         del self._ready[_AT_ONCE:]
 
     def drop(self, name: str) -> None:
         """Delete a written file that is not to be used."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what stays is tidied away a day later
             os.unlink(name, dir_fd=self._tmp_fd)
 
     def remove(self) -> None:
         """Delete the spare files: the worker leaves."""
         for name in self._ready + self._freed:
-            with suppress(OSError):  # what stays is tidied away a day later
-                self.drop(name)
+            self.drop(name)
         self._ready.clear()
         self._freed.clear()
