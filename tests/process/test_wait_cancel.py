@@ -33,15 +33,16 @@ def sleeps(pid: int) -> bool:
 def test_wait_ends_as_the_job_does(queue: Queue) -> None:
     """It sleeps until then, through all attempts."""
     queue.configure(backoff_base=1, backoff_max="0.01s")
-    gate = queue.gate()
-    queue.enqueue(f"{gate.wait}; exit $((QUEUECTL_ATTEMPT + 6))", "job", "--max-retries", "2")
+    first, second = queue.gate(), queue.gate()
+    command = f"case $QUEUECTL_ATTEMPT in 1) {first.wait}; exit 7;; 2) {second.wait}; exit 8; esac"
+    queue.enqueue(command, "job", "--max-retries", "2")
     waiting = background(queue, "wait", "job")
     pool = queue.pool()
     until(lambda: sleeps(waiting.pid), "it sleeps")
-    gate.open()
-    gate.reached()
+    first.open()
+    second.reached()
     assert waiting.poll() is None
-    gate.open()
+    second.open()
     assert waiting.communicate(timeout=20) == ("", "job is dead: failed (exit code 8)\n")
     assert waiting.returncode == 8
     assert pool.stop() == 0
