@@ -21,7 +21,7 @@ _MOST_IDS = 1000  # more help nobody to choose, and a shell takes its time to la
 
 @click.command(
     epilog=examples(
-        "queuectl completion bash > ~/.local/share/bash-completion/completions/queuectl",
+        'eval "$(queuectl completion bash)"',
         'queuectl completion zsh > "${fpath[1]}/_queuectl"',
         "queuectl completion fish > ~/.config/fish/completions/queuectl.fish",
     )
@@ -30,10 +30,16 @@ _MOST_IDS = 1000  # more help nobody to choose, and a shell takes its time to la
 def completion(*, shell: str) -> None:
     """Print the script that completes commands, options, states, ids and config keys.
 
-    Write it where your SHELL looks for such scripts, as below, then start a new shell. To try it in
-    this one: eval "$(queuectl completion bash)"; for fish: queuectl completion fish | source. Bash
-    must be 4.4 or later.
-    """
+    Write it where your SHELL looks for such scripts, then start a new shell:
+
+    \b
+      bash  ~/.local/share/bash-completion/completions/queuectl
+      zsh   a directory of $fpath, as _queuectl
+      fish  ~/.config/fish/completions/queuectl.fish
+
+    Bash must be 4.4 or later; without the package bash-completion, put the line below into
+    ~/.bashrc.
+    """  # noqa: D301  (a backspace, after which click keeps the lines)
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
