@@ -189,12 +189,13 @@ class Queue:
         talk = self.here / f"talk-{len(self._pools)}"
         talk.touch()
         with talk.open("ab") as stderr:
-            settings = {"stdin": subprocess.DEVNULL, "stdout": stderr, "stderr": stderr}
-            process = subprocess.Popen(
+            streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stderr}
+            streams["stderr"] = stderr
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 [*prefix, *QUEUECTL, "worker", "start", *options],
                 env=self.env | dict(env or {}),
                 cwd=self.here,
-                **(settings | popen),
+                **(streams | popen),
             )
         pool = Pool(self, process, talk)
         self._pools.append(pool)

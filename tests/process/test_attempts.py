@@ -21,7 +21,7 @@ def seconds_between(start: str, end: str) -> float:
 
 
 def test_a_job_that_always_fails_ends_in_the_dead_letter_queue(queue: Queue) -> None:
-    """By default it runs three times, 2 s and 4 s apart; a retry starts over, forgetting nothing."""
+    """By default it runs three times, 2 s and 4 s apart; a retry starts over and keeps all."""
     queue.enqueue("cat /no/file/here", "fail-job")
     pool = queue.pool()
     queue.until_in("dead", "fail-job", 30)
