@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -33,11 +32,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # no i, l, o, u: they are misread
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-def _nothing() -> Mapping[str, Any]:
-    """Return the empty mapping; as a default value it has no hash before Python 3.12."""
-    return _NOTHING
 
 
 class State(StrEnum):
@@ -91,8 +85,7 @@ class Attempt(NamedTuple):
     extra: Mapping[str, Any] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(NamedTuple):
     """Hold what is known of one job; a change returns a new one.
 
     ``state`` is what was last recorded; the store says where the job is.
@@ -103,22 +96,22 @@ class Job:
 
     id: str
     command: str
-    state: State = State.PENDING
-    priority: int = DEFAULT_PRIORITY
-    attempts: int = 0
     max_retries: int
-    timeout_seconds: float | None = None
-    retry_on: str | None = None
-    no_retry_on: str | None = None
     cwd: str
-    env: Mapping[str, str] = field(default_factory=_nothing)
-    after: tuple[str, ...] = ()
-    after_any: tuple[str, ...] = ()
     created_at: datetime
     updated_at: datetime
     run_at: datetime
+    state: State = State.PENDING
+    priority: int = DEFAULT_PRIORITY
+    attempts: int = 0
+    timeout_seconds: float | None = None
+    retry_on: str | None = None
+    no_retry_on: str | None = None
+    env: Mapping[str, str] = _NOTHING
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
     history: tuple[Attempt, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=_nothing)
+    extra: Mapping[str, Any] = _NOTHING
 
     @property
     def next_attempt(self) -> int:
@@ -358,7 +351,7 @@ def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) 
                 f"{shorten(key)} is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
             )
     job = job_from_document(document, job_id, defaults)
-    return replace(job, command=check_command(job.command))
+    return job._replace(command=check_command(job.command))
 
 
 def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:

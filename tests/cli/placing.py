@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ class Placing:
         """File a job in a state, where it came ``ago`` seconds ago; pending ones go by run_at."""
         job = make_job(job_id, **changes)
         path = self.store_dir / state / self._name(state, job)
-        path.write_bytes(encode_job(replace(job, state=state)))
+        path.write_bytes(encode_job(job._replace(state=state)))
         self.age(path, ago)
         return path
 

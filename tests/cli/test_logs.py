@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +102,7 @@ def settle(place: Placing, job: Job, number: int, state: State) -> Path:
     """Move a running job on, with one more attempt in its history, as its worker would."""
     running = place.store_dir / "processing" / f"{job.id}.{number}.json"
     history = tuple(attempt(job.id, each) for each in range(1, number + 1))
-    running.write_bytes(encode_job(replace(job, history=history, state=state)))
+    running.write_bytes(encode_job(job._replace(history=history, state=state)))
     name = f"5-20260102T120000.000000Z-{job.id}" if state is State.PENDING else job.id
     return running.rename(place.store_dir / state / f"{name}.json")
 

@@ -4,7 +4,6 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from tests.contract.conftest import Place
@@ -290,7 +289,7 @@ def test_jobs_that_have_ended_are_told_in_the_order_of_their_ends(store: Store) 
 def settle_at(claim: Claim, seconds: int) -> tuple[Claim, Job]:
     """Return what settles a claim at one time after another."""
     claim, job = ended(claim)
-    return claim, replace(job, updated_at=later(job.updated_at, seconds))
+    return claim, job._replace(updated_at=later(job.updated_at, seconds))
 
 
 def test_a_wait_is_over_when_its_time_is(store: Store) -> None:

@@ -1,6 +1,5 @@
 """What people and scripts do with a store: add, look, retry, purge, set."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -81,7 +80,7 @@ def test_chosen_id_is_refused_in_every_state(place: Place, state: State) -> None
 
 def replace_limit(claim: Claim) -> Claim:
     """Return the claim of a job that may run only once."""
-    claim.job = replace(claim.job, max_retries=1)
+    claim.job = claim.job._replace(max_retries=1)
     return claim
 
 

@@ -4,7 +4,6 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from tests.contract.conftest import Place
@@ -90,7 +89,7 @@ def test_claim_shows_the_job_as_processing_and_records_nothing(store: Store) -> 
     store.add([job])
     claim = claimed(store)
     assert (claim.job, claim.attempt, claim.started_at) == (job, 1, LATER)
-    assert store.get("a") == replace(job, state=State.PROCESSING)
+    assert store.get("a") == job._replace(state=State.PROCESSING)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +314,7 @@ def test_arrivals_wake_a_worker(place: Place) -> None:
     claim = claimed(worker)
     assert worker.claim(LATER) is None
     assert not readable(worker.arrivals_fd())
-    worker.settle([(claim, replace(ended(claim)[1], state=State.CANCELLED))])
+    worker.settle([(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
     other.retry("a", [State.CANCELLED], NOON)
     assert readable(worker.arrivals_fd())
     assert claimed(other).job.id == "a"
