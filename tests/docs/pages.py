@@ -28,11 +28,15 @@ class Block(NamedTuple):
 
 
 class Example(NamedTuple):
-    """Hold one command of a console and the lines that it is shown to print."""
+    """Hold one command and the lines that it is shown to print.
+
+    ``exit_code`` is what it has to end with, None where the page shows that by other means.
+    """
 
     command: str
     output: tuple[str, ...]
     line: int
+    exit_code: int | None = None
 
 
 def page_name(path: Path) -> str:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from tests.docs.pages import PAGES, Block, Example, blocks, examples, matches, page_name
@@ -24,6 +25,13 @@ LANGUAGES = {*RUNNABLE, "ini", "json", "mermaid", "python", "sh", "text"}
 _MOST_SECONDS = 40
 _END = "--end of example"
 _CRON_FIELDS = re.compile(r"(?:(?:[-*/,0-9]+ +){5}|@(?:reboot|hourly|daily|weekly|monthly) +)(.+)")
+
+
+class Done(NamedTuple):
+    """Hold what a command has printed, stderr included, and its exit code."""
+
+    lines: tuple[str, ...]
+    exit_code: int
 
 
 class Session:
@@ -54,8 +62,8 @@ class Session:
         if text.startswith("#!"):
             path.chmod(0o700)
 
-    def run(self, commands: list[str]) -> list[tuple[str, ...]]:
-        """Run commands in one shell; return the lines that each has printed, stderr included."""
+    def run(self, commands: list[str]) -> list[Done]:
+        """Run commands in one shell, each whatever became of the one before it."""
         script = "".join(
             f"{command}\nstatus=$?; printf '\\n%s %s\\n' '{_END}' $status; (exit $status)\n"
             for command in commands
@@ -78,11 +86,10 @@ class Session:
                 os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
         printed = output_path.read_text(errors="replace").replace(str(self.home), SHOWN_HOME)
-        outputs = re.split(rf"\n{_END} \d+\n", printed)
-        assert len(outputs) == len(commands) + 1, (
-            f"the shell ended early, or took too long:\n{printed}"
-        )
-        return [tuple(output.splitlines()) for output in outputs[:-1]]
+        *parts, _ = re.split(rf"\n{_END} (\d+)\n", printed)
+        assert len(parts) == 2 * len(commands), f"the shell ended early, or took long:\n{printed}"
+        outputs = zip(parts[::2], parts[1::2], strict=True)
+        return [Done(tuple(text.splitlines()), int(code)) for text, code in outputs]
 
 
 @pytest.fixture
@@ -129,14 +136,16 @@ def test_each_example_prints_what_the_page_shows(page: Path, session: Session) -
         elif block.language == "console":
             commands += examples(block)
         elif block.language == "crontab":
-            commands += (Example(each, ("...",), block.line) for each in cron_commands(block))
+            commands += (Example(each, ("...",), block.line, 0) for each in cron_commands(block))
     outputs = session.run([example.command for example in commands])
     wrong = [
         f"{page_name(page)}:{example.line}: $ {example.command}\n"
         + "".join(f"  shown   {line}\n" for line in example.output)
-        + "".join(f"  printed {line}\n" for line in printed)
-        for example, printed in zip(commands, outputs, strict=True)
-        if not matches(example.output, printed)
+        + "".join(f"  printed {line}\n" for line in done.lines)
+        + f"  exit code {done.exit_code}\n"
+        for example, done in zip(commands, outputs, strict=True)
+        if not matches(example.output, done.lines)
+        or example.exit_code not in (None, done.exit_code)
     ]
     assert not wrong, "\n" + "\n".join(wrong)
 
