@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing, make_job
+from tests.cli.terminal import needs_tmux, opened
+from tests.process.support import until
 
 import queuectl
 from queuectl.cli.group import COMMANDS
@@ -47,7 +48,7 @@ def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> Complete:
 
 
 @pytest.fixture
-def one_in_each_state(place: Placing) -> Iterator[None]:
+def one_in_each_state(place: Placing) -> None:
     """Fill the store with a job in each state that is called after it, and one more dead."""
     for state in State:
         if state is not State.BLOCKED:
@@ -57,7 +58,6 @@ def one_in_each_state(place: Placing) -> Iterator[None]:
     blocked.mkdir(mode=0o700)
     path = place.job(State.PENDING, "j-blocked", after=("j-pending",))
     path.rename(blocked / "j-blocked.json")
-    return
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,26 @@ def test_bash_completes(
         timeout=20,
     )
     assert (done.stdout.split(), done.stderr) == (expected, "")
+
+
+@needs_tmux
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+def test_the_tab_key_completes(place: Placing) -> None:
+    """Typed in a terminal: what is unique is filled in, of what is not the beginning."""
+    place.dead("bad-1")
+    place.dead("bad-2")
+    with opened(place.store_dir, "bash --norc") as terminal:
+        terminal.type('eval "$(queuectl completion bash)"; echo rea""dy', "Enter")
+        terminal.shows("ready")
+        terminal.type("queuectl dl", "Tab")
+        terminal.shows("queuectl dlq")
+        terminal.type("ret", "Tab")
+        terminal.shows("queuectl dlq retry")
+        terminal.type("b", "Tab")
+        terminal.shows("queuectl dlq retry bad-")
+        terminal.type("2", "Tab", "Enter")
+        until(lambda: not (place.store_dir / "dead" / "bad-2.json").exists(), "it is retried")
+    assert (place.store_dir / "dead" / "bad-1.json").exists()
 
 
 @pytest.mark.parametrize(

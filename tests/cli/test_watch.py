@@ -1,115 +1,36 @@
 """What ``queuectl status --watch`` shows on a terminal, and how it leaves that."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing
+from tests.cli.terminal import Terminal, needs_tmux, opened
 from tests.process.support import until
 
-import queuectl
 from queuectl.cli.watch import page
 from queuectl.clock import utc_now
 from queuectl.job import State
-
-TMUX = shutil.which("tmux")
-needs_tmux = pytest.mark.skipif(TMUX is None, reason="tmux is not installed")
-
-
-class Terminal:
-    """Drive a shell in a terminal of 80 columns and 24 lines."""
-
-    def __init__(self, store_dir: Path, directory: Path) -> None:
-        self._socket = directory / "tmux"
-        self.pid_path = directory / "pid"
-        environment = {
-            "PATH": os.environ["PATH"],
-            "LC_ALL": "C.UTF-8",
-            "PS1": "prompt> ",
-            "QUEUECTL_STORE": str(store_dir),
-            "PYTHONPATH": str(Path(queuectl.__file__).parents[1]),
-        }
-        self._tmux("new-session", "-d", "-x", "80", "-y", "24", "sh", env=environment)
-
-    def _tmux(self, *words: str, env: dict[str, str] | None = None) -> str:
-        assert TMUX is not None
-        done = subprocess.run(
-            [TMUX, "-S", str(self._socket), "-f", "/dev/null", *words],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-        return done.stdout
-
-    def type(self, *keys: str) -> None:
-        """Type keys, or texts."""
-        self._tmux("send-keys", *keys)
-
-    def resize(self, columns: int, lines: int) -> None:
-        """Make the window another size."""
-        self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
-
-    def shown(self) -> str:
-        """Return what is on the screen."""
-        return self._tmux("capture-pane", "-p")
-
-    def shows(self, text: str) -> str:
-        """Return what is on the screen when that holds a text."""
-        screen = ""
-
-        def holds() -> bool:
-            nonlocal screen
-            screen = self.shown()
-            return text in screen
-
-        try:
-            until(holds, f"the screen shows {text!r}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}:\n{screen}") from None
-        return screen
-
-    def mode(self) -> str:
-        """Return whether the alternate screen is on, the cursor is shown, and lines wrap."""
-        return self._tmux("display-message", "-p", "#{alternate_on}#{cursor_flag}#{wrap_flag}")
-
-    def watch(self) -> None:
-        """Start status --watch in the shell, which tells its exit code afterwards."""
-        self.type("echo bef''ore; stty -a > modes", "Enter")
-        self.shows("before")
-        program = f"echo $$ > {self.pid_path}; exec {sys.executable} -m queuectl status --watch"
-        self.type(f"sh -c '{program}'; echo code=$?", "Enter")
-        until(lambda: self.mode() == "100\n", "the whole screen is taken")
-        self.shows("workers")
-
-    def close(self) -> None:
-        """End the shell and what runs in it."""
-        with suppress(subprocess.CalledProcessError):
-            self._tmux("kill-server")
 
 
 @pytest.fixture
 def terminal(place: Placing) -> Iterator[Terminal]:
     """Return a terminal whose shell uses the test's store."""
-    with tempfile.TemporaryDirectory() as directory:  # short: a socket's path has 107 bytes at most
-        here = Path.cwd()
-        os.chdir(directory)
-        try:
-            terminal = Terminal(place.store_dir, Path(directory))
-        finally:
-            os.chdir(here)
+    with opened(place.store_dir) as terminal:
         yield terminal
-        terminal.close()
+
+
+def watch(terminal: Terminal) -> None:
+    """Start status --watch in the shell, which tells its exit code afterwards."""
+    terminal.type(f"cd {terminal.directory}; stty -a > modes; echo bef''ore", "Enter")
+    terminal.shows("before")
+    terminal.type("sh -c 'echo $$ > pid; exec queuectl status --watch'; echo code=$?", "Enter")
+    until(lambda: terminal.mode() == "100\n", "the whole screen is taken")
+    terminal.shows("workers")
 
 
 @needs_tmux
@@ -119,7 +40,7 @@ def test_it_draws_anew_what_changes_and_follows_the_size(
     """Counts, workers and failures are there, and each line fits in a window made smaller."""
     place.job(State.PROCESSING, "running-now")
     place.worker("w-1", utc_now() - timedelta(seconds=65), job="running-now", attempt=2)
-    terminal.watch()
+    watch(terminal)
     screen = terminal.shows("running-now")
     assert "w-1     running-now  2        1m" in screen
     assert "workers             1  1 busy, 0 jobs/s" in screen
@@ -145,11 +66,11 @@ def test_it_leaves_the_terminal_as_it_was(
     terminal: Terminal, place: Placing, way: str, code: int
 ) -> None:
     """However it ends, the old screen, the cursor and the modes are back."""
-    terminal.watch()
+    watch(terminal)
     if way == "unsafe":
         place.store_dir.chmod(0o777)
     elif way.startswith("SIG"):
-        os.kill(int(terminal.pid_path.read_text()), signal.Signals[way])
+        os.kill(int((terminal.directory / "pid").read_text()), signal.Signals[way])
     else:
         terminal.type(way)
     screen = terminal.shows(f"code={code}\n")
@@ -163,7 +84,7 @@ def test_it_leaves_the_terminal_as_it_was(
 @needs_tmux
 def test_it_can_be_suspended(terminal: Terminal) -> None:
     """Ctrl-Z gives the terminal back meanwhile, and fg brings the screen again."""
-    terminal.watch()
+    watch(terminal)
     terminal.type("C-z")
     assert "before" in terminal.shows("Stopped")
     assert terminal.mode() == "011\n"
