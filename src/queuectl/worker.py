@@ -510,7 +510,8 @@ class Worker:
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._keeps = True
         self._unsettled = batch + self._unsettled
-        self._tell_once(f"keeps {len(batch)} ended jobs, and tries again: {error}")
+        ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
+        self._tell_once(f"keeps {ended}, and tries again: {error}")
 
     def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""
