@@ -54,19 +54,19 @@ def test_a_full_disk_costs_no_job_and_no_new_one_is_taken(queue: Queue, ear: Ear
     """What has ended is kept and held, told once, and settled when there is room again."""
     gate = queue.gate()
     queue.enqueue(gate.wait, "ends")
-    queue.enqueue("true", "waits")
     pool = queue.pool(stderr=ear.write_fd)
     gate.reached()
     (worker,) = pool.pids()
     fill_disk(worker, full=True)
     gate.open()
-    until(lambda: ear.hears("keeps 1 ended jobs, and tries again: "), "it is told")
+    until(lambda: ear.hears("keeps an ended job, and tries again: "), "it is told")
+    queue.enqueue("true", "waits")
     # It tries again each second; the job is still its own and the other one waits.
     used = proc_stat(worker)[11:13]
     time.sleep(1.2)
     assert queue.ids("processing") == ["ends.1"]
     assert queue.pending() == ["waits"]
-    assert ear.heard.count("keeps 1 ended jobs") == 1
+    assert ear.heard.count("keeps an ended job") == 1
     assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
     fill_disk(worker, full=False)
     queue.until_in("completed", "waits")
@@ -86,7 +86,7 @@ def test_a_worker_that_is_told_to_stop_on_a_full_disk_waits_for_room(
     (worker,) = pool.pids()
     fill_disk(worker, full=True)
     gate.open()
-    until(lambda: ear.hears("keeps 1 ended jobs"), "it is told")
+    until(lambda: ear.hears("keeps an ended job"), "it is told")
     pool.signal(signal.SIGTERM)
     until(lambda: ear.hears("stops when"), "the supervisor has heard")
     used = proc_stat(worker)[11:13]

@@ -153,6 +153,41 @@ def test_a_command_that_outlives_its_worker_is_cancelled(queue: Queue) -> None:
     assert queue.ids("cancelled") == ["orphan"]
 
 
+def test_a_worker_that_stands_still_is_waited_for(queue: Queue) -> None:
+    """It lives, so its command is its own to end: nobody does that behind its back."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "job")
+    pool = queue.pool()
+    gate.reached()
+    (worker,) = pool.pids()
+    os.kill(worker, signal.SIGSTOP)
+    cancelling = background(queue, "cancel", "job")
+    until(lambda: sleeps(cancelling.pid), "cancel waits")
+    assert len(queue.commands()) == 1
+    os.kill(worker, signal.SIGCONT)
+    assert cancelling.communicate(timeout=20) == ("job\n", "")
+    assert queue.history("cancelled", "job") == ["cancelled"]
+    assert pool.stop() == 0
+
+
+def test_the_command_of_a_worker_whose_record_was_deleted_is_not_ended(queue: Queue) -> None:
+    """Nobody can be asked, yet somebody holds the job: it ends by itself, and that is told."""
+    gate = queue.gate()
+    queue.enqueue(f"{gate.wait}; echo done", "job")
+    pool = queue.pool()
+    gate.reached()
+    for path in (queue.store / "workers").glob("*.json"):
+        path.unlink()
+    cancelling = background(queue, "cancel", "job")
+    until(lambda: sleeps(cancelling.pid), "cancel waits")
+    assert len(queue.commands()) == 1
+    gate.open()
+    _, stderr = cancelling.communicate(timeout=20)
+    assert stderr == "Error: job job is completed and cannot be cancelled any more\n"
+    assert (cancelling.returncode, queue.log("job")) == (65, "done\n")
+    assert pool.stop() == 0
+
+
 def test_a_job_that_died_with_its_worker_and_command_is_cancelled(queue: Queue) -> None:
     """The attempt was lost before it was cancelled, and says so."""
     gate = queue.gate()
