@@ -1,0 +1,116 @@
+"""Whatever arrives and becomes due, the next name is the first one that is due."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.jobs import NOON
+
+from queuectl.clock import later
+from queuectl.store.listing import Listing, Slice
+from queuectl.store.names import due_text, pending_due, pending_name
+
+
+class TwoWorkers(RuleBasedStateMachine):
+    """Let two workers of a pool take names, while others put some into the directory."""
+
+    def __init__(self) -> None:
+        """Start with an empty directory."""
+        super().__init__()
+        self._made = tempfile.TemporaryDirectory()
+        self.directory = Path(self._made.name)
+        self.shared = Slice(most=3, most_soon=2)
+        self.workers = [self._new_worker(), self._new_worker()]
+        self.waiting: set[str] = set()
+        self.seconds = 0
+        self.count = 0
+
+    def _new_worker(self) -> Listing:
+        path = self.directory
+        return Listing(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY), self.shared)
+
+    @property
+    def now(self) -> str:
+        """Return this instant, as a name holds it."""
+        return due_text(later(NOON, self.seconds))
+
+    def _put(self, priority: int, seconds: int) -> str:
+        self.count += 1
+        at = later(NOON, self.seconds + seconds)
+        name = pending_name(priority, at, f"j{self.count:03}")
+        (self.directory / name).touch()
+        self.waiting.add(name)
+        return name
+
+    @initialize(jobs=st.lists(st.tuples(st.integers(0, 9), st.integers(-5, 9)), max_size=20))
+    def backlog(self, jobs: list[tuple[int, int]]) -> None:
+        """Put in what is there before the workers start."""
+        for job in jobs:
+            self._put(*job)
+
+    @rule(priority=st.integers(0, 9), seconds=st.integers(-5, 9))
+    def arrive(self, priority: int, seconds: int) -> None:
+        """Put in a job, which the kernel tells to both workers."""
+        name = self._put(priority, seconds)
+        for worker in self.workers:
+            worker.arrived(name)
+
+    @rule(priority=st.integers(0, 9), seconds=st.integers(-5, 9))
+    def arrive_untold(self, priority: int, seconds: int) -> None:
+        """Put in a job, which the kernel could not tell."""
+        self._put(priority, seconds)
+        self.workers[0].invalidate()
+
+    @rule(seconds=st.integers(1, 4))
+    def pass_time(self, seconds: int) -> None:
+        """Let time go on."""
+        self.seconds += seconds
+
+    @rule(which=st.integers(0, 1))
+    def replace_worker(self, which: int) -> None:
+        """Let a worker die with a name in its hands, and another one take its place."""
+        self.workers[which].next(self.now)
+        self.workers[which] = self._new_worker()
+        self.workers[which].invalidate()
+
+    @rule(which=st.integers(0, 1), claims=st.integers(1, 5))
+    def claim(self, which: int, claims: int) -> None:
+        """Claim: the name is the first of those that are due, and is gone then."""
+        for _ in range(claims):
+            name = self.workers[which].next(self.now)
+            while name is not None and name not in self.waiting:
+                name = self.workers[which].next(self.now)  # another worker has claimed it
+            due = [each for each in self.waiting if pending_due(each) <= self.now]
+            assert name == min(due, default=None)
+            if name is None:
+                self._check_next_due(which)
+                return
+            self.waiting.remove(name)
+            (self.directory / name).unlink()
+
+    def _check_next_due(self, which: int) -> None:
+        """Check that a worker that found nothing wakes in time, and not before."""
+        due = self.workers[which].next_due()
+        first = min(map(pending_due, self.waiting), default=None)
+        if first is not None:
+            assert due is not None
+            assert due <= first
+        if due is not None:
+            assert due > self.now
+
+    @invariant()
+    def directory_is_what_waits(self) -> None:
+        """Hold the model to the directory."""
+        assert set(os.listdir(self.directory)) == self.waiting
+
+    def teardown(self) -> None:
+        """Free what was made."""
+        self.shared.close()
+        self._made.cleanup()
+
+
+TestTwoWorkers = TwoWorkers.TestCase
+TestTwoWorkers.settings = settings(deadline=None, stateful_step_count=30, max_examples=60)

@@ -1,0 +1,171 @@
+"""How the names of due jobs are handed out, each once for a pool, in their order."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.jobs import NOON
+
+from queuectl.clock import later
+from queuectl.store.listing import Listing, Slice, Smallest
+from queuectl.store.names import due_text, pending_name
+
+NOW = due_text(NOON)
+
+
+def at(seconds: float) -> str:
+    """Return an instant so long after noon, as a name holds it."""
+    return due_text(later(NOON, seconds))
+
+
+def name(job_id: str, seconds: float = 0.0, priority: int = 5) -> str:
+    """Return the name of a job that is due so long after noon."""
+    return pending_name(priority, later(NOON, seconds), job_id)
+
+
+@pytest.fixture
+def shared() -> Iterator[Slice]:
+    """Return a slice of four due names and two that are due soon."""
+    made = Slice(most=4, most_soon=2)
+    yield made
+    made.close()
+
+
+def listing_of(path: Path, shared: Slice) -> Listing:
+    """Return a listing of a directory."""
+    return Listing(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY), shared)
+
+
+def take(listing: Listing, now: str = NOW) -> list[str]:
+    """Return all names that are handed out at an instant; each is removed, as a claim does."""
+    return list(iter(lambda: listing.next(now), None))
+
+
+def test_smallest_of_many() -> None:
+    """The smallest are kept in order, and the cut says that there were more."""
+    smallest = Smallest(3)
+    for number in (5, 3, 9, 1, 7, 2, 8, 0, 6, 4):
+        smallest.add(str(number))
+    assert smallest.sorted() == ["0", "1", "2"]
+    assert smallest.cut is not None
+    assert smallest.cut >= "2"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_smallest_of_few_has_no_cut(count: int) -> None:
+    """Where no more came than are kept there is no cut, and so no second scan."""
+    smallest = Smallest(3)
+    for number in range(count):
+        smallest.add(str(number))
+    assert smallest.sorted() == [str(number) for number in range(count)]
+    assert smallest.cut is None
+
+
+def test_due_names_come_in_their_order(tmp_path: Path, shared: Slice) -> None:
+    """Names are handed out by their order, once each; what is not due is kept back."""
+    names = [name("c"), name("a", -1), name("z", -2, priority=0)]
+    for each in (*names, name("soon", 5)):
+        (tmp_path / each).touch()
+    listing = listing_of(tmp_path, shared)
+    assert take(listing) == [names[2], names[1], names[0]]
+    assert listing.next_due() == at(5)
+    assert take(listing, at(5)) == [name("soon", 5)]
+    assert listing.next_due() is None
+
+
+def test_scan_that_fails_is_repeated(tmp_path: Path, shared: Slice) -> None:
+    """A directory that cannot be read now is read by the next call."""
+    (tmp_path / name("a")).touch()
+    listing = listing_of(tmp_path / "nothing", shared)
+    with pytest.raises(FileNotFoundError):
+        listing.next(NOW)
+    assert take(listing_of(tmp_path, shared)) == [name("a")]
+
+
+def test_two_workers_share_one_scan(tmp_path: Path, shared: Slice) -> None:
+    """What one worker was handed, the other one is not."""
+    for job_id in "abcd":
+        (tmp_path / name(job_id)).touch()
+    first, second = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
+    names = [listing.next(NOW) for listing in (first, second, first, second)]
+    assert names == [name(job_id) for job_id in "abcd"]
+    assert first.next(NOW) is second.next(NOW) is None
+    assert shared.generation == 1
+
+
+def test_soon_names_of_one_scan_reach_every_worker(tmp_path: Path, shared: Slice) -> None:
+    """A worker that did not scan wakes for what becomes due, too."""
+    (tmp_path / name("soon", 5)).touch()
+    first, second = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
+    assert first.next(NOW) is second.next(NOW) is None
+    assert first.next_due() == second.next_due() == at(5)
+
+
+def test_more_soon_names_than_are_kept_are_scanned_for_in_time(
+    tmp_path: Path, shared: Slice
+) -> None:
+    """The last kept one that is due soon says when to scan again."""
+    for seconds in range(1, 8):
+        (tmp_path / name(f"j{seconds}", seconds)).touch()
+    listing = listing_of(tmp_path, shared)
+    assert listing.next(NOW) is None
+    found = []
+    for seconds in range(1, 8):
+        assert listing.next_due() == at(seconds)
+        each = listing.next(at(seconds))
+        assert each is not None
+        (tmp_path / each).unlink()
+        found.append(each)
+        assert listing.next(at(seconds)) is None
+    assert found == [name(f"j{seconds}", seconds) for seconds in range(1, 8)]
+
+
+def test_name_put_off_is_not_found_again_by_a_scan(tmp_path: Path, shared: Slice) -> None:
+    """What is held by somebody is handed out at the time that was said, whoever scans."""
+    (tmp_path / name("a")).touch()
+    listing = listing_of(tmp_path, shared)
+    assert listing.next(NOW) == name("a")
+    listing.again(name("a"), at(1))
+    listing.invalidate()
+    assert listing.next(NOW) is None
+    assert listing.next_due() == at(1)
+    assert listing.next(at(1)) == name("a")
+
+
+def test_name_left_alone_is_not_handed_out_again(tmp_path: Path, shared: Slice) -> None:
+    """What cannot be run costs a look once, and not one for each scan."""
+    (tmp_path / name("a")).touch()
+    listing = listing_of(tmp_path, shared)
+    listing.left_alone.add(name("a"))
+    assert listing.next(NOW) is None
+
+
+def test_strangers_are_collected_and_nothing_else(tmp_path: Path, shared: Slice) -> None:
+    """A scan finds what is to be adopted among what is not."""
+    for each in ("job.json", ".hidden.json", "README", "a.json.tmp", "5-bad-name.json"):
+        (tmp_path / each).touch()
+    listing = listing_of(tmp_path, shared)
+    assert listing.next(NOW) is None
+    assert sorted(listing.strangers) == ["5-bad-name.json", "job.json"]
+    assert not listing.more_strangers
+
+
+def test_longest_names_fit(tmp_path: Path, shared: Slice) -> None:
+    """A full slice of the longest names, due and soon, fits into the shared memory."""
+    for index in range(9):
+        (tmp_path / name(str(index) * 100)).touch()
+        (tmp_path / name(str(index) * 100, 5)).touch()
+    listing = listing_of(tmp_path, shared)
+    assert listing.next(NOW) == name("0" * 100)
+    (tmp_path / name("0" * 100)).unlink()
+    assert listing.next(at(5)) == name("1" * 100)
+
+
+def test_slice_frees_its_descriptor() -> None:
+    """A slice that is closed holds nothing open."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("there is no /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    Slice(4, 2).close()
+    assert len(os.listdir("/proc/self/fd")) == before
