@@ -131,3 +131,12 @@ def test_the_systemd_unit_starts_workers_that_sigterm_ends_when_their_jobs_are_d
     store = open_store(str(session.home / ".queuectl"))
     assert store.get("slow").state == "completed"
     store.close()
+
+
+def test_each_script_that_a_page_names_can_be_run() -> None:
+    """What a newcomer types first is there and executable."""
+    named = {
+        name for page in PAGES for name in re.findall(r"\bscripts/\w+\b(?!\.)", page.read_text())
+    }
+    assert {"scripts/demo", "scripts/test"} <= named
+    assert [name for name in named if not os.access(ROOT / name, os.X_OK)] == []
