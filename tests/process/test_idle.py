@@ -87,8 +87,8 @@ def test_a_job_for_an_idle_pool_starts_at_once(queue: Queue) -> None:
         delays.append(
             (datetime.fromisoformat(started) - datetime.fromisoformat(created)).total_seconds()
         )
-    # From before it is written to the disk; one of them may meet a busy machine.
-    assert sorted(delays)[2] < 0.1
+    # From before it is written to the disk, and on a machine that is busy with other tests.
+    assert sorted(delays)[2] < 0.5
     assert pool.stop() == 0
 
 
@@ -101,7 +101,7 @@ def test_a_job_that_becomes_due_starts_at_its_time(queue: Queue) -> None:
     late = datetime.fromisoformat(document["history"][0]["started_at"]) - datetime.fromisoformat(
         document["run_at"]
     )
-    assert 0 <= late.total_seconds() < 0.2
+    assert 0 <= late.total_seconds() < 1
     assert pool.stop() == 0
 
 
