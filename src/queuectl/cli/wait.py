@@ -20,9 +20,7 @@ _IDS_SHOWN = 10
         "queuectl wait --any build-linux build-macos --timeout 10m",
     )
 )
-@click.argument(
-    "job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids()
-)
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_ids())
 @click.option("--any", "any_of_them", is_flag=True, help="Wait for the first of them to end.")
 @click.option(
     "--timeout",
