@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 QUEUECTL = (sys.executable, "-m", "queuectl")
+# As sitecustomize, this keeps a worker from taking over signals for a while after its fork.
+SLOW_FORK = """
+import os, time
+os.register_at_fork(after_in_child=lambda: time.sleep(0.3))
+"""
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.005
 
@@ -177,6 +182,14 @@ class Queue:
         """Make a gate for one command."""
         self._gates += 1
         return Gate(self.here / f"gate-{self._gates}")
+
+    def replacing(self, module: str, text: str) -> dict[str, str]:
+        """Return an environment in which a module is what a text says, before all others."""
+        directory = self.here / f"replacing-{module}"
+        directory.mkdir()
+        (directory / f"{module}.py").write_text(text)
+        path = os.pathsep.join(filter(None, [str(directory), self.env.get("PYTHONPATH")]))
+        return {"PYTHONPATH": path}
 
     def pool(
         self,

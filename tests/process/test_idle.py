@@ -1,14 +1,12 @@
 """What workers do while there is nothing to do, and how soon they notice that there is."""
 
-import os
 import signal
 import time
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.process.support import Pool, Queue, lives, proc_stat, until
+from tests.process.support import SLOW_FORK, Pool, Queue, lives, proc_stat, until
 
 # Put before everything else on the path, these take away what only Linux has.
 NO_INOTIFY = """
@@ -47,15 +45,6 @@ def settle_down(pool: Pool) -> list[int]:
     pids = [pool.pid, *pool.pids()]
     until(lambda: all(proc_stat(pid)[0] == "S" for pid in pids), "they sleep")
     return pids
-
-
-def without(queue: Queue, module: str, text: str) -> Mapping[str, str]:
-    """Return an environment in which a module comes from a text."""
-    directory = queue.here / f"without-{module}"
-    directory.mkdir()
-    (directory / f"{module}.py").write_text(text)
-    path = os.pathsep.join(filter(None, [str(directory), queue.env.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path}
 
 
 def test_an_idle_pool_sleeps_in_the_kernel(queue: Queue) -> None:
@@ -120,7 +109,7 @@ def test_a_file_that_a_hand_drops_is_run(queue: Queue) -> None:
 
 def test_without_inotify_workers_look_for_work(queue: Queue) -> None:
     """Jobs that arrive, become due and are added by hand, drain and stop: all works by looking."""
-    env = without(queue, "inotify_simple", NO_INOTIFY)
+    env = queue.replacing("inotify_simple", NO_INOTIFY)
     pool = queue.pool("--count", "2", env=env).ready(2)
     settle_down(pool)
     queue.enqueue("true", "job")
@@ -141,7 +130,7 @@ def test_without_inotify_workers_look_for_work(queue: Queue) -> None:
 @pytest.mark.parametrize("text", [NO_PIDFD, BROKEN_PIDFD], ids=["absent", "broken"])
 def test_without_pidfd_the_end_of_a_command_is_noticed(queue: Queue, text: str) -> None:
     """Each runs once, its end wakes the worker, and timeouts and a stop end it as ever."""
-    env = without(queue, "sitecustomize", text)
+    env = queue.replacing("sitecustomize", text)
     queue.configure(kill_grace="0.2s")
     gate = queue.gate()
     queue.enqueue(f"echo ran; {gate.wait}", "waits")
@@ -163,14 +152,10 @@ def test_without_pidfd_the_end_of_a_command_is_noticed(queue: Queue, text: str) 
 
 
 def test_a_worker_of_a_supervisor_that_died_early_leaves(queue: Queue) -> None:
-    """Whenever the supervisor is killed, even while it forks, nobody stays behind or spins."""
-
-    def kill_after(forked: int) -> None:
-        pool = queue.pool("--count", "10")
-        until(lambda: len(pool.pids()) >= forked, "some are forked")
-        pids = pool.pids()
-        pool.signal(signal.SIGKILL).wait()
-        until(lambda: not any(map(lives, pids)), "they have left", 5)
-
-    for forked in (1, 2, 4, 8):
-        kill_after(forked)
+    """Even when the supervisor is killed before the worker has looked who that is."""
+    pool = queue.pool("--count", "3", env=queue.replacing("sitecustomize", SLOW_FORK))
+    until(lambda: len(pool.pids()) == 3, "they are forked")
+    workers = pool.pids()
+    pool.signal(signal.SIGKILL).wait()
+    assert all(map(lives, workers))
+    until(lambda: not any(map(lives, workers)), "they have left", 5)

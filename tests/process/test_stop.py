@@ -5,7 +5,7 @@ import shlex
 import signal
 
 import pytest
-from tests.process.support import QUEUECTL, Queue, lives, until
+from tests.process.support import QUEUECTL, SLOW_FORK, Queue, lives, proc_stat, until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -62,19 +62,23 @@ def test_one_signal_to_all_processes_of_a_pool_is_one_request(queue: Queue) -> N
     queue.enqueue(f"{gate.wait}; echo done", "running")
     pool = queue.pool()
     gate.reached()
-    for pid in [*pool.pids(), pool.pid]:
+    pids = [*pool.pids(), pool.pid]
+    for pid in pids:
         os.kill(pid, signal.SIGTERM)
     until(lambda: "stops when" in pool.talk(), "the supervisor has heard of it")
+    until(lambda: proc_stat(pool.pid)[0] == "S", "it has passed that on")
+    until(lambda: all(proc_stat(pid)[0] == "S" for pid in pids), "the worker has heard twice")
+    assert queue.commands()
     gate.open()
     assert pool.wait() == 0
     assert queue.history("completed", "running") == ["succeeded"]
 
 
 def test_a_signal_while_workers_are_being_forked_reaches_them_all(queue: Queue) -> None:
-    """However early it comes, none of them stays."""
-    pool = queue.pool("--count", "40")
-    until(pool.pids, "the first worker is forked")
-    assert pool.signal(signal.SIGTERM).wait() == 0
+    """One that comes before a worker can take it is not lost."""
+    pool = queue.pool("--count", "3", env=queue.replacing("sitecustomize", SLOW_FORK))
+    until(lambda: len(pool.pids()) == 3, "all are forked")
+    assert pool.signal(signal.SIGTERM).wait(8) == 0
 
 
 def test_a_signal_to_one_worker_stops_that_one(queue: Queue) -> None:
