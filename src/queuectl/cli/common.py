@@ -5,15 +5,17 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from queuectl.clock import parse_duration, parse_instant
 from queuectl.errors import StoreError, UsageError
 from queuectl.job import State
-from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store import open_store, open_to_add
+
+if TYPE_CHECKING:
+    from queuectl.store.base import Adder, Store
 
 
 class App:
@@ -28,12 +30,18 @@ class App:
             location if "://" in location else os.path.abspath(os.path.expanduser(location))
         )
 
-    def open(self, *, create: bool = False) -> Store:
+    def open(self, *, create: bool = False) -> "Store":
         """Open the store until the command ends.
 
         With ``create`` it is made where it is not there; without, an absent one is an empty queue.
         """
         store = open_store(self.location, create=create)
+        click.get_current_context().find_root().call_on_close(store.close)
+        return store
+
+    def open_to_add(self, *, create: bool = False) -> "Adder":
+        """Open the store as ``open`` does, but only to add jobs."""
+        store = open_to_add(self.location, create=create)
         click.get_current_context().find_root().call_on_close(store.close)
         return store
 

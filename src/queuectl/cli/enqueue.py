@@ -199,7 +199,7 @@ def enqueue(
         after_any=after_any,
     )
     # A store is made only for jobs that are known to be good.
-    submitter = Submitter(options, app.open().settings(), utc_now())
+    submitter = Submitter(options, app.open_to_add().settings(), utc_now())
     if batch is None:
         submitter.one(command)
     else:
@@ -241,11 +241,12 @@ def _absolute(path: str) -> str:
 
 
 def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool) -> None:
-    store = app.open(create=True)
-
     def add(progress: Callable[[int], None] | None = None) -> None:
+        if not submitter.chosen and not submitter.dependent:
+            app.open_to_add(create=True).add_new(submitter.jobs, progress)
+            return
         try:
-            store.add(
+            app.open(create=True).add(
                 submitter.jobs,
                 chosen=submitter.chosen,
                 skip_existing=skip_existing,

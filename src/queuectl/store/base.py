@@ -145,6 +145,19 @@ class Settlement(Protocol):
         """
 
 
+class Adder(Protocol):
+    """Be as much of a store as a plain enqueue needs."""
+
+    def close(self) -> None:
+        """Free what the store holds open."""
+
+    def settings(self) -> Settings:
+        """Return the settings, defaults included. Raises: ConfigError that names what is wrong."""
+
+    def add_new(self, jobs: Sequence[Job], progress: Progress | None = None) -> list[str]:
+        """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
+
+
 class Store(Protocol):
     """Keep jobs, so that each is in one state at every instant and none is ever lost."""
 

@@ -22,8 +22,7 @@ The rules that keep every job:
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -34,7 +33,6 @@ from queuectl.errors import (
     DuplicateId,
     JobNotFound,
     QueuectlError,
-    StoreError,
     WrongState,
 )
 from queuectl.job import (
@@ -51,6 +49,7 @@ from queuectl.job import (
 from queuectl.logs import log_name
 from queuectl.policy import retried
 from queuectl.store import files
+from queuectl.store.adding import Adding
 from queuectl.store.base import (
     FINISHED,
     Claim,
@@ -63,7 +62,6 @@ from queuectl.store.cancel import Cancelling
 from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
-    blocked_name,
     due_text,
     filed_name,
     is_pending_name,
@@ -71,7 +69,6 @@ from queuectl.store.names import (
     parse_due,
     parse_processing,
     pending_id,
-    pending_name,
     processing_name,
 )
 from queuectl.store.place import LOCK_FD_IN_COMMAND
@@ -84,7 +81,6 @@ if TYPE_CHECKING:
 
 _STILL_BEING_WRITTEN_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
-_MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -97,7 +93,7 @@ class _HeldClaim(Claim):
     recorded_fd: int = -1
 
 
-class DirectoryStore(Finished, Ends, Cancelling):
+class DirectoryStore(Adding, Finished, Ends, Cancelling):
     """Keep jobs in a directory of a local file system."""
 
     poll_seconds = 0.25
@@ -134,8 +130,7 @@ class DirectoryStore(Finished, Ends, Cancelling):
         """Make new jobs durable, then visible in their order; see Store.add."""
         parents = {each for job in jobs for each in (*job.after, *job.after_any)}
         if not chosen and not parents:
-            self._publish(jobs, progress, {})
-            return [job.id for job in jobs]
+            return self.add_new(jobs, progress)
         chosen = frozenset(chosen)
         with self._moving_into_pending():
             found = self._find_states(chosen | parents)
@@ -144,71 +139,17 @@ class DirectoryStore(Finished, Ends, Cancelling):
                 first = next(job.id for job in jobs if job.id in present)
                 raise DuplicateId(first, found[first])
             new = [job for job in jobs if job.id not in present]
-            places = self._blocked().places(new, found) if parents else {}
-            self._publish(new, progress, places)
-            if places:
-                self._blocked().look_again(places, found)
+            blocked = self._blocked() if parents else None
+            places = blocked.places(new, found) if blocked is not None else {}
+            self._publish(new, progress, places, blocked)
+            if blocked is not None:
+                blocked.look_again(places, found)
         return [job.id for job in jobs]
 
     def _blocked(self) -> "Blocked":
         from queuectl.store.blocked import Blocked
 
         return Blocked(self)
-
-    def _publish(
-        self, jobs: Sequence[Job], progress: Progress | None, places: Mapping[str, str]
-    ) -> None:
-        """Make jobs visible, in pending/ or under the parent that they are to be placed under."""
-        tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
-        written: list[tuple[str, str]] = []
-        published = 0
-        try:
-            many = len(jobs) >= _MANY
-            for job in jobs:
-                temporary = self._temporary(job.id)
-                name = pending_name(job.priority, job.run_at, job.id)
-                if job.id in places:
-                    name = blocked_name(places[job.id], job.id)
-                    job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
-                fd = files.write_synced(tmp_fd, temporary, encode_job(job), sync=not many)
-                os.close(fd)
-                written.append((temporary, name))
-                if progress is not None:
-                    progress(1)
-            if many:
-                files.sync_all(tmp_fd, [temporary for temporary, _ in written])
-            for job, (temporary, name) in zip(jobs, written, strict=True):
-                if job.id in places:
-                    self._blocked().put(tmp_fd, temporary, job.id, places[job.id])
-                else:
-                    os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
-                published += 1
-            if places:
-                self._blocked().sync(set(places.values()))
-            os.fsync(pending_fd)
-        except BaseException as error:
-            kept = self._retract(written, published)
-            if not isinstance(error, OSError):
-                raise
-            fate = "nothing is enqueued"
-            if kept:
-                fate = f"{kept} of {len(jobs)} jobs cannot be taken back, the rest is not enqueued"
-            raise files.as_store_error(error, f"{self.location}: {fate}") from error
-
-    def _retract(self, written: Sequence[tuple[str, str]], published: int) -> int:
-        """Take back an enqueue that failed; return how many are claimed, or cannot be removed."""
-        taken_back = 0
-        for index, (temporary, name) in enumerate(written):
-            with suppress(OSError, StoreError):
-                if index >= published:
-                    os.unlink(temporary, dir_fd=self._fd("tmp"))
-                    continue
-                state = State.BLOCKED if "/" in name else State.PENDING
-                with self._locked(state, name) as fd:
-                    if fd is not None:
-                        os.unlink(name, dir_fd=self._fd(state))
-                        taken_back += 1
-        return published - taken_back
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending; see Store.retry."""

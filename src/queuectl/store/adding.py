@@ -1,0 +1,90 @@
+"""Make new jobs durable and visible; all that an enqueue needs of a store, and no more.
+
+Start-up is a feature: a plain enqueue loads this module and none of those that find, claim or
+settle jobs.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from queuectl.errors import StoreError
+from queuectl.job import Job, State, encode_job
+from queuectl.store import files
+from queuectl.store.names import blocked_name, pending_name
+from queuectl.store.place import Place
+
+if TYPE_CHECKING:
+    from queuectl.store.base import Progress
+    from queuectl.store.blocked import Blocked
+
+_MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
+
+
+class Adding(Place):
+    """Write new jobs into one store."""
+
+    def add_new(self, jobs: Sequence[Job], progress: "Progress | None" = None) -> list[str]:
+        """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
+        self._publish(jobs, progress, {}, None)
+        return [job.id for job in jobs]
+
+    def _publish(
+        self,
+        jobs: Sequence[Job],
+        progress: "Progress | None",
+        places: Mapping[str, str],
+        blocked: "Blocked | None",
+    ) -> None:
+        """Make jobs visible, in pending/ or under the parent that ``places`` puts them under."""
+        tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
+        written: list[tuple[str, str]] = []
+        published = 0
+        try:
+            many = len(jobs) >= _MANY
+            for job in jobs:
+                temporary = self._temporary(job.id)
+                name = pending_name(job.priority, job.run_at, job.id)
+                if job.id in places:
+                    name = blocked_name(places[job.id], job.id)
+                    job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
+                fd = files.write_synced(tmp_fd, temporary, encode_job(job), sync=not many)
+                os.close(fd)
+                written.append((temporary, name))
+                if progress is not None:
+                    progress(1)
+            if many:
+                files.sync_all(tmp_fd, [temporary for temporary, _ in written])
+            for job, (temporary, name) in zip(jobs, written, strict=True):
+                if blocked is not None and job.id in places:
+                    blocked.put(tmp_fd, temporary, job.id, places[job.id])
+                else:
+                    os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
+                published += 1
+            if blocked is not None:
+                blocked.sync(set(places.values()))
+            os.fsync(pending_fd)
+        except BaseException as error:
+            kept = self._retract(written, published)
+            if not isinstance(error, OSError):
+                raise
+            fate = "nothing is enqueued"
+            if kept:
+                fate = f"{kept} of {len(jobs)} jobs cannot be taken back, the rest is not enqueued"
+            raise files.as_store_error(error, f"{self.location}: {fate}") from error
+
+    def _retract(self, written: Sequence[tuple[str, str]], published: int) -> int:
+        """Take back an enqueue that failed; return how many are claimed, or cannot be removed."""
+        taken_back = 0
+        for index, (temporary, name) in enumerate(written):
+            with suppress(OSError, StoreError):
+                if index >= published:
+                    os.unlink(temporary, dir_fd=self._fd("tmp"))
+                    continue
+                state = State.BLOCKED if "/" in name else State.PENDING
+                with self._locked(state, name) as fd:
+                    if fd is not None:
+                        os.unlink(name, dir_fd=self._fd(state))
+                        taken_back += 1
+        return published - taken_back
