@@ -119,8 +119,10 @@ class Blocked(Lookup):
             for parent in parents:
                 fd = self._open_parent(parent)
                 if fd is not None:
-                    os.fsync(fd)
-                    os.close(fd)
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
         os.fsync(blocked_fd)
 
     def look_again(self, places: Mapping[str, str], found: Mapping[str, State]) -> None:
@@ -235,7 +237,8 @@ class Blocked(Lookup):
         """Let go on what waits for jobs that have ended; return whether anything waits still."""
         any_waits = False
         for parent in list(self._parents()):
-            self.release(parent)
+            with self._telling(f"{self.location}/{State.BLOCKED}/{parent} cannot be looked at"):
+                self.release(parent)
             any_waits |= not self._remove_directory(parent)
         return any_waits
 

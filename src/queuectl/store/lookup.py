@@ -109,7 +109,10 @@ class Lookup(Place):
         if fd is None:
             return
         try:
-            with os.scandir(fd) as found:
+            with (
+                self._telling(f"{self.location}/{State.BLOCKED}/{parent} cannot be read"),
+                os.scandir(fd) as found,
+            ):
                 for entry in found:
                     job_id = parse_filed(entry.name)
                     if job_id is not None:
