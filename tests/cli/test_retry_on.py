@@ -47,8 +47,8 @@ def test_a_bad_list_is_a_usage_error(run: Run, option: str) -> None:
         2,
         "",
         (
-            f"Error: Invalid value for '{option}': '0-3' must be exit codes from 1 to 255 and ranges of"
-            " them, such as 1,64-78, or none. Try 'queuectl enqueue --help'.\n"
+            f"Error: Invalid value for '{option}': '0-3' must be exit codes from 1 to 255 and ranges"
+            " of them, such as 1,64-78, or none. Try 'queuectl enqueue --help'.\n"
         ),
     )
     assert not run.store_dir.exists()
@@ -71,7 +71,7 @@ def test_a_bad_key_is_named(run: Run) -> None:
         65,
         "",
         (
-            "Error: 'no_retry_on' is 2; it must be null or a string of exit codes from 1 to 255, such"
-            " as '1,64-78'\n"
+            "Error: 'no_retry_on' is 2; it must be null or a string of exit codes from 1 to 255,"
+            " such as '1,64-78'\n"
         ),
     )
