@@ -47,8 +47,8 @@ def test_a_bad_list_is_a_usage_error(run: Run, option: str) -> None:
         2,
         "",
         (
-            f"Error: Invalid value for '{option}': '0-3' must be exit codes from 1 to 255 and ranges"
-            " of them, such as 1,64-78, or none. Try 'queuectl enqueue --help'.\n"
+            f"Error: Invalid value for '{option}': '0-3' must be exit codes from 1 to 255 and"
+            " ranges of them, such as 1,64-78, or none. Try 'queuectl enqueue --help'.\n"
         ),
     )
     assert not run.store_dir.exists()
