@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.clock import parse_duration, parse_instant
-from queuectl.errors import StoreError, UsageError
+from queuectl.errors import QueuectlError, StoreError, UsageError
 from queuectl.job import State
 from queuectl.store import open_store, open_to_add
 
@@ -107,12 +107,36 @@ REGEX = _Regex()
 
 
 def complete_ids(*states: State) -> Callable[..., Any]:
-    """Return what completes the ids of jobs in one of the states, or in any."""
+    """Return what completes the ids of jobs in one of the states, or in any.
+
+    Ids that stand there already are left out. Nothing is said of a store that cannot be used: the
+    command itself will.
+    """
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
-        from queuectl.cli.completion import matching_ids
+        from itertools import chain, islice
 
-        return matching_ids(ctx, param, states or tuple(State), incomplete)
+        from click.shell_completion import CompletionItem
+
+        given = ctx.params.get(param.name or "")
+        known = set(given) if isinstance(given, (list, tuple)) else set()
+        try:
+            store = open_store(App(ctx.find_root().params["store"]).location)
+            try:
+                found = chain.from_iterable(
+                    ((job_id, state) for job_id in store.ids(state, incomplete))
+                    for state in states or State
+                )
+                some = dict(islice(found, _MOST_IDS))
+            finally:
+                store.close()
+        except (QueuectlError, click.ClickException, OSError):
+            return []
+        return [
+            CompletionItem(job_id, help=state)
+            for job_id, state in sorted(some.items())
+            if job_id not in known
+        ]
 
     return complete
 
@@ -126,6 +150,7 @@ state_option = click.option(
 )
 _MAY_BE_CUT = ("COMMAND", "HOST", "LAST LINE")
 _LEAST_WIDTH = 10
+_MOST_IDS = 1000  # more help nobody to choose, and a shell takes its time to lay them out
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

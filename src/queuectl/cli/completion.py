@@ -1,22 +1,11 @@
 """Print the script that lets a shell complete commands, and answer what that script asks."""
 
-from collections.abc import Collection
-from itertools import chain, islice
-from typing import TYPE_CHECKING
-
 import click
 
-from queuectl.cli.common import App, echo, examples
-from queuectl.errors import QueuectlError
-from queuectl.job import State
-from queuectl.store import open_store
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+from queuectl.cli.common import echo, examples
 
 _PROGRAM = "queuectl"
 _VARIABLE = "_QUEUECTL_COMPLETE"
-_MOST_IDS = 1000  # more help nobody to choose, and a shell takes its time to lay them out
 
 
 @click.command(
@@ -57,29 +46,3 @@ def complete(command: click.Command, instruction: str) -> int:
         return shell_complete(command, {}, _PROGRAM, _VARIABLE, instruction)
     except Exception:  # noqa: BLE001  (a message would land in the middle of the command line)
         return 1
-
-
-def matching_ids(
-    ctx: click.Context, param: click.Parameter, states: Collection[State], incomplete: str
-) -> "list[CompletionItem[str]]":
-    """Return the ids that start so, of jobs in one of the states, but those that stand there."""
-    from click.shell_completion import CompletionItem
-
-    given = ctx.params.get(param.name or "")
-    known = set(given) if isinstance(given, (list, tuple)) else set()
-    try:
-        store = open_store(App(ctx.find_root().params["store"]).location)
-        try:
-            found = chain.from_iterable(
-                ((job_id, state) for job_id in store.ids(state, incomplete)) for state in states
-            )
-            some = dict(islice(found, _MOST_IDS))
-        finally:
-            store.close()
-    except (QueuectlError, click.ClickException, OSError):
-        return []  # the command itself will tell what is wrong with the store
-    return [
-        CompletionItem(job_id, help=state)
-        for job_id, state in sorted(some.items())
-        if job_id not in known
-    ]
