@@ -143,6 +143,26 @@ def test_hand_that_replaces_a_document_while_it_is_claimed(
     assert os.listdir(pending) == []
 
 
+def test_document_that_was_not_locked_is_never_moved(
+    store: DirectoryStore, pending: Path, before: Before, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a name stands for another file once it is locked, nobody moves that file unlocked."""
+    store.add([make_job("a")])
+
+    def replace_it() -> None:
+        (pending / ".a.swp").write_bytes(encode_job(make_job("a", command="edited")))
+        os.replace(pending / ".a.swp", pending / name_of("a"))
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("it was moved")
+
+    before(files, "lock", replace_it)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        assert store.claim(LATER) is None
+    assert claimed(store).job.command == "edited"
+
+
 def test_lock_that_somebody_holds_puts_a_job_off(store: DirectoryStore, pending: Path) -> None:
     """A document that is held by somebody is looked at again a second later, without a scan."""
     store.add(make_jobs("a", "b"))

@@ -183,7 +183,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Reserve the memory in which the workers that are forked from here share a scan."""
         from queuectl.store.listing import Slice
 
-        self._slice = Slice()
+        with self._telling(f"{self.location} cannot be worked on"):
+            self._slice = Slice()
 
     def _worklist(self) -> "Listing":
         if self._listing is None:
