@@ -165,7 +165,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 if fd is None:
                     raise WrongState(f"job {job_id} is being changed by somebody else; try again")
                 job = self._read(state, name, job_id)
-                if job is None:  # RACE: a hand, which takes no lock, has removed it
+                # RACE: a hand, which takes no lock, has removed it; see
+                # test_retry_of_a_job_that_a_hand_removes_is_refused.
+                if job is None:
                     raise JobNotFound(f"no such job: {job_id}")
                 job = retried(job, now)
                 if job.after or job.after_any:
@@ -282,9 +284,12 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 try:
                     os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
                 except FileNotFoundError:
-                    return None  # RACE: a hand, which takes no lock, has moved or removed it
+                    # RACE: a hand, which takes no lock, has moved or removed it; see
+                    # test_hand_that_moves_a_document_while_it_is_claimed.
+                    return None
                 try:
-                    # RACE: a hand may have put another file there between check and rename.
+                    # RACE: a hand may have put another file there between check and rename; see
+                    # test_hand_that_replaces_a_document_while_it_is_claimed.
                     keep = files.names_inode(processing_fd, running, fd)
                     if keep:
                         os.utime(fd)
@@ -322,7 +327,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             if not files.lock(fd):
                 self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
             else:
-                # RACE: between open and lock another worker may have moved the document on.
+                # RACE: between open and lock another worker may have moved the document on; see
+                # test_document_that_was_not_locked_is_never_moved.
                 held = files.names_inode(self._fd("pending"), name, fd)
         finally:
             if not held:

@@ -177,7 +177,8 @@ class Lookup(Place):
         if parse_filed(filed_name(job_id)) is None:
             return None  # no id: it must not become a path
         # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
-        # one that went back to pending/ behind the walk is met by a second one.
+        # one that went back to pending/ behind the walk is met by a second one; see
+        # test_job_that_comes_back_behind_the_walk_is_met_by_the_second_walk.
         for _ in range(2):
             for state in _WALK:
                 if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
