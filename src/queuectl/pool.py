@@ -23,6 +23,9 @@ from queuectl.store.base import Store
 from queuectl.worker import Interrupts, Talk, Worker
 
 _REPLACE_SECONDS = 1.0
+_EARLY_SECONDS = 5.0
+_MOST_EARLY_FAILURES = 10
+EXIT_BUG = 70
 _RECOVER_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
@@ -86,7 +89,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         os.dup2(fd, number)
     os.close(null_fd)
     os.close(log_fd)
-    code = 70
+    code = EXIT_BUG
     try:
         code = supervisor.run(ready_write_fd)
     except BaseException:
@@ -110,6 +113,8 @@ class Supervisor:
         self._pill = store.stop_request()
         self._ready_fd = -1
         self._names: dict[int, str] = {}
+        self._started: dict[int, float] = {}
+        self._early_failures = 0
         self._missing = 0
         self._replace_at = 0.0
         self._unowned = 0
@@ -147,7 +152,7 @@ class Supervisor:
                 self._missing -= 1
                 self._fork()
             if not self._names and not self._missing:
-                return 0
+                return EXIT_BUG if self._early_failures >= _MOST_EARLY_FAILURES else 0
             poll.poll(self._timeout_ms(watched=stop_fd is not None))
             self._interrupts.drain()
 
@@ -175,8 +180,9 @@ class Supervisor:
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._names[pid] = name
+            self._started[pid] = time.monotonic()
             return
-        code = 70
+        code = EXIT_BUG
         try:
             os.setpgid(0, 0)
             os.close(self._alive_write_fd)
@@ -216,6 +222,7 @@ class Supervisor:
             if pid == 0:
                 break
             name = self._names.pop(pid, None)
+            lived = time.monotonic() - self._started.pop(pid, 0.0)
             code = os.waitstatus_to_exitcode(status)
             # A child that is no worker came with the exec that started us, or to us as process 1.
             if name is None or code == 0:
@@ -223,7 +230,14 @@ class Supervisor:
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
             self._talk.error(f"{name} {how}")
             self._recover()
-            if not self._stopping:
+            # A worker that always fails at its start is not mended by starting it for ever.
+            early = code > 0 and lived < _EARLY_SECONDS
+            self._early_failures = self._early_failures + 1 if early else 0
+            if self._early_failures == _MOST_EARLY_FAILURES:
+                self._talk.error(f"gives up: {_MOST_EARLY_FAILURES} workers failed at their start")
+                self._interrupts.level = max(self._interrupts.level, 1)
+                self._missing = 0
+            elif not self._stopping:
                 self._missing += 1
         if self._unowned and time.monotonic() >= self._recover_at:
             self._recover()
