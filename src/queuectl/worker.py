@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _UNOWNED_SECONDS = 1.0
+_RUNNING_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
 _SHORT_SECONDS = 0.005  # a command that takes longer leaves time to settle those before it
 _MANY_UNSETTLED = 32
@@ -246,6 +247,9 @@ class Worker:
         timeout = max(0.0, self._release_at - time.monotonic())
         if report.unowned:
             timeout = min(timeout, _UNOWNED_SECONDS)
+        elif report.running:
+            # Another pool may be killed as a whole, and then nobody else looks after its jobs.
+            timeout = min(timeout, _RUNNING_SECONDS)
         next_due = self._store.next_due()
         if next_due is not None:
             timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))

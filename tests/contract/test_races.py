@@ -1,6 +1,7 @@
 """Moments between two steps of a directory store, each forced, at which somebody else acts."""
 
 import errno
+import fcntl
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -596,3 +597,16 @@ def test_recovery_leaves_alone_what_another_recovers_at_the_same_time(
     assert store.recover(decide).recovered == []
     assert len(reports[0].recovered) == 1
     assert [attempt.outcome for attempt in store.get("a").history] == [Outcome.LOST]
+
+
+def test_two_who_ask_for_live_workers_do_not_take_each_other_for_one(
+    place: Place, store: DirectoryStore
+) -> None:
+    """A record that somebody else looks at in the same moment is stale all the same."""
+    place.process_that(lambda it: it.register("w-gone", NOON))
+    record = os.open(f"{place.location}/workers/w-gone.json", os.O_RDONLY)
+    fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)  # the other one, in the middle of its look
+    assert not files.is_locked(record)
+    fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert store.workers() == []
+    os.close(record)

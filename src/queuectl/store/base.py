@@ -113,9 +113,13 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoveryReport:
-    """Tell what recovery did; ``unowned`` counts claims that only an outliving command holds."""
+    """Tell what recovery did; ``running`` counts the claims that somebody holds.
+
+    ``unowned`` counts those of them that no live worker has, but an outliving command.
+    """
 
     recovered: list[Recovered] = field(default_factory=list)
+    running: int = 0
     unowned: int = 0
 
 

@@ -466,7 +466,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                         recovered.append(found)
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
-        return RecoveryReport(recovered=recovered, unowned=len(held - owned))
+        return RecoveryReport(recovered=recovered, running=len(held), unowned=len(held - owned))
 
     def _recover_locked(
         self, name: str, fd: int, parsed: tuple[str, int], decide: Decide

@@ -201,7 +201,7 @@ class Roster(Place):
                     continue
                 try:
                     mine = self._worker is not None and name == filed_name(self._worker[1].name)
-                    live = mine or not files.lock(fd)
+                    live = mine or files.is_locked(fd)
                     record, tally = self._read_record(fd)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     continue  # no record, or one that is being written at this moment
