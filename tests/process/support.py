@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -62,6 +63,10 @@ class Gate:
         """Let the command go on; the next one waits again."""
         self.reached()
         os.write(self._fd, b"\n")
+        # Until it has closed the gate behind itself: what is written next is for the next one.
+        poll = select.poll()
+        poll.register(self._fd, 0)  # an error is told always: nobody reads any more
+        assert poll.poll(15_000), f"no command went through {self._path.name}"
         self.forget()
 
     def forget(self) -> None:
