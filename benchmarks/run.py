@@ -203,6 +203,7 @@ class Bench:
         length = 15 if self.quick else 60
         store_dir = self.new_store(0)
         with pool(store_dir, 8) as pids:
+            time.sleep(1)  # they have looked at everything once, and sleep
             before = sum(map(processor_seconds, pids))
             time.sleep(length)
             used = (sum(map(processor_seconds, pids)) - before) * 60 / length
@@ -405,6 +406,7 @@ class pool:  # noqa: N801
             "--count", str(count),
         )  # fmt: skip
         self._count = count
+        self._store_dir = store_dir
 
     def __enter__(self) -> list[int]:
         """Start the pool and wait until its workers are there."""
@@ -412,6 +414,8 @@ class pool:  # noqa: N801
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
         wait_for(lambda: len(children.read_text().split()) == self._count)
+        records = self._store_dir / "workers"
+        wait_for(lambda: sum(each.endswith(".json") for each in os.listdir(records)) >= self._count)
         return [pid, *map(int, children.read_text().split())]
 
     def __exit__(self, *_: object) -> None:

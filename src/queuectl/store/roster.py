@@ -81,9 +81,7 @@ class Roster(Place):
 
     def register(self, name: str, now: datetime) -> None:
         """Write this process's record and keep it locked; see Store.register."""
-        import socket
-
-        record = WorkerRecord(name=name, pid=os.getpid(), host=socket.gethostname(), since=now)
+        record = WorkerRecord(name=name, pid=os.getpid(), host=os.uname().nodename, since=now)
         self._tally, self._recent, self._started_at = Tally(), Recent(), now.timestamp()
         with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
             data = self._record_text(record)
