@@ -92,6 +92,9 @@ class Blocked(Lookup):
                 self._make_directory(parent)
                 continue
             try:
+                if directory_fd != self._fd("tmp"):
+                    # What is there already must not be lost with a new directory that it moves to.
+                    os.fsync(self._fd(State.BLOCKED))
                 os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
             except FileNotFoundError:
                 # RACE: the directory was empty until now, and a sweep has removed it: make it

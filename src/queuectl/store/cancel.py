@@ -13,7 +13,7 @@ from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
 from queuectl.store.channel import receive, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
-from queuectl.store.names import filed_name, parse_processing
+from queuectl.store.names import filed_name, parse_blocked, parse_processing
 from queuectl.store.place import LOCK_FD_IN_COMMAND
 from queuectl.store.roster import Roster
 
@@ -61,6 +61,7 @@ class Cancelling(Lookup, Roster):
                     self._cancel_waiting(found)
                 ended = self._end_of(entry.id)
                 if ended is not None:
+                    self._make_arrivals_durable(ended)  # who asked is told
                     self._release_children([entry.id])
                     return ended
                 found = self.find([entry.id]).get(entry.id)
@@ -75,10 +76,21 @@ class Cancelling(Lookup, Roster):
                 time.sleep(_HELD_SECONDS)
                 return
             name = filed_name(entry.id)
+            self._make_waiting_durable(entry)
             self._move(entry.state, entry.token, State.CANCELLED, name)
+            # A record in cancelled/ beside the document where it was would be a second one.
+            self._make_arrivals_durable(State.CANCELLED)
             job = job._replace(state=State.CANCELLED, updated_at=utc_now())
             os.close(self._record_in_place(State.CANCELLED, name, job))
-            os.fsync(self._fd(State.CANCELLED))
+
+    def _make_waiting_durable(self, entry: Entry) -> None:
+        """Make durable that a job has come to where it waits; see _make_arrivals_durable."""
+        if entry.state is State.BLOCKED:
+            from queuectl.store.blocked import Blocked
+
+            Blocked(self).sync({parse_blocked(entry.token)[0]})
+        else:
+            self._make_arrivals_durable(entry.state)
 
     def _end_running(self, entry: Entry, asked: set[tuple[str, str]]) -> None:
         """See to it that an attempt ends, and return when its document has left processing/."""

@@ -33,6 +33,7 @@ from queuectl.errors import (
     DuplicateId,
     JobNotFound,
     QueuectlError,
+    StoreError,
     WrongState,
 )
 from queuectl.job import (
@@ -133,6 +134,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             return self.add_new(jobs, progress)
         chosen = frozenset(chosen)
         with self._moving_into_pending():
+            if chosen:
+                self._sync_ends()
             found = self._find_states(chosen | parents)
             present = found.keys() & chosen
             if present and not skip_existing:
@@ -145,6 +148,13 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             if blocked is not None:
                 blocked.look_again(places, found)
         return [job.id for job in jobs]
+
+    def _sync_ends(self) -> None:
+        # An id may be free because its job was purged a moment ago: a power failure that undid that
+        # and not the adding would leave two jobs of one id.
+        with self._telling(f"{self.location} cannot be synced"):
+            for state in FINISHED:
+                os.fsync(self._fd(state))
 
     def _blocked(self) -> "Blocked":
         from queuectl.store.blocked import Blocked
@@ -170,14 +180,24 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 if job is None:
                     raise JobNotFound(f"no such job: {job_id}")
                 job = retried(job, now)
+                self._make_arrivals_durable(state)
                 if job.after or job.after_any:
                     return self._blocked().retry(state, name, job)
                 recorded_fd = self._record_in_place(state, name, job)
                 try:
-                    self._move(state, name, State.PENDING, self._name_in_pending(job))
+                    self._move_back_durably(state, name, self._name_in_pending(job))
                 finally:
                     os.close(recorded_fd)
         return job
+
+    def _move_back_durably(self, state: State, name: str, in_pending: str) -> None:
+        """Move a finished job to pending/, where none can claim it as long as it is locked."""
+        self._move(state, name, State.PENDING, in_pending)
+        try:
+            self._make_arrivals_durable(State.PENDING)
+        except StoreError:
+            self._move(State.PENDING, in_pending, state, name)
+            raise
 
     # --- what workers do: claim ---
 
@@ -281,6 +301,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     # A second document of a job that runs, put here by a hand.
                     self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
                     return None
+                if job.history or job.after or job.after_any:
+                    # It has come from elsewhere; see _make_arrivals_durable.
+                    os.fsync(pending_fd)
                 try:
                     os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
                 except FileNotFoundError:
@@ -391,6 +414,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 try:
                     adopted = self._name_in_pending(job)
                     self._move(State.PENDING, name, State.PENDING, adopted)
+                    # As long as it is locked, none can claim it.
+                    self._make_arrivals_durable(State.PENDING)
                 finally:
                     os.close(recorded_fd)
         finally:
@@ -498,6 +523,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             log=log_name(job_id, number),
         )
         job = decide(job, attempt)
+        self._make_arrivals_durable(State.PROCESSING)
         recorded_fd = self._record_in_place(State.PROCESSING, name, job)
         try:
             self.roll_forward(name, job)

@@ -242,6 +242,15 @@ class Place:
         with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):
             os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
 
+    def _make_arrivals_durable(self, state: State) -> None:
+        """Make durable what has come into a state, before it moves on from there.
+
+        Else a power failure could undo the first move and keep the second, and leave the job in two
+        places.
+        """
+        with self._telling(f"{self.location}/{state} cannot be synced"):
+            os.fsync(self._fd(state))
+
     def _move_to_corrupt(self, directory: State | str, name: str, reason: str) -> None:
         """Move a locked document that cannot be read to corrupt/, with the reason beside it."""
         corrupt_fd = self._fd("corrupt")
