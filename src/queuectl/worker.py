@@ -173,7 +173,8 @@ class Worker:
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
         self._keeps = False  # what ended could not be settled, and no new job is taken
-        self._told: str | None = None
+        self._is_refused = False  # whether there is a job to take could not be told
+        self._told: set[str] = set()
         self._release_at = 0.0
         self._settings = Settings()
         self._idle_purge: IdlePurge | None = None
@@ -202,7 +203,7 @@ class Worker:
                 if claim is not None:
                     nothing_ran = False
                     self._work_on(claim)
-                elif self._drain and nothing_ran:
+                elif self._drain and nothing_ran and not self._is_refused:
                     break
                 else:
                     nothing_ran = self._idle()
@@ -221,9 +222,11 @@ class Worker:
             self._settings = self._store.settings()
             claim = self._store.claim(utc_now())
         except (ConfigError, StoreError, UnsafeStore) as error:
+            self._is_refused = True
             self._tell_once(f"takes no job: {error}")
             self._sleep(_RETRY_SECONDS)
             return None
+        self._is_refused = False
         if claim is not None and self._interrupts.level > 0:
             self._store.give_back(claim)
             return None
@@ -325,9 +328,9 @@ class Worker:
         self._interrupts.drain()
 
     def _tell_once(self, text: str) -> None:
-        if text != self._told:
+        if text not in self._told:
             self._talk.error(text)
-            self._told = text
+            self._told.add(text)
 
     # --- run ---
 
@@ -417,7 +420,7 @@ class Worker:
                 if timeout <= 0:
                     command.end(self._settings.kill_grace)
                     return replace(command.result(), outcome=Outcome.TIMED_OUT)
-            pause = _SHORT_SECONDS if self._told is None else _RETRY_SECONDS
+            pause = _RETRY_SECONDS if self._told else _SHORT_SECONDS
             to_settle = self._unsettled and self._settling is None
             if to_settle and (timeout is None or timeout > pause):
                 if command.wait(pause, *wake_fds):
@@ -507,9 +510,9 @@ class Worker:
             self._keep_unsettled(settling.batch, error)
             return
         self._keeps = False
-        if self._told is not None:
+        if self._told:
             self._talk.error("goes on")
-            self._told = None
+            self._told.clear()
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._keeps = True

@@ -147,6 +147,27 @@ def test_a_broken_config_is_told_and_no_job_taken(queue: Queue) -> None:
     assert pool.stop() == 0
 
 
+def test_drain_does_not_end_while_it_can_take_no_job(queue: Queue) -> None:
+    """That a worker cannot look for a job does not mean that none is due; it is told once."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "first")
+    queue.enqueue("true", "second")
+    pool = queue.pool("--drain")
+    gate.reached()
+    config = queue.store / "config.json"
+    config.touch(mode=0o600)
+    config.write_text("{")
+    gate.open()
+    until(lambda: told(pool, "cannot recover: "), "it is told")
+    time.sleep(2.5)
+    assert len(pool.pids()) == 1
+    assert queue.pending() == ["second"]
+    assert pool.talk().count("cannot recover: ") == 1
+    config.unlink()
+    assert pool.wait() == 0
+    assert queue.ids("completed") == ["first", "second"]
+
+
 def test_what_is_scarce_for_a_while_is_waited_for(queue: Queue) -> None:
     """Too many open files are not the job's fault: its attempt is neither used nor lost."""
     pool = queue.pool().ready()
