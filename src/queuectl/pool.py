@@ -36,14 +36,15 @@ def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quie
     """Run ``count`` workers until they are told to stop, or are done; return the exit code.
 
     With ``detach`` it returns when they are registered, and they run on in the background.
-    Raises: what open_store raises, and ConfigError.
+    Raises: what open_store raises, ConfigError, and StoreError where none could be registered.
     """
     _prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
     supervisor = Supervisor(store, count, drain=drain, quiet=quiet)
     if detach:
-        return _detach(store, supervisor, f"started {count} workers" if not quiet else "")
+        workers = "1 worker" if count == 1 else f"{count} workers"
+        return _detach(store, supervisor, f"started {workers}" if not quiet else "")
     return supervisor.run()
 
 
@@ -74,8 +75,13 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         os.close(log_fd)
         os.close(ready_write_fd)
         os.waitpid(pid, 0)
-        os.read(ready_fd, 1)  # its end comes when all workers are registered, or gone
+        # A byte comes from each worker that is registered, the end when all are, or are gone.
+        has_started = bool(os.read(ready_fd, 1))
+        while os.read(ready_fd, 512):
+            pass
         os.close(ready_fd)
+        if not has_started:
+            raise StoreError(f"no worker has started; {path} tells why")
         if text:
             with suppress(OSError):
                 os.write(2, f"{text} in the background; they tell {path}\n".encode())
