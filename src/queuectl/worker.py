@@ -158,8 +158,8 @@ class Worker:
     ) -> None:
         """Take the store, and two descriptors; -1 where nobody waits until it is ready.
 
-        ``supervisor_fd`` becomes readable when the supervisor is gone; ``ready_fd`` is closed when
-        the worker is registered.
+        ``supervisor_fd`` becomes readable when the supervisor is gone; ``ready_fd`` gets a byte
+        and is closed when the worker is registered.
         """
         self._store = store
         self._name = name
@@ -189,6 +189,8 @@ class Worker:
         """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
         self._store.register(self._name, utc_now())
         if self._ready_fd >= 0:
+            with suppress(OSError):  # who waited is gone
+                os.write(self._ready_fd, b".")
             os.close(self._ready_fd)
         try:
             self._recover()

@@ -15,6 +15,20 @@ pool.Worker.run = fail
 pool._REPLACE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 2, drain=False, detach=False, quiet=True))
 """
+NONE_STARTS = """
+import sys
+from queuectl import pool
+from queuectl.errors import StoreError
+
+def fail(supervisor, ready_fd):
+    raise StoreError("no room")
+
+pool.Supervisor.run = fail
+try:
+    pool.run_pool(sys.argv[1], 2, drain=False, detach=True, quiet=False)
+except StoreError as error:
+    sys.exit(str(error))
+"""
 
 
 def test_a_pool_whose_workers_all_fail_at_their_start_gives_up(tmp_path: Path) -> None:
@@ -25,3 +39,14 @@ def test_a_pool_whose_workers_all_fail_at_their_start_gives_up(tmp_path: Path) -
     assert done.returncode == 70
     assert b"gives up: 10 workers failed at their start" in done.stderr
     assert done.stderr.count(b"RuntimeError: broken") in (10, 11, 12)
+
+
+def test_a_detached_pool_of_which_no_worker_starts_is_not_told_as_started(tmp_path: Path) -> None:
+    """Whoever started it learns at once that nobody works, and where the reason is told."""
+    done = subprocess.run(
+        [sys.executable, "-c", NONE_STARTS, str(tmp_path / "q")], capture_output=True, check=False
+    )
+    log = tmp_path / "q" / "worker.log"
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"no worker has started; {log} tells why\n"
+    assert "no room" in log.read_text()
