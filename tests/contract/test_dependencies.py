@@ -415,3 +415,23 @@ def test_directory_of_a_parent_that_others_can_change_is_refused(
     assert list(elsewhere.iterdir()) == []
     assert list((place.path / "tmp").iterdir()) == []
     assert drain(store) == ["p"]
+
+
+def test_retry_of_a_child_is_durable_before_it_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power failure it must not lie with those that have ended, as if never sent back."""
+    add(store, make_job("p"), make_job("c", after=("p",)))
+    list(store.cancel(["c"]))
+    end(store)
+    synced: list[tuple[int, bool]] = []
+    pending = Path(store.location) / "pending"
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append((os.fstat(fd).st_ino, any(pending.iterdir())))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert store.retry("c", [State.CANCELLED], NOON).state is State.PENDING
+    assert (pending.stat().st_ino, True) in synced

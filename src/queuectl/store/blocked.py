@@ -73,7 +73,7 @@ class Blocked(Lookup):
         recorded_fd = self._record_in_place(state, name, job)
         try:
             if parent is None:
-                self._move(state, name, State.PENDING, self._name_in_pending(job))
+                self._move_back_durably(state, name, self._name_in_pending(job))
             else:
                 with self._telling(f"{self.location}/{state}/{name} cannot be moved to blocked"):
                     self.put(self._fd(state), name, job.id, parent)

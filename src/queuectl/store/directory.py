@@ -33,7 +33,6 @@ from queuectl.errors import (
     DuplicateId,
     JobNotFound,
     QueuectlError,
-    StoreError,
     WrongState,
 )
 from queuectl.job import (
@@ -189,15 +188,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 finally:
                     os.close(recorded_fd)
         return job
-
-    def _move_back_durably(self, state: State, name: str, in_pending: str) -> None:
-        """Move a finished job to pending/, where none can claim it as long as it is locked."""
-        self._move(state, name, State.PENDING, in_pending)
-        try:
-            self._make_arrivals_durable(State.PENDING)
-        except StoreError:
-            self._move(State.PENDING, in_pending, state, name)
-            raise
 
     # --- what workers do: claim ---
 

@@ -15,6 +15,7 @@ from queuectl.config import Settings, read_settings
 from queuectl.errors import (
     BadDocument,
     ConfigError,
+    StoreError,
     StoreUnavailable,
 )
 from queuectl.job import (
@@ -250,6 +251,15 @@ class Place:
         """
         with self._telling(f"{self.location}/{state} cannot be synced"):
             os.fsync(self._fd(state))
+
+    def _move_back_durably(self, state: State, name: str, in_pending: str) -> None:
+        """Move a finished job to pending/, where none can claim it as long as it is locked."""
+        self._move(state, name, State.PENDING, in_pending)
+        try:
+            self._make_arrivals_durable(State.PENDING)
+        except StoreError:
+            self._move(State.PENDING, in_pending, state, name)
+            raise
 
     def _move_to_corrupt(self, directory: State | str, name: str, reason: str) -> None:
         """Move a locked document that cannot be read to corrupt/, with the reason beside it."""
