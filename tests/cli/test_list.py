@@ -294,3 +294,13 @@ def test_a_limit_below_one_is_a_usage_error(run: Run) -> None:
             " --help'.\n"
         ),
     )
+
+
+def test_the_environment_names_options_as_the_command_line_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QUEUECTL_LIST_STATE is --state of list, and QUEUECTL_LIST_JSON its --json."""
+    run("enqueue", "--id", "job", "true")
+    monkeypatch.setenv("QUEUECTL_LIST_STATE", "dead")
+    monkeypatch.setenv("QUEUECTL_LIST_JSON", "1")
+    assert run("list") == (0, "[]\n", "")

@@ -49,6 +49,17 @@ EXIT_IO_ERROR = 74
 EXIT_BUG = 70
 
 
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Let the environment name each option as the command line does, whatever we call it inside."""
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            _name_variables(each, f"{prefix}_{name}")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            long = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"{prefix}_{long}".replace("-", "_").upper()
+
+
 class _LazyGroup(click.Group):
     """Import a command when it is run, and answer all else from the table above."""
 
@@ -62,6 +73,7 @@ class _LazyGroup(click.Group):
 
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        _name_variables(command, f"QUEUECTL_{cmd_name}")
         return command
 
     def resolve_command(
