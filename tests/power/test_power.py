@@ -33,6 +33,16 @@ _JUDGED = {
     ("_release_some", "pending"),
     ("_sync_ends", "completed"),
     ("_claim_name", "pending"),
+    ("_publish", "a file"),
+    ("_adopt", "a file"),
+    ("_cancel_waiting", "a file"),
+    ("_open_root", "a file"),
+    ("_recover_locked", "a file"),
+    ("change_config", "a file"),
+    ("retry", "a file"),
+    ("make_directory", "another directory"),
+    ("sync", "a file"),
+    ("sync", "processing"),
 }
 _ANYWHERE = frozenset(State)
 _ENDED = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED})
