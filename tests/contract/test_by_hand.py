@@ -544,3 +544,16 @@ def test_second_document_of_a_running_job_waits_until_it_ended(
     due = store.next_due()
     assert due is not None
     assert LATER < due <= later(LATER, 1.0)
+
+
+def test_what_is_no_regular_file_counts_as_no_job(place: Place, store: Store) -> None:
+    """A directory, a FIFO or a symlink in pending/ is left alone, and nobody is told of a job."""
+    pending = place.path / "pending"
+    (pending / "directory.json").mkdir()
+    os.mkfifo(pending / "fifo.json")
+    (pending / "link.json").symlink_to("/etc/passwd")
+    assert store.counts(NOON).by_state[State.PENDING] == 0
+    assert store.counts(NOON).due == 0
+    assert store.entries(State.PENDING, NOON) == []
+    store.add([make_job("fifo")], chosen=["fifo"])
+    assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["fifo"]

@@ -1,6 +1,7 @@
 """Find jobs by the names of their files, opening only the documents that are asked for."""
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ class Lookup(Place):
             if state is State.PENDING:
                 if looks_pending(name) and name.endswith(".json"):
                     yield pending_id(name), name
-                elif is_stranger(name):
+                elif self._is_dropped(name):
                     yield name[:-5], name
             elif state is State.PROCESSING:
                 parsed = parse_processing(name)
@@ -303,7 +304,7 @@ class Lookup(Place):
                         yield False, "", name
                     elif is_pending_name(name):
                         yield True, due, name
-                elif is_stranger(name):
+                elif self._is_dropped(name):
                     yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
 
         ordered = nsmallest(limit, keys()) if limit is not None else sorted(keys())
@@ -312,6 +313,16 @@ class Lookup(Place):
             for _, _, key in ordered
             if is_pending_name(name := key.rpartition("/")[2]) or is_stranger(name)
         ]
+
+    def _is_dropped(self, name: str) -> bool:
+        """Tell whether a name in pending/ is that of a document that is going to be adopted."""
+        if not is_stranger(name):
+            return False
+        try:
+            status = os.stat(name, dir_fd=self._fd(State.PENDING), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode)
 
     def _timed(self, state: State) -> Iterator[tuple[float, str]]:
         fd = self._dir_fds.get(state)
@@ -400,7 +411,7 @@ class Lookup(Place):
                         oldest = at
                 elif not next_due or at < next_due:
                     next_due = at
-            elif not is_stranger(name):
+            elif not self._is_dropped(name):
                 continue
             else:
                 due += 1
