@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,24 +35,25 @@ _PROMISES_BYTES = 1 << 20
 _PRODUCERS, _WORKERS = 2, 2
 
 
-def _mount(*options: str, image: Path, on: Path) -> None:
-    on.mkdir(exist_ok=True)
-    done = subprocess.run(
-        ["mount", *options, str(image), str(on)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0 and "loop" in done.stderr:
-        pytest.skip(f"no loop device: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-
-
 @contextmanager
-def mounted(image: Path, on: Path) -> Iterator[Path]:
+def mounted(image: Path) -> Iterator[Path]:
     """Mount an image, as a machine does that starts again."""
-    _mount("-o", "loop", image=image, on=on)
+    # Not below pytest's own directories: a run that is killed leaves its mount behind, and then
+    # pytest could not clear them away in any later run.
+    on = Path(tempfile.mkdtemp(prefix="queuectl-disk-"))
+    done = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(on)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        on.rmdir()
+        if "loop" in done.stderr:
+            pytest.skip(f"no loop device: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
     try:
         yield on
     finally:
         subprocess.run(["umount", str(on)], check=True, capture_output=True)
+        on.rmdir()
 
 
 def produce(location: str, number: int, promises: int) -> None:
@@ -173,7 +175,7 @@ def test_image_copied_at_any_moment(tmp_path: Path, kind: str) -> None:
         subprocess.run([*make, str(image)], check=True, capture_output=True)
         copies = []
         with (
-            mounted(image, tmp_path / "disk") as disk,
+            mounted(image) as disk,
             busy(str(disk / "store"), promises) as pids,
         ):
             for number in range(start, min(start + _ROUND, moments)):
@@ -186,7 +188,7 @@ def test_image_copied_at_any_moment(tmp_path: Path, kind: str) -> None:
                 for pid in pids:
                     os.kill(pid, signal.SIGCONT)
         for copied, promised in copies:
-            with mounted(copied, tmp_path / "again") as disk:
+            with mounted(copied) as disk:
                 check(disk / "store", promised)
             copied.unlink()
         image.unlink()
