@@ -610,3 +610,18 @@ def test_two_who_ask_for_live_workers_do_not_take_each_other_for_one(
     fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
     assert store.workers() == []
     os.close(record)
+
+
+def test_first_one_to_write_the_format_syncs_the_entry_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds a store that another one is about to make makes its directory durable, too."""
+    root = tmp_path / "store"
+    root.mkdir(mode=0o700)  # the other one has come so far
+    synced: list[Any] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd)))
+    made = Place(str(root))
+    made.open()
+    made.close()
+    assert tmp_path.stat().st_ino in synced

@@ -40,15 +40,20 @@ def make_directory(path: str) -> None:
             make_directory(os.path.dirname(path))
             os.mkdir(path, DIRECTORY_MODE)
         os.chmod(path, DIRECTORY_MODE)
-        parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
-        try:
-            os.fsync(parent_fd)
-        finally:
-            os.close(parent_fd)
+        sync_entry(path)
     except FileExistsError:
         return
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be made: {error.strerror}") from error
+
+
+def sync_entry(path: str) -> None:
+    """Make durable that a file or directory is where it is. Raises: OSError."""
+    parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
+    try:
+        os.fsync(parent_fd)
+    finally:
+        os.close(parent_fd)
 
 
 def open_directory(path: str, *, follow: bool) -> int:

@@ -80,6 +80,10 @@ class Place:
                     files.make_directory(path)
                     self._dir_fds[name] = files.open_directory(path, follow=False)
         if not known and create:
+            # RACE: who made the directory a moment ago may not have synced its entry yet; see
+            # test_first_one_to_write_the_format_syncs_the_entry_of_the_store.
+            with self._telling(f"{self.location} cannot be made"):
+                files.sync_entry(self.location)
             self._write_root_file("format", f"{FORMAT}\n".encode())
             # Made here, since filelock would leave its mode to the umask.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
