@@ -618,9 +618,14 @@ def test_first_one_to_write_the_format_syncs_the_entry_of_the_store(
     """Who finds a store that another one is about to make makes its directory durable, too."""
     root = tmp_path / "store"
     root.mkdir(mode=0o700)  # the other one has come so far
-    synced: list[Any] = []
+    synced: list[int] = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), real(fd)))
+
+    def fsync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     made = Place(str(root))
     made.open()
     made.close()
