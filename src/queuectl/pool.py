@@ -13,14 +13,11 @@ import time
 import traceback
 from contextlib import suppress
 
-from queuectl.clock import utc_now
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
-from queuectl.job import Attempt, Job
 from queuectl.logs import LogDir
-from queuectl.policy import after_attempt
 from queuectl.store import open_store
 from queuectl.store.base import Store
-from queuectl.worker import Interrupts, Talk, Worker
+from queuectl.worker import Interrupts, Talk, Worker, recover
 
 _REPLACE_SECONDS = 1.0
 _EARLY_SECONDS = 5.0
@@ -249,12 +246,8 @@ class Supervisor:
             self._recover()
 
     def _recover(self) -> None:
-        def decide(job: Job, attempt: Attempt) -> Job:
-            return after_attempt(job, attempt, settings, utc_now(), random.random())
-
         try:
-            settings = self._store.settings()
-            report = self._store.recover(decide)
+            report = recover(self._store, self._store.settings())
         except (ConfigError, StoreError) as error:
             self._talk.error(f"cannot recover: {error}")
             return

@@ -273,12 +273,9 @@ class Worker:
         self._release_at = time.monotonic() + again_seconds
 
     def _recover(self) -> RecoveryReport:
-        def decide(job: Job, attempt: Attempt) -> Job:
-            return after_attempt(job, attempt, self._settings, utc_now(), random.random())
-
         try:
             self._settings = self._store.settings()
-            report = self._store.recover(decide)
+            report = recover(self._store, self._settings)
         except (ConfigError, StoreError) as error:
             self._tell_once(f"cannot recover: {error}")
             return RecoveryReport(unowned=1)
@@ -538,6 +535,15 @@ class Worker:
             poll.register(self._interrupts.fd, select.POLLIN)
             poll.poll(_RETRY_SECONDS * 1000)
             self._interrupts.drain()
+
+
+def recover(store: Store, settings: Settings) -> RecoveryReport:
+    """Settle the claims that nobody holds, lost attempts by the policy. Raises: StoreError."""
+
+    def decide(job: Job, attempt: Attempt) -> Job:
+        return after_attempt(job, attempt, settings, utc_now(), random.random())
+
+    return store.recover(decide)
 
 
 def _ending(attempt: Attempt) -> str:
