@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from queuectl.job import Outcome
 
@@ -37,8 +37,7 @@ def is_scarcity(error: OSError) -> bool:
     return error.errno in _SCARCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """Tell how a command ended. Units: seconds on the monotonic clock."""
 
     outcome: Outcome
@@ -61,16 +60,13 @@ class Command:
     ) -> None:
         """Start the command through the shell; its output goes to ``output_fd``.
 
-        ``pass_fds`` are (descriptor, its number in the command). This process changes to ``cwd``.
+        It reads what this process has as descriptor 0. ``pass_fds`` are (descriptor, its number in
+        the command). This process changes to ``cwd``.
         Raises: OSError where it cannot be started.
         """
         os.chdir(cwd.encode("utf-8", "surrogateescape"))
         arguments = [b"sh", b"-c", command.encode("utf-8", "surrogateescape")]
-        actions: list[tuple[int, int, bytes, int, int] | tuple[int, int, int]] = [
-            (os.POSIX_SPAWN_OPEN, 0, b"/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output_fd, 1),
-            (os.POSIX_SPAWN_DUP2, output_fd, 2),
-        ]
+        actions = [(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in pass_fds]
         self._started = time.monotonic()
         self.pid = os.posix_spawn(
@@ -106,7 +102,8 @@ class Command:
 
         Where it does not wake by itself, the caller makes SIGCHLD write to one of ``wake_fds``.
         """
-        if self._reap():
+        # Without a pidfd the end may have come before the wait, and woken nobody.
+        if (self._pidfd < 0 or self._status is not None) and self._reap():
             return True
         for fd in wake_fds:
             self._poll.register(fd, select.POLLIN)

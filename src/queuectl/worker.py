@@ -11,10 +11,10 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
+from queue import SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.config import Settings
@@ -33,9 +33,9 @@ _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed aft
 _UNOWNED_SECONDS = 1.0
 _RUNNING_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
-_SHORT_SECONDS = 0.005  # a command that takes longer leaves time to settle those before it
-_MANY_UNSETTLED = 32
-_MOST_UNSETTLED_SECONDS = 0.05
+_SHORT_SECONDS = 0.02  # a command that takes longer leaves time to settle those before it
+_MANY_UNSETTLED = 128
+_MOST_UNSETTLED_SECONDS = 0.1
 
 
 class Talk:
@@ -44,11 +44,11 @@ class Talk:
     def __init__(self, name: str, *, quiet: bool) -> None:
         """Take the name that stands in each line; with ``quiet`` only errors are told."""
         self._name = name
-        self._quiet = quiet
+        self.is_quiet = quiet
 
     def event(self, text: str) -> None:
         """Tell what happened."""
-        if not self._quiet:
+        if not self.is_quiet:
             self.error(text)
 
     def error(self, text: str) -> None:
@@ -63,7 +63,7 @@ class Talk:
 
     def job(self, job_id: str, attempt: int, text: str) -> None:
         """Tell what happened to a job in an attempt."""
-        if not self._quiet:
+        if not self.is_quiet:
             self.error(f"{job_id} attempt {attempt} {text}")
 
     def recovered(self, found: Recovered) -> None:
@@ -127,18 +127,15 @@ class Interrupts:
             return
 
 
-@dataclass(frozen=True, slots=True)
-class _Unsettled:
+class _Unsettled(NamedTuple):
     claim: Claim
     job: Job
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Settling:
+class _Settling(NamedTuple):
     settlement: Settlement
     batch: list[_Unsettled]
-    thread: threading.Thread
     is_synced: threading.Event
 
 
@@ -172,6 +169,7 @@ class Worker:
         self._interrupts = Interrupts()
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
+        self._to_sync: SimpleQueue[_Settling] | None = None
         self._keeps = False  # what ended could not be settled, and no new job is taken
         self._is_refused = False  # whether there is a job to take could not be told
         self._told: set[str] = set()
@@ -187,6 +185,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
+        null_fd = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null_fd, 0)  # that the commands inherit
+        os.close(null_fd)
         self._store.register(self._name, utc_now())
         if self._ready_fd >= 0:
             with suppress(OSError):  # who waited is gone
@@ -418,7 +419,7 @@ class Worker:
                 timeout = job.timeout_seconds - command.elapsed_seconds()
                 if timeout <= 0:
                     command.end(self._settings.kill_grace)
-                    return replace(command.result(), outcome=Outcome.TIMED_OUT)
+                    return command.result()._replace(outcome=Outcome.TIMED_OUT)
             pause = _RETRY_SECONDS if self._told else _SHORT_SECONDS
             to_settle = self._unsettled and self._settling is None
             if to_settle and (timeout is None or timeout > pause):
@@ -434,7 +435,7 @@ class Worker:
                 return None
             if self._store.cancel_requested(claim):
                 command.end(self._settings.kill_grace)
-                return replace(command.result(), outcome=Outcome.CANCELLED)
+                return command.result()._replace(outcome=Outcome.CANCELLED)
 
     def _explain(self, claim: Claim, reason: str) -> None:
         """Write into the attempt's log why there is no output."""
@@ -469,11 +470,10 @@ class Worker:
         )
         job = after_attempt(claim.job, attempt, self._settings, now, random.random())
         self._unsettled.append(_Unsettled(claim, job, time.monotonic()))
-        self._talk.job(
-            job.id,
-            attempt.number,
-            f"{_ending(attempt)} after {format_duration(result.duration_seconds)}{_fate(job, now)}",
-        )
+        if not self._talk.is_quiet:
+            length = format_duration(result.duration_seconds)
+            told = f"{_ending(attempt)} after {length}{_fate(job, now)}"
+            self._talk.job(job.id, attempt.number, told)
 
     def _begin_settling(self) -> None:
         """Record what ended, and let a thread wait for the disk while the next command runs."""
@@ -485,23 +485,29 @@ class Worker:
         except StoreError as error:
             self._keep_unsettled(batch, error)
             return
-        is_synced = threading.Event()
-        thread = threading.Thread(target=self._sync, args=(settlement, is_synced), daemon=True)
-        self._settling = _Settling(settlement, batch, thread, is_synced)
-        thread.start()
+        self._settling = _Settling(settlement, batch, threading.Event())
+        if self._to_sync is None:
+            # One thread for all: starting one takes as long as settling a job.
+            self._to_sync = SimpleQueue()
+            threading.Thread(target=self._sync_each, args=(self._to_sync,), daemon=True).start()
+        self._to_sync.put(self._settling)
 
-    def _sync(self, settlement: Settlement, is_synced: threading.Event) -> None:
-        settlement.sync()
-        # RACE: whoever is woken may look before this thread has ended, and would not look again.
-        is_synced.set()
-        self._interrupts.wake()
+    def _sync_each(self, to_sync: "SimpleQueue[_Settling]") -> None:
+        while True:
+            settling = to_sync.get()
+            try:
+                settling.settlement.sync()
+            finally:
+                # RACE: whoever is woken looks at once, and would not look again.
+                settling.is_synced.set()
+                self._interrupts.wake()
 
     def _collect_settled(self, *, wait: bool = False) -> None:
         """Finish the settlement that the disk has taken, if there is one."""
         settling = self._settling
         if settling is None or (not wait and not settling.is_synced.is_set()):
             return
-        settling.thread.join()
+        settling.is_synced.wait()
         self._settling = None
         try:
             settling.settlement.finish()

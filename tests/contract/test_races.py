@@ -116,7 +116,7 @@ def test_hand_that_moves_a_document_while_it_is_claimed(
             path.rename(pending / pending_name(9, LATER, "a"))
 
     if step == "open":
-        before(files, "open_document", happen)
+        before(files, "open_and_stat", happen)
     elif step == "lock":
         before(files, "lock", happen)
     else:
@@ -356,15 +356,15 @@ def test_claim_that_fails_leaves_its_name_for_the_next_one(
 ) -> None:
     """A job whose claim failed for want of a descriptor is claimed by the same worker after."""
     store.add(make_jobs("a", "b"))
-    original = files.open_document
+    original = files.open_and_stat
 
-    def refuse(directory_fd: int, name: str) -> int | None:
+    def refuse(directory_fd: int, name: str) -> tuple[int, os.stat_result] | None:
         if name.endswith("-a.json"):
             raise OSError(errno.EMFILE, "Too many open files")
         return original(directory_fd, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "open_document", refuse)
+        patched.setattr(files, "open_and_stat", refuse)
         with pytest.raises(Exception, match="Too many open files"):
             store.claim(LATER)
     assert drain(store) == ["a", "b"]
@@ -421,10 +421,10 @@ def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_
         assert shared is not None
         original = shared._store
 
-        def put(*values: Any) -> None:
-            if values[1] is False:
+        def put(generation: int, *values: int) -> None:
+            if values[0] is False:
                 os._exit(0)
-            original(*values)
+            original(generation, *values)
 
         shared._store = put  # type: ignore[method-assign]
         store.claim(LATER)

@@ -152,11 +152,11 @@ def test_name_is_compared_by_the_file_that_it_stands_for(tmp_path: Path, directo
     path = tmp_path / "a"
     path.write_text("x")
     fd = os.open(path, os.O_RDONLY)
-    assert files.names_inode(directory_fd, "a", fd)
+    assert files.names_inode(directory_fd, "a", os.fstat(fd))
     path.rename(tmp_path / "b")
-    assert not files.names_inode(directory_fd, "a", fd)
+    assert not files.names_inode(directory_fd, "a", os.fstat(fd))
     path.symlink_to("b")
-    assert not files.names_inode(directory_fd, "a", fd)
+    assert not files.names_inode(directory_fd, "a", os.fstat(fd))
     os.close(fd)
 
 

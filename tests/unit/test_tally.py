@@ -16,7 +16,7 @@ SUCCEEDED = attempt("a", outcome=Outcome.SUCCEEDED, duration_seconds=0.1)
 
 def test_a_bound_counts_what_took_just_so_long() -> None:
     """As Prometheus counts: less or equal; what is longer than all comes last."""
-    tally = counted(counted(Tally(), SUCCEEDED), attempt("a", duration_seconds=1e6))
+    tally = counted(Tally(), [SUCCEEDED, attempt("a", duration_seconds=1e6)])
     assert tally.by_length == (1, *(0,) * (len(LENGTH_BOUNDS) - 1), 1)
     assert tally.by_outcome == {Outcome.SUCCEEDED: 1, Outcome.FAILED: 1}
     assert tally.seconds == 1e6 + 0.1
@@ -24,7 +24,7 @@ def test_a_bound_counts_what_took_just_so_long() -> None:
 
 def test_tallies_are_added() -> None:
     """Outcomes of either are there."""
-    one, other = counted(Tally(), SUCCEEDED), counted(Tally(), attempt("a"))
+    one, other = counted(Tally(), [SUCCEEDED]), counted(Tally(), [attempt("a")])
     both = joined(joined(one, other), other)
     assert both.by_outcome == {Outcome.SUCCEEDED: 1, Outcome.FAILED: 2}
     assert sum(both.by_length) == 3
@@ -33,7 +33,7 @@ def test_tallies_are_added() -> None:
 
 def test_a_tally_is_read_as_it_was_written() -> None:
     """Nothing is lost in JSON."""
-    tally = counted(Tally(), attempt("a"))
+    tally = counted(Tally(), [attempt("a")])
     assert tally_from(json.loads(json.dumps(tally_document(tally)))) == tally
     assert tally_from({}) == Tally()
 
@@ -42,7 +42,7 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
     """It falls while nothing ends, and a young worker's is not that of a whole minute."""
     recent = Recent()
     for second in range(60):
-        recent.add(6000.0 + second)
+        recent.add(6000.0 + second, 1)
     assert recent.rate(6059.9, 3600) == pytest.approx(1, abs=0.01)
     assert recent.rate(6059.9, 20) == pytest.approx(3)
     assert recent.rate(6085.0, 3600) == pytest.approx(30 / 55)
@@ -136,7 +136,8 @@ def test_a_record_with_long_names_and_counts_fits(
         by_outcome=dict.fromkeys(Outcome, big), by_length=(big,) * 11, seconds=1e12 + 0.001
     )
     store._recent.counts = (100_000,) * 6
-    store._tell_record("x" * 100, 10**8)
+    store._record_end = store._counts_text()
+    store._tell_record(("x" * 100, 10**8), NOON)
     size = (tmp_path / "workers" / "w-12345.json").stat().st_size
     assert [record.job for record in store.workers()] == ["x" * 100]
     store.close()

@@ -192,9 +192,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     # --- what workers do: claim ---
 
     def prepare_pool(self) -> None:
-        """Reserve the memory in which the workers that are forked from here share a scan."""
+        """Load what each worker would load for itself, and reserve the memory of a shared scan."""
         from queuectl.store.listing import Slice
+        from queuectl.store.watch import Watch  # noqa: F401
 
+        files.load_library()
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
 
@@ -276,10 +278,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     def _claim_name(self, name: str, now: datetime) -> Claim | None:
         """Claim one pending document (rule 3), or say when to look at it again."""
         pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
-        with self._telling(f"{self.location}/pending/{name} cannot be claimed"):
-            fd = self._lock_waiting(name, now)
-            if fd is None:
+        try:
+            locked = self._lock_waiting(name, now)
+            if locked is None:
                 return None
+            fd, status = locked
             keep = False
             try:
                 job = self._read_pending(fd, name, now)
@@ -294,30 +297,16 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 if job.history or job.after or job.after_any:
                     # It has come from elsewhere; see _make_arrivals_durable.
                     os.fsync(pending_fd)
-                try:
-                    os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
-                except FileNotFoundError:
-                    # RACE: a hand, which takes no lock, has moved or removed it; see
-                    # test_hand_that_moves_a_document_while_it_is_claimed.
-                    return None
-                try:
-                    # RACE: a hand may have put another file there between check and rename; see
-                    # test_hand_that_replaces_a_document_while_it_is_claimed.
-                    keep = files.names_inode(processing_fd, running, fd)
-                    if keep:
-                        os.utime(fd)
-                except OSError:
-                    keep = False
-                    raise
-                finally:
-                    if not keep:  # it has not run, so it is not a lost attempt
-                        os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+                keep = self._take(fd, status, name, running)
                 if not keep:
                     return None
             finally:
                 if not keep:
                     os.close(fd)
-        self._tell_record(job.id, attempt)
+        except OSError as error:
+            what = f"{self.location}/pending/{name} cannot be claimed"
+            raise files.as_store_error(error, what) from error
+        self._tell_record((job.id, attempt), now)
         return _HeldClaim(
             job=job,
             attempt=attempt,
@@ -328,13 +317,38 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             came_from=name,
         )
 
-    def _lock_waiting(self, name: str, now: datetime) -> int | None:
+    def _take(self, fd: int, status: os.stat_result, name: str, running: str) -> bool:
+        """Move a locked document from pending/ to processing/; False where a hand was faster."""
+        pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
+        try:
+            os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
+        except FileNotFoundError:
+            # RACE: a hand, which takes no lock, has moved or removed it; see
+            # test_hand_that_moves_a_document_while_it_is_claimed.
+            return False
+        is_taken = False
+        try:
+            # RACE: a hand may have put another file there between check and rename; see
+            # test_hand_that_replaces_a_document_while_it_is_claimed.
+            is_taken = files.names_inode(processing_fd, running, status)
+            if is_taken:
+                os.utime(fd)
+        except OSError:
+            is_taken = False
+            raise
+        finally:
+            if not is_taken:  # it has not run, so it is not a lost attempt
+                os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+        return is_taken
+
+    def _lock_waiting(self, name: str, now: datetime) -> tuple[int, os.stat_result] | None:
         """Lock a document of pending/ (rule 2); where that cannot be, say when to look again."""
-        fd = files.open_document(self._fd("pending"), name)
-        if fd is None:
+        opened = files.open_and_stat(self._fd("pending"), name)
+        if opened is None:
             if self._exists(self._fd("pending"), name):
                 self._worklist().left_alone.add(name)
             return None
+        fd, status = opened
         held = False
         try:
             if not files.lock(fd):
@@ -342,11 +356,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             else:
                 # RACE: between open and lock another worker may have moved the document on; see
                 # test_document_that_was_not_locked_is_never_moved.
-                held = files.names_inode(self._fd("pending"), name, fd)
+                held = files.names_inode(self._fd("pending"), name, status)
         finally:
             if not held:
                 os.close(fd)
-        return fd if held else None
+        return opened if held else None
 
     def _look_again(self, name: str, at: datetime) -> None:
         self._worklist().again(name, due_text(at))
@@ -373,9 +387,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def _adopt(self, name: str, now: datetime) -> None:
         """Give a file that was dropped into pending/ its place in the order."""
-        fd = self._lock_waiting(name, now)
-        if fd is None:
+        locked = self._lock_waiting(name, now)
+        if locked is None:
             return
+        fd, _ = locked
         try:
             try:
                 document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
@@ -455,7 +470,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self._move(State.PROCESSING, claim.name, State.PENDING, claim.came_from)
         os.close(claim.fd)
         claim.fd = -1
-        self._tell_record(None, None)
+        self._tell_record(None, utc_now())
 
     def release_blocked(self) -> bool:
         """Let those go on whose parents' ends were missed; see Store.release_blocked."""
@@ -537,6 +552,7 @@ class _Settlement:
         self._spares = spares
         self._syncer = syncer
         self._error: OSError | None = None
+        self._is_synced = False
         self._held: list[tuple[_HeldClaim, Job]] = []
         self._written: list[tuple[_HeldClaim, str, int]] = []
         self._what = f"{store.location}/processing cannot be written"
@@ -558,6 +574,7 @@ class _Settlement:
         # undo the first and keep the second, and leave the job in two places.
         try:
             self._syncer.sync([fd for _, _, fd in self._written], self._store.synced_directories())
+            self._is_synced = True
         except OSError as error:
             self._error = error
 
@@ -566,6 +583,7 @@ class _Settlement:
         try:
             if self._error is not None:
                 raise self._error
+            assert self._is_synced, "not synced"
             self._spares.synced()
             while self._written:
                 claim, name, fd = self._written[0]

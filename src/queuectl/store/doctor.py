@@ -494,7 +494,7 @@ class Doctor(DirectoryStore):
             copies = [
                 each
                 for each in opened
-                if files.names_inode(self._fd(each.state), each.name, each.fd)
+                if files.names_inode(self._fd(each.state), each.name, os.fstat(each.fd))
             ]
             yield from self._settle_copies(copies)
         finally:

@@ -15,8 +15,7 @@ import heapq
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from queuectl.store.names import is_pending_name, is_stranger, looks_pending, pending_due
 
@@ -25,7 +24,8 @@ SOON = 1024
 _LONGEST_NAME = 132  # a pending name and a newline
 _CUT = _LONGEST_NAME
 _DUE = 23  # the length of a due instant in a name
-_HEADER = struct.Struct(f"QQQQQ{_CUT}s{_CUT}s")
+_HEADER = struct.Struct("QQQQQ")  # generation, whether it is stale, cursor, ends of slice and soon
+_CUTS = struct.Struct(f"{_CUT}s{_CUT}s")
 _DATA = 512
 
 
@@ -83,7 +83,9 @@ class Slice:
         except BaseException:
             self._close_fd()
             raise
-        self._store(0, True, 0, 0, 0, b"", b"")
+        self.generation = -1
+        self.slice_cut = self.soon_cut = ""
+        self._store(0, True, 0, 0, 0)
 
     def close(self) -> None:
         """Free the memory in this process; the other ones keep it."""
@@ -95,29 +97,29 @@ class Slice:
             os.close(self._fd)
             self._fd = -1
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Keep the other processes of the pool out, and read what they left."""
         # A record lock belongs to a process, unlike a lock on the description that forks share.
         if self._fd >= 0:
             fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        try:
-            self._load()
-            yield
-        finally:
-            if self._fd >= 0:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        self._load()
+
+    def __exit__(self, *_: object) -> None:
+        """Let the others in."""
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def _load(self) -> None:
-        (
-            self.generation, stale, self._cursor, self._end, self._soon_end, slice_cut, soon_cut,
-        ) = _HEADER.unpack_from(self._map)  # fmt: skip
-        self.stale = bool(stale)
-        self.slice_cut = slice_cut.rstrip(b"\0").decode()
-        self.soon_cut = soon_cut.rstrip(b"\0").decode()
+        generation, stale, self._cursor, self._end, self._soon_end = _HEADER.unpack_from(self._map)
+        if generation != self.generation:
+            slice_cut, soon_cut = _CUTS.unpack_from(self._map, _HEADER.size)
+            self.slice_cut = slice_cut.rstrip(b"\0").decode()
+            self.soon_cut = soon_cut.rstrip(b"\0").decode()
+            self.generation = generation
+        self.stale = stale != 0
 
-    def _store(self, *values: int | bytes) -> None:
-        _HEADER.pack_into(self._map, 0, *values)
+    def _store(self, generation: int, *values: int) -> None:
+        _HEADER.pack_into(self._map, 0, generation, *values)
         self._load()
 
     def peek(self) -> str | None:
@@ -142,14 +144,13 @@ class Slice:
         names = due.sorted()
         soon_names = [text[_DUE:] for text in soon.sorted()]
         # Not valid while it is written: a process that dies here leaves a stale slice.
-        self._store(self.generation, True, 0, 0, 0, b"", b"")
+        self._store(self.generation, True, 0, 0, 0)
         blob = "".join(name + "\n" for name in names).encode()
         soon_blob = "".join(name + "\n" for name in soon_names).encode()
         self._map[_DATA : _DATA + len(blob) + len(soon_blob)] = blob + soon_blob
-        self._store(
-            self.generation + 1, False, 0, len(blob), len(blob) + len(soon_blob),
-            (due.cut or "").encode(), (soon.cut or "")[:_DUE].encode(),
-        )  # fmt: skip
+        cuts = (due.cut or "").encode(), (soon.cut or "")[:_DUE].encode()
+        _CUTS.pack_into(self._map, _HEADER.size, *cuts)
+        self._store(self.generation + 1, False, 0, len(blob), len(blob) + len(soon_blob))
 
     def invalidate(self) -> None:
         """Make the next one who asks scan anew; the caller holds the lock."""
@@ -182,13 +183,13 @@ class Listing:
 
     def invalidate(self) -> None:
         """Make the next call scan anew, for the whole pool."""
-        with self._shared.locked():
+        with self._shared:
             self._shared.invalidate()
 
     def next(self, now: str) -> str | None:
         """Return the first name that is due, each once for the pool; None where there is none."""
         shared = self._shared
-        with shared.locked():
+        with shared:
             while True:
                 if shared.stale or (shared.soon_cut and now >= shared.soon_cut):
                     self._scan(now)

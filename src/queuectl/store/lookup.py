@@ -217,7 +217,7 @@ class Lookup(Place):
                 data = files.read_all(fd, MAX_DOCUMENT_BYTES)
                 # RACE: a file that was settled takes another job's document, maybe while it is
                 # read: test_file_that_takes_another_document_while_it_is_read.
-                if not files.names_inode(self._fd(state), name, fd):
+                if not files.names_inode(self._fd(state), name, os.fstat(fd)):
                     return None
             job = self._decode(data, job_id, utc_now())
         except BadDataError as error:

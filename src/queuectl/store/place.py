@@ -219,7 +219,7 @@ class Place:
             return
         try:
             with self._telling(f"{self.location}/{state}/{name} cannot be locked"):
-                held = files.lock(fd) and files.names_inode(self._fd(state), name, fd)
+                held = files.lock(fd) and files.names_inode(self._fd(state), name, os.fstat(fd))
             yield fd if held else None
         finally:
             os.close(fd)

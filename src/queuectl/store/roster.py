@@ -7,9 +7,9 @@ safety depends on what stands in it.
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,11 @@ class Pill:
 class Roster(Place):
     """Know the workers of one store."""
 
-    _worker: tuple[int, WorkerRecord] | None = None
+    _worker: tuple[int, str] | None = None  # the descriptor of its record, and its name
+    _runs: tuple[str, int] | None = None
+    _since: datetime
+    _record_start: str
+    _record_end: str
     _tally = Tally()
     _recent: Recent
     _started_at: float
@@ -81,58 +85,60 @@ class Roster(Place):
 
     def register(self, name: str, now: datetime) -> None:
         """Write this process's record and keep it locked; see Store.register."""
-        record = WorkerRecord(name=name, pid=os.getpid(), host=os.uname().nodename, since=now)
         self._tally, self._recent, self._started_at = Tally(), Recent(), now.timestamp()
+        worker = {"name": name, "pid": os.getpid(), "host": os.uname().nodename}
+        self._record_start = json.dumps(worker)[:-1]
+        self._runs, self._since = None, now
+        self._record_end = self._counts_text()
         with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
-            data = self._record_text(record)
+            data = self._record_text()
             fd = self._put(data, self._fd("workers"), filed_name(name), sync=False)
-            self._worker = (fd, record)
+            self._worker = (fd, name)
             # After the record: without one it is what a killed worker left behind.
             self._control_fd = open_channel(self._fd("workers"), name)
 
-    def _record_text(self, record: WorkerRecord) -> bytes:
+    def _record_text(self) -> bytes:
+        """Return the record, put together from its parts: it is written anew for each job."""
+        runs = '"job": null, "attempt": null'
+        if self._runs is not None:
+            runs = f'"job": "{self._runs[0]}", "attempt": {self._runs[1]}'
+        since = format_instant(self._since)
+        text = f'{self._record_start}, "since": "{since}", {runs}, {self._record_end}'
+        # Of one size, so that it can be written over by one call.
+        return text.ljust(_RECORD_BYTES - 1).encode() + b"\n"
+
+    def _counts_text(self) -> str:
         document = {
-            "name": record.name,
-            "pid": record.pid,
-            "host": record.host,
-            "since": format_instant(record.since),
-            "job": record.job,
-            "attempt": record.attempt,
             "started_at": self._started_at,
             "slot": self._recent.slot,
             "recent": self._recent.counts,
             **tally_document(self._tally),
         }
-        # Of one size, so that it can be written over by one call.
-        return json.dumps(document).ljust(_RECORD_BYTES - 1).encode() + b"\n"
+        return json.dumps(document)[1:]
 
-    def _tell_record(self, job_id: str | None, attempt: int | None) -> None:
-        """Write into this worker's record what it runs; nobody's safety depends on it."""
-        if self._worker is None:
-            return
-        fd, record = self._worker
-        record = replace(record, job=job_id, attempt=attempt, since=utc_now())
-        self._worker = (fd, record)
-        with suppress(OSError):  # a full disk must not cost the claim that this tells of
-            os.pwrite(fd, self._record_text(record), 0)
+    def _tell_record(self, runs: tuple[str, int] | None, since: datetime) -> None:
+        """Write into this worker's record what it runs since when; None for nothing.
 
-    def _count(self, attempts: list[Attempt]) -> None:
+        Nobody's safety depends on it.
+        """
+        self._runs, self._since = runs, since
+        if self._worker is not None:
+            with suppress(OSError):  # a full disk must not cost what this tells of
+                os.pwrite(self._worker[0], self._record_text(), 0)
+
+    def _count(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts that are settled, and tell that this worker is idle if its own is."""
-        for attempt in attempts:
-            self._tally = counted(self._tally, attempt)
+        self._tally = counted(self._tally, attempts)
         if self._worker is None:  # a supervisor that has recovered what a worker lost
             self._add_to_totals("", self._tally)
             self._tally = Tally()
             return
-        fd, record = self._worker
-        now = time.time()
-        for attempt in attempts:
-            self._recent.add(now)
-            if record.job is not None and attempt.log == log_name(record.job, record.attempt or 0):
-                record = replace(record, job=None, attempt=None, since=utc_now())
-        self._worker = (fd, record)
-        with suppress(OSError):  # what is settled is settled
-            os.pwrite(fd, self._record_text(record), 0)
+        self._recent.add(time.time(), len(attempts))
+        self._record_end = self._counts_text()
+        if self._runs is not None and log_name(*self._runs) in [each.log for each in attempts]:
+            self._tell_record(None, utc_now())
+        else:
+            self._tell_record(self._runs, self._since)
 
     def _totals(self) -> tuple[Tally, list[str]]:
         """Return what workers that are gone have counted, and which of them may have a record."""
@@ -142,11 +148,25 @@ class Roster(Place):
         except (BadDocument, ConfigError, ValueError, TypeError, AttributeError):
             return Tally(), []  # broken by a hand: the counting begins anew
 
+    @contextmanager
+    def _changing_totals(self) -> Iterator[None]:
+        """Keep others from changing the totals, by the lock of the directory of the records.
+
+        Not by pending.lock: importing filelock takes a worker longer than all else when it leaves.
+        """
+        with self._telling(f"{self.location}/workers cannot be locked"):
+            fd = self._reopen("workers")
+            try:
+                files.wait_for_lock(fd)
+                yield
+            finally:
+                os.close(fd)
+
     def _add_to_totals(self, name: str, tally: Tally) -> None:
         """Add what a worker has counted before its record goes, once for each worker."""
         if not tally.by_outcome:
             return
-        with suppress(StoreError), self._moving_into_pending():
+        with suppress(StoreError), self._changing_totals():
             totals, names = self._totals()
             if name in names:
                 return
@@ -172,9 +192,9 @@ class Roster(Place):
         """Remove this process's record; see Store.unregister."""
         if self._worker is None:
             return
-        fd, record = self._worker
-        self._add_to_totals(record.name, self._tally)
-        for name in (filed_name(record.name), channel_name(record.name)):
+        fd, worker = self._worker
+        self._add_to_totals(worker, self._tally)
+        for name in (filed_name(worker), channel_name(worker)):
             with suppress(FileNotFoundError):  # a hand was faster
                 os.unlink(name, dir_fd=self._fd("workers"))
         os.close(fd)
@@ -198,7 +218,7 @@ class Roster(Place):
                 if fd is None:
                     continue
                 try:
-                    mine = self._worker is not None and name == filed_name(self._worker[1].name)
+                    mine = self._worker is not None and name == filed_name(self._worker[1])
                     live = mine or files.is_locked(fd)
                     record, tally = self._read_record(fd)
                 except (ValueError, KeyError, TypeError, AttributeError):

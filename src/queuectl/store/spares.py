@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from queuectl.store import files
 
-_AT_ONCE = 64  # spare files that one worker keeps
+_AT_ONCE = 512  # spare files that one worker keeps
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 

@@ -5,7 +5,7 @@ when its stale record is removed. Nobody's safety depends on these numbers.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +16,18 @@ _SLOT_SECONDS = 10
 _SLOTS = 6  # "lately" is the last minute
 
 
-def counted(tally: Tally, attempt: Attempt) -> Tally:
-    """Return the tally with one more attempt; one whose length nobody saw counts by outcome."""
+def counted(tally: Tally, attempts: Sequence[Attempt]) -> Tally:
+    """Return the tally with more attempts; one whose length nobody saw counts by outcome."""
     by_outcome = dict(tally.by_outcome)
-    by_outcome[attempt.outcome] = by_outcome.get(attempt.outcome, 0) + 1
-    seconds = attempt.duration_seconds
-    if seconds is None:
-        return Tally(by_outcome=by_outcome, by_length=tally.by_length, seconds=tally.seconds)
     by_length = list(tally.by_length)
-    by_length[bisect_left(LENGTH_BOUNDS, seconds)] += 1
-    return Tally(by_outcome=by_outcome, by_length=tuple(by_length), seconds=tally.seconds + seconds)
+    total = tally.seconds
+    for attempt in attempts:
+        by_outcome[attempt.outcome] = by_outcome.get(attempt.outcome, 0) + 1
+        seconds = attempt.duration_seconds
+        if seconds is not None:
+            by_length[bisect_left(LENGTH_BOUNDS, seconds)] += 1
+            total += seconds
+    return Tally(by_outcome=by_outcome, by_length=tuple(by_length), seconds=total)
 
 
 def joined(one: Tally, other: Tally) -> Tally:
@@ -74,10 +76,10 @@ class Recent:
     slot: int = 0
     counts: tuple[int, ...] = (0,) * _SLOTS
 
-    def add(self, now: float) -> None:
-        """Count one that ended at an instant, in seconds since 1970."""
+    def add(self, now: float, count: int) -> None:
+        """Count those that ended at an instant, in seconds since 1970."""
         *older, newest = self.at(now)
-        self.counts = (*older, newest + 1)
+        self.counts = (*older, newest + count)
         self.slot = int(now) // _SLOT_SECONDS
 
     def at(self, now: float) -> tuple[int, ...]:
