@@ -8,8 +8,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
@@ -17,8 +17,7 @@ from queuectl.job import ID_PATTERN, Job
 _NAME = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.log")
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     """Tell of one log: whose it is, and when it was last written to."""
 
     job_id: str

@@ -140,7 +140,6 @@ class Supervisor:
         stop_fd = self._store.stop_fd()
         if stop_fd is not None:
             poll.register(stop_fd, select.POLLIN)
-        gc.collect()
         gc.freeze()
         for _ in range(self._count):
             self._fork()

@@ -5,11 +5,12 @@ exclusive as long as its worker, or the command that the worker started, lives: 
 itself when both are gone (by a lock of the kernel, or by a connection).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from queuectl.config import Settings
 from queuectl.job import Attempt, Job, Outcome, State
@@ -18,8 +19,7 @@ WAITING = (State.BLOCKED, State.PENDING)
 FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """Tell what a store knows of a job without reading its document.
 
     ``changed_at`` is when it came to where it is (None where that is not known cheaply);
@@ -39,8 +39,7 @@ class Entry:
     token: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(NamedTuple):
     """Tell how many jobs are where; the instants are of pending jobs, None where there are none.
 
     ``oldest_due`` is when the due job that has waited longest became due, ``next_due`` when the
@@ -54,8 +53,7 @@ class Counts:
     unreadable: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerRecord:
+class WorkerRecord(NamedTuple):
     """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
 
     ``settled`` counts the attempts that it has settled, ``rate`` those in a second of late.
@@ -75,15 +73,14 @@ class WorkerRecord:
 LENGTH_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Tally(NamedTuple):
     """Count attempts by their outcome and by their length.
 
     ``by_length`` holds, for each of LENGTH_BOUNDS, those that took so long at most and longer than
     the bound before, and at its end those that took longer than all; ``seconds`` is their sum.
     """
 
-    by_outcome: dict[Outcome, int] = field(default_factory=dict)
+    by_outcome: Mapping[Outcome, int] = MappingProxyType({})
     by_length: tuple[int, ...] = (0,) * (len(LENGTH_BOUNDS) + 1)
     seconds: float = 0.0
 
@@ -102,8 +99,7 @@ class Claim:
     pass_fds: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
+class Recovered(NamedTuple):
     """Tell of one job that was found to belong to nobody, and where it is now."""
 
     job: Job
@@ -111,14 +107,13 @@ class Recovered:
     lost: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryReport:
+class RecoveryReport(NamedTuple):
     """Tell what recovery did; ``running`` counts the claims that somebody holds.
 
     ``unowned`` counts those of them that no live worker has, but an outliving command.
     """
 
-    recovered: list[Recovered] = field(default_factory=list)
+    recovered: Sequence[Recovered] = ()
     running: int = 0
     unowned: int = 0
 

@@ -9,10 +9,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.errors import (
@@ -45,8 +44,7 @@ _RECORD_BYTES = 1024
 _TALLY_NAME = "tally.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Pill:
+class Pill(NamedTuple):
     """Be one stop_workers file; another file at the same path is another request."""
 
     inode: int

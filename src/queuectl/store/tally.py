@@ -6,7 +6,6 @@ when its stale record is removed. Nobody's safety depends on these numbers.
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from queuectl.job import Attempt, Outcome
@@ -45,7 +44,7 @@ def joined(one: Tally, other: Tally) -> Tally:
 def tally_document(tally: Tally) -> dict[str, Any]:
     """Return the JSON object of a tally."""
     return {
-        "outcomes": tally.by_outcome,
+        "outcomes": dict(tally.by_outcome),
         "lengths": tally.by_length,
         "seconds": round(tally.seconds, 3),
     }
@@ -66,15 +65,16 @@ def tally_from(document: Mapping[str, Any]) -> Tally:
     )
 
 
-@dataclass(slots=True)
 class Recent:
     """Count what was settled in the last minute, in slots of ten seconds.
 
     Slots and not a rate: the reader knows how late it is, so that a rate falls while nothing ends.
     """
 
-    slot: int = 0
-    counts: tuple[int, ...] = (0,) * _SLOTS
+    def __init__(self, slot: int = 0, counts: tuple[int, ...] = (0,) * _SLOTS) -> None:
+        """Take the number of the newest slot, and what was counted in each, the oldest first."""
+        self.slot = slot
+        self.counts = counts
 
     def add(self, now: float, count: int) -> None:
         """Count those that ended at an instant, in seconds since 1970."""
