@@ -79,6 +79,10 @@ class LogDir:
         except FileNotFoundError:
             return None
 
+    def exists(self, job_id: str, attempt: int) -> bool:
+        """Tell whether anything lies where an attempt's log is, or was."""
+        return os.path.lexists(self.path(job_id, attempt))
+
     def last_lines(self, job_id: str, attempt: int, most: int) -> list[str]:
         """Return the last lines of an attempt's log that hold anything; none where it has none.
 

@@ -27,10 +27,12 @@ def purge(
     until: datetime | None,
     *,
     dry_run: bool = False,
+    kept: list[Entry] | None = None,
 ) -> Iterator[Entry]:
     """Delete the jobs that came to one of the finished states until then, None for whenever.
 
     Yields each that is deleted, the first to end first; with ``dry_run`` those that would be.
+    ``kept`` gets those that stay because a blocked job names them.
     Raises: BadDocument, at the end, that names those that cannot be read; they are left.
     """
     entries = [
@@ -40,13 +42,14 @@ def purge(
         if _is_old(entry.changed_at, until)
     ]
     entries.sort(key=lambda entry: (entry.changed_at or _EVER, entry.id))
+    kept = [] if kept is None else kept
     unreadable: list[str] = []
     for start in range(0, len(entries), _AT_ONCE):
         some = entries[start : start + _AT_ONCE]
         if dry_run:
-            yield from _readable(store, some, unreadable)
+            yield from _readable(store, some, kept, unreadable)
         else:
-            yield from _purge_some(store, logs, some, until, unreadable)
+            yield from _purge_some(store, logs, some, until, kept=kept, unreadable=unreadable)
     if unreadable:
         raise BadDocument(
             f"cannot be read and were left as they are: {' '.join(unreadable)};"
@@ -54,11 +57,15 @@ def purge(
         )
 
 
-def _readable(store: Store, entries: list[Entry], unreadable: list[str]) -> Iterator[Entry]:
+def _readable(
+    store: Store, entries: list[Entry], kept: list[Entry], unreadable: list[str]
+) -> Iterator[Entry]:
     named = store.named_parents()
     for entry in entries:
         try:
-            if entry.id not in named and store.read(entry) is not None:
+            if entry.id in named:
+                kept.append(entry)
+            elif store.read(entry) is not None:
                 yield entry
         except (BadDocument, ConfigError):
             unreadable.append(entry.id)
@@ -69,6 +76,8 @@ def _purge_some(
     logs: LogDir,
     entries: list[Entry],
     until: datetime | None,
+    *,
+    kept: list[Entry],
     unreadable: list[str],
 ) -> list[Entry]:
     """Delete a few jobs that nobody waits for; return those that are deleted."""
@@ -76,7 +85,9 @@ def _purge_some(
     with store.parents_held() as named:
         for entry in entries:
             try:
-                if entry.id not in named and store.purge(
+                if entry.id in named:
+                    kept.append(entry)
+                elif store.purge(
                     entry.id, entry.state, forget=logs.remove_all, unchanged_since=until
                 ):
                     purged.append(entry)
@@ -136,10 +147,10 @@ class IdlePurge:
                 old.append(entry)
             if len(old) == _AT_ONCE:
                 # What cannot be read is left for a person to look at.
-                _purge_some(self._store, self._logs, old, until, [])
+                _purge_some(self._store, self._logs, old, until, kept=[], unreadable=[])
                 old.clear()
         if old:
-            _purge_some(self._store, self._logs, old, until, [])
+            _purge_some(self._store, self._logs, old, until, kept=[], unreadable=[])
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
         for log in self._logs.all():

@@ -79,7 +79,7 @@ def test_show_is_for_dead_jobs(run: Run, place: Placing) -> None:
     place.job(State.COMPLETED, "fine")
     code, stdout, stderr = run("dlq", "show", "bad")
     assert (code, stderr) == (0, "")
-    assert stdout == run("show", "bad-1").stdout + "\nEND OF THE LOG OF ATTEMPT 3\n(nothing)\n"
+    assert stdout == run("show", "bad-1").stdout + "\nEND OF THE LOG OF ATTEMPT 3\n(deleted)\n"
     assert run("dlq", "show", "bad-1", "--json") == run("show", "bad-1", "--json")
     assert run("dlq", "show", "fine") == (
         65,
@@ -101,6 +101,15 @@ def test_show_ends_with_the_end_of_the_last_log(run: Run, place: Placing) -> Non
         *(f"line {number}" for number in range(3, 12)),
         "a\tb\\x1b[0m",
     ]
+
+
+def test_a_log_without_output_is_told_from_one_that_was_deleted(run: Run, place: Placing) -> None:
+    """The first says something about the command, the second nothing."""
+    place.dead("bad-1", runs=1)
+    path = place.log("bad-1", 1, b"")
+    assert run("dlq", "show", "bad-1").stdout.endswith("OF ATTEMPT 1\n(nothing)\n")
+    path.unlink()
+    assert run("dlq", "show", "bad-1").stdout.endswith("OF ATTEMPT 1\n(deleted)\n")
 
 
 def test_a_log_of_one_endless_line_shows_its_end(run: Run, place: Placing) -> None:

@@ -87,6 +87,28 @@ def test_dlq_purge_has_the_same_options(run: Run, finished: Placing) -> None:
     assert len(ids(finished, State.COMPLETED)) == 3
 
 
+@pytest.mark.parametrize("words", [("purge",), ("dlq", "purge")], ids=" ".join)
+def test_how_many_are_kept_for_a_blocked_job_is_told(
+    run: Run, place: Placing, words: tuple[str, ...]
+) -> None:
+    """On stderr, also beside a dry run and beside JSON, whose output is what goes."""
+    state = State.DEAD if "dlq" in words else State.COMPLETED
+    place.job(state, "parent", ago=60)
+    place.job(state, "other", ago=30)
+    run("enqueue", "true", "--id", "runs")
+    run("enqueue", "true", "--id", "child", "--after", "runs", "--after", "parent")
+    told = "1 job kept: blocked jobs wait for it; see 'queuectl list --state blocked'\n"
+    assert run(*words, "--dry-run") == (0, "other\n", f"1 job would be purged\n{told}")
+    code, stdout, stderr = run(*words, "--json", "--dry-run")
+    assert (code, [each["id"] for each in json.loads(stdout)], stderr) == (0, ["other"], told)
+    assert run(*words) == (0, "1 job purged\n", told)
+    place.job(state, "runs-2", ago=30)
+    run("enqueue", "true", "--id", "child-2", "--after", "runs", "--after-any", "runs-2")
+    told = told.replace("1 job", "2 jobs").replace("for it", "for them")
+    assert run(*words) == (0, "0 jobs purged\n", told)
+    assert ids(place, state) == ["parent", "runs-2"]
+
+
 def test_what_cannot_be_read_is_left_and_named(run: Run, place: Placing) -> None:
     """The others go, and the exit code tells that not all did."""
     place.job(State.COMPLETED, "broken").write_text("{")

@@ -38,6 +38,7 @@ def test_a_person_sees_the_fields_then_the_attempts(run: Run, place: Placing) ->
     )
     place.job(State.COMPLETED, "job-0")
     place.dead("broken").write_text("{")
+    place.log("job-1", 6, b"")
     code, stdout, stderr = run("show", "job-1")
     assert (code, stderr) == (0, "")
     assert without_ages(stdout) == [
@@ -66,6 +67,15 @@ def test_a_person_sees_the_fields_then_the_attempts(run: Run, place: Placing) ->
         "5        signalled (signal 40)  2026-01-02T12:05:00Z  1.5s  w-abcd",
         "6        succeeded              2026-01-02T12:06:00Z  1.5s  w-abcd",
     ]
+
+
+def test_a_log_that_was_deleted_is_said_to_be(run: Run, place: Placing) -> None:
+    """Its path is told nevertheless: that is where it was."""
+    place.dead("job-1")
+    path = place.log("job-1", 3, b"text\n")
+    assert f"last log      {path}\n" in run("show", "job-1").stdout
+    path.unlink()
+    assert f"last log      {path} (deleted)\n" in run("show", "job-1").stdout
 
 
 def test_a_job_that_has_not_run_has_no_table(run: Run, place: Placing) -> None:

@@ -83,9 +83,12 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
     show_job(store, job, as_json=as_json)
     if job.history and not as_json:
         number = job.history[-1].number
-        lines = LogDir.of(store.location).last_lines(job.id, number, _LOG_LINES)
+        logs = LogDir.of(store.location)
         echo(f"\nEND OF THE LOG OF ATTEMPT {number}")
-        for line in lines or ["(nothing)"]:
+        if not logs.exists(job.id, number):
+            echo("(deleted)")
+            return
+        for line in logs.last_lines(job.id, number, _LOG_LINES) or ["(nothing)"]:
             echo(printable_line(line))
 
 
@@ -145,7 +148,7 @@ def retry(
 def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: bool) -> None:
     """Delete dead jobs and their logs.
 
-    Prints how many. A job that another one waits for is kept.
+    Prints how many. A job that a blocked one waits for is kept.
     """
     purge_jobs(app, _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
 

@@ -55,7 +55,7 @@ def purge(
 ) -> None:
     """Delete jobs that have ended, and their logs.
 
-    Prints how many. A job that another one waits for is kept.
+    Prints how many. A job that a blocked one waits for is kept.
     """
     purge_jobs(app, states or _DEFAULT_STATES, age_seconds, dry_run=dry_run, as_json=as_json)
 
@@ -71,24 +71,35 @@ def purge_jobs(
     """Delete the jobs in the states that ended so long ago, or say which would go."""
     store = app.open()
     until = None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
+    kept: list[Entry] = []
     purged = purge_finished(
-        store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run
+        store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run, kept=kept
     )
-    if as_json:
-        echo_json_array(map(_document, purged))
-        return
     count = 0
     try:
+        if as_json:
+            echo_json_array(map(_document, purged))
+            return
         for entry in purged:
             count += 1
             if dry_run:
                 echo(entry.id)
     finally:
-        jobs = "1 job" if count == 1 else f"{count} jobs"
-        if dry_run:
-            click.echo(f"{jobs} would be purged", err=True)
-        else:
-            echo(f"{jobs} purged")
+        if dry_run and not as_json:
+            click.echo(f"{_jobs(count)} would be purged", err=True)
+        elif not as_json:
+            echo(f"{_jobs(count)} purged")
+        if kept:
+            them = "it" if len(kept) == 1 else "them"
+            click.echo(
+                f"{_jobs(len(kept))} kept: blocked jobs wait for {them};"
+                " see 'queuectl list --state blocked'",
+                err=True,
+            )
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"
 
 
 def _document(entry: Entry) -> dict[str, str | None]:

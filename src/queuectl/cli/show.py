@@ -81,7 +81,9 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
         yield "run at", _instant_text(job.run_at, now)
     if job.history:
         last = job.history[-1].number
-        yield "last log", LogDir.of(store.location).path(job.id, last)
+        logs = LogDir.of(store.location)
+        deleted = "" if logs.exists(job.id, last) else " (deleted)"
+        yield "last log", logs.path(job.id, last) + deleted
     for name, value in job.extra.items():
         yield name, _json_text(value)
 
