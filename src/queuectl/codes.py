@@ -4,23 +4,26 @@ import re
 
 from queuectl.errors import UsageError
 
-NO_CODES = "none"
+# What says in a rule that there is none: every code is worth a retry, and no code forbids one. The
+# word of the one rule would be the opposite of what it means in the other.
+NO_RULE = {"retry_on": "any", "no_retry_on": "none"}
 _PART = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?")
 
 
-def check_codes(text: str) -> str:
-    """Return a list of codes and ranges of codes without spaces, or ``none``.
+def check_codes(text: str, rule: str) -> str:
+    """Return a list of codes and ranges of codes without spaces, or the word for no rule.
 
-    Raises: UsageError where it is anything else; 0 is no code of a failure.
+    ``rule`` is a key of NO_RULE. Raises: UsageError where it is anything else; 0 is no code of a
+    failure.
     """
     compact = re.sub(r"\s*([,-])\s*", r"\1", text.strip().lower())
-    if compact != NO_CODES:
+    if compact != NO_RULE[rule]:
         for part in compact.split(","):
             match = _PART.fullmatch(part)
             if not match or not 1 <= int(match[1]) <= int(match[2] or match[1]) <= 255:
                 raise UsageError(
                     "must be exit codes from 1 to 255 and ranges of them, such as 1,64-78,"
-                    f" or {NO_CODES}"
+                    f" or {NO_RULE[rule]}"
                 )
     return compact
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from queuectl.clock import format_duration, parse_duration
-from queuectl.codes import NO_CODES, check_codes
+from queuectl.codes import NO_RULE, check_codes
 from queuectl.errors import ConfigError, UsageError
 from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, shorten
 
@@ -72,9 +72,12 @@ def _duration_or(word: str | None) -> Callable[[str], float | None]:
     return parse
 
 
-def _codes(text: str) -> str | None:
-    codes = check_codes(text)
-    return None if codes == NO_CODES else codes
+def _codes(rule: str) -> Callable[[str], str | None]:
+    def parse(text: str) -> str | None:
+        codes = check_codes(text, rule)
+        return None if codes == NO_RULE[rule] else codes
+
+    return parse
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -85,14 +88,13 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "timeout": _duration_or("none"),
     "kill_grace": _duration_or(None),
     "priority": _whole(0, MAX_PRIORITY),
-    "retry_on": _codes,
-    "no_retry_on": _codes,
+    "retry_on": _codes("retry_on"),
+    "no_retry_on": _codes("no_retry_on"),
     "keep_completed": _duration_or("forever"),
     "keep_logs": _duration_or("forever"),
 }
 _NONE_WORDS = {
-    "timeout": "none", "retry_on": NO_CODES, "no_retry_on": NO_CODES,
-    "keep_completed": "forever", "keep_logs": "forever",
+    "timeout": "none", "keep_completed": "forever", "keep_logs": "forever", **NO_RULE,
 }  # fmt: skip
 _DURATIONS = {"backoff_max", "timeout", "kill_grace", "keep_completed", "keep_logs"}
 

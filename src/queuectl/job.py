@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
-from queuectl.codes import NO_CODES, check_codes
+from queuectl.codes import NO_RULE, check_codes
 from queuectl.errors import BadDocument, BadId, ConfigError, UsageError
 
 SCHEMA = 1
@@ -261,10 +261,10 @@ class _Reader:
         if value is None or value is default:
             return default if value is default else None
         try:
-            checked = check_codes(value)
+            checked = check_codes(value, key)
         except UsageError:
             self.fail(key, value, expected)
-        return None if checked == NO_CODES else checked
+        return None if checked == NO_RULE[key] else checked
 
     def ids(self, key: str) -> tuple[str, ...]:
         values = self.take(key, list, "a list of ids", ())

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from queuectl.clock import format_instant, later
-from queuectl.codes import NO_CODES
+from queuectl.codes import NO_RULE
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, QueuectlError, UsageError
 from queuectl.job import Defaults, Job, job_from_user, new_id, parse_object, shorten
@@ -153,8 +153,8 @@ class Submitter:
             "max_retries": job.max_retries,
             "timeout": job.timeout_seconds,
             "cwd": job.cwd,
-            "retry_on": job.retry_on or NO_CODES,
-            "no_retry_on": job.no_retry_on or NO_CODES,
+            "retry_on": job.retry_on or NO_RULE["retry_on"],
+            "no_retry_on": job.no_retry_on or NO_RULE["no_retry_on"],
         }
         disagree = [
             "--" + key.replace("_", "-")

@@ -18,7 +18,7 @@ backoff-jitter  0        default
 timeout         none     default
 kill-grace      10s      default
 priority        5        default
-retry-on        none     default
+retry-on        any      default
 no-retry-on     none     default
 keep-completed  forever  default
 keep-logs       forever  default
@@ -60,6 +60,7 @@ def test_every_setting_is_listed_without_a_store(run: Run) -> None:
         ("kill-grace", "90"),
         ("priority", "0"),
         ("retry-on", "75"),
+        ("retry-on", "any"),
         ("no-retry-on", "1,64-78"),
         ("keep-completed", "30d"),
         ("keep-logs", "forever"),
@@ -75,6 +76,25 @@ def test_what_is_set_is_what_get_prints(run: Run, key: str, text: str) -> None:
     assert row.split() == [key, text, "set"]
     assert run("config", "unset", key) == (0, "", "")
     assert run("config", "get", key) == default
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max-retries", "7", 7),
+        ("backoff_max", "15m", 900.0),
+        ("timeout", "none", None),
+        ("no-retry-on", "1, 64-78", "1,64-78"),
+        ("retry-on", "any", None),
+    ],
+)
+def test_get_prints_json_too(run: Run, key: str, text: str, value: object) -> None:
+    """The same value as in the list, alone: a number, a string or null."""
+    listed = json.loads(run("config", "list", "--json").stdout)[key.replace("_", "-")]
+    assert json.loads(run("config", "get", key, "--json").stdout) == listed
+    run("config", "set", key, text)
+    code, stdout, stderr = run("config", "get", key, "--json")
+    assert (code, json.loads(stdout), stderr) == (0, value, "")
 
 
 def test_underscores_are_dashes(run: Run) -> None:
@@ -93,6 +113,7 @@ def test_underscores_are_dashes(run: Run) -> None:
 
 
 WHOLE = "must be a whole number from"
+CODES = "must be exit codes from 1 to 255 and ranges of them, such as 1,64-78, or"
 DURATION = "must be a duration above 0 and up to 100 years, such as 90s, 15m or 1h30m"
 
 
@@ -108,6 +129,8 @@ DURATION = "must be a duration above 0 and up to 100 years, such as 90s, 15m or 
         ("kill-grace", "0", f"kill-grace {DURATION}, not '0'"),
         ("timeout", "36526d", f"timeout {DURATION}, or none, not '36526d'"),
         ("timeout", "", f"timeout {DURATION}, or none, not ''"),
+        ("retry-on", "none", f"retry-on {CODES} any, not 'none'"),
+        ("no-retry-on", "any", f"no-retry-on {CODES} none, not 'any'"),
         ("keep-logs", "\x1b[2J", rf"keep-logs {DURATION}, or forever, not '\x1b[2J'"),
         (
             "max-retry",

@@ -40,15 +40,24 @@ def test_the_config_gives_rules_to_jobs_that_come_later(run: Run) -> None:
     assert json.loads(run("show", "before", "--json").stdout) == before
 
 
-@pytest.mark.parametrize("option", ["--retry-on", "--no-retry-on"])
-def test_a_bad_list_is_a_usage_error(run: Run, option: str) -> None:
+def test_an_option_overrides_the_config_with_no_rule(run: Run) -> None:
+    """That of retry-on is any, that of no-retry-on none; a document has either, or null."""
+    run("config", "set", "retry-on", "75")
+    assert enqueued(run, "true")["retry_on"] == "75"
+    assert "retry_on" not in enqueued(run, "true", "--retry-on", "any")
+    assert "retry_on" not in enqueued(run, '{"command": "true", "retry_on": "any"}')
+    assert run("enqueue", '{"command": "true", "retry_on": "none"}').exit_code == 65
+
+
+@pytest.mark.parametrize(("option", "word"), [("--retry-on", "any"), ("--no-retry-on", "none")])
+def test_a_bad_list_is_a_usage_error(run: Run, option: str, word: str) -> None:
     """Nothing is enqueued, and the message says what a list is."""
     assert run("enqueue", "true", option, "0-3") == (
         2,
         "",
         (
             f"Error: Invalid value for '{option}': '0-3' must be exit codes from 1 to 255 and"
-            " ranges of them, such as 1,64-78, or none. Try 'queuectl enqueue --help'.\n"
+            f" ranges of them, such as 1,64-78, or {word}. Try 'queuectl enqueue --help'.\n"
         ),
     )
     assert not run.store_dir.exists()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from queuectl.codes import check_codes, includes
+from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, UsageError
 from queuectl.job import (
@@ -33,13 +33,23 @@ DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", no
         ("1,64-78", "1,64-78"),
         (" 1 , 64 - 78 ", "1,64-78"),
         ("7-7", "7-7"),
-        ("None", "none"),
     ],
 )
 def test_a_list_is_written_without_spaces(text: str, checked: str) -> None:
     """What is read is what a document and the config hold, and reading it changes no more."""
-    assert check_codes(text) == checked
-    assert check_codes(checked) == checked
+    for rule in NO_RULE:
+        assert check_codes(text, rule) == checked
+        assert check_codes(checked, rule) == checked
+
+
+@pytest.mark.parametrize(
+    ("rule", "word", "other"), [("retry_on", "any", "none"), ("no_retry_on", "none", "any")]
+)
+def test_each_rule_has_a_word_of_its_own_for_no_rule(rule: str, word: str, other: str) -> None:
+    """ "Retry on none" would be the opposite of what it did."""
+    assert check_codes(word.upper(), rule) == word
+    with pytest.raises(UsageError, match=f", or {word}$"):
+        check_codes(other, rule)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +58,7 @@ def test_a_list_is_written_without_spaces(text: str, checked: str) -> None:
 def test_what_is_no_list_is_refused(text: str) -> None:
     """Nothing is guessed; 0 is the code of a success."""
     with pytest.raises(UsageError, match="exit codes from 1 to 255 and ranges of them"):
-        check_codes(text)
+        check_codes(text, "no_retry_on")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def config() -> None:
 def list_settings(app: App, *, as_json: bool) -> None:
     """List every setting.
 
-    In JSON, durations are seconds, and null stands for none and forever.
+    In JSON, durations are seconds, and null stands for none, any and forever.
     """
     store = app.open()
     if as_json:
@@ -48,13 +48,23 @@ def list_settings(app: App, *, as_json: bool) -> None:
     )
 
 
-@config.command(epilog=examples("queuectl config get max-retries"))
+@config.command(
+    epilog=examples("queuectl config get max-retries", "queuectl config get timeout --json")
+)
 @click.argument("key", shell_complete=_complete_key)
+@json_option
 @pass_app
-def get(app: App, *, key: str) -> None:
-    """Print the value of KEY, its default where it is not set."""
+def get(app: App, *, key: str, as_json: bool) -> None:
+    """Print the value of KEY, its default where it is not set.
+
+    In JSON it is what 'queuectl config list --json' tells.
+    """
     name = _dashed(key)
-    values, _ = _values(app.open())
+    store = app.open()
+    if as_json:
+        echo_json(getattr(store.settings(), field_name(key)))
+        return
+    values, _ = _values(store)
     echo(values[name])
 
 

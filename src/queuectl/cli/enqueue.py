@@ -30,14 +30,14 @@ class _Codes(click.ParamType[str]):
 
     name = "codes"
 
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return check_codes(value)
+            return check_codes(value, self.rule)
         except UsageError as error:
             self.fail(f"{value!r} {error}", param, ctx)
-
-
-_CODES = _Codes()
 
 
 class _Enqueue(click.Command):
@@ -105,13 +105,13 @@ def _environment(
 @click.option(
     "--retry-on",
     metavar="CODES",
-    type=_CODES,
-    help="Retry only after these exit codes: 75 or 1,64-78.",
+    type=_Codes("retry_on"),
+    help="Retry only after these exit codes: 75 or 1,64-78, or after any.",
 )
 @click.option(
     "--no-retry-on",
     metavar="CODES",
-    type=_CODES,
+    type=_Codes("no_retry_on"),
     help="Give up at once after these exit codes, or none.",
 )
 @click.option(
