@@ -33,13 +33,16 @@ class Settings(NamedTuple):
     keep_logs: float | None = None
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return what reads a whole number in these bounds. It raises: UsageError that tells them."""
+    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+
     def parse(text: str) -> int:
-        if not (
-            text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most
-        ):
-            raise UsageError(f"must be a whole number from {least} to {most}")
-        return int(text)
+        if text.isascii() and text.isdigit() and len(text) < 20:
+            number = int(text)
+            if least <= number and (most is None or number <= most):
+                return number
+        raise UsageError(f"must be a whole number {bounds}")
 
     return parse
 
@@ -81,13 +84,13 @@ def _codes(rule: str) -> Callable[[str], str | None]:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "max_retries": _whole(0, MAX_MAX_RETRIES),
+    "max_retries": whole_number(0, MAX_MAX_RETRIES),
     "backoff_base": _number(1, 1_000_000),
     "backoff_max": _duration_or(None),
     "backoff_jitter": _number(0, 1),
     "timeout": _duration_or("none"),
     "kill_grace": _duration_or(None),
-    "priority": _whole(0, MAX_PRIORITY),
+    "priority": whole_number(0, MAX_PRIORITY),
     "retry_on": _codes("retry_on"),
     "no_retry_on": _codes("no_retry_on"),
     "keep_completed": _duration_or("forever"),

@@ -61,7 +61,8 @@ class UnknownParent(JobNotFound):
     def __init__(self, job_id: str, parent: str) -> None:
         """Keep the id of the job that was to wait, so that its line in a batch can be named."""
         super().__init__(
-            f"no such job: {parent}, which job {job_id} is to wait for; enqueue that one first"
+            f"no such job: {parent}, which is to be waited for; give the whole id of a job that is"
+            " in the queue already"
         )
         self.job_id = job_id
 

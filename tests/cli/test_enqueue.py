@@ -213,6 +213,7 @@ def test_what_is_within_bounds_is_taken(run: Run, words: list[str]) -> None:
 
 
 DURATION = "is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m."
+WHOLE = "must be a whole number from"
 BOUNDS = "is out of bounds; a duration is above 0 and up to 100 years."
 DELAY_BOUNDS = "is out of bounds; a duration is from 0 and up to 100 years."
 INSTANT = "is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z."
@@ -261,13 +262,13 @@ BAD: list[tuple[list[str], int, str]] = [
       " script")),
     # options
     (["true", "--priority", "10"], 2,
-     f"Invalid value for '--priority': 10 is not in the range 0<=x<=9.{HINT}"),
+     f"Invalid value for '--priority': '10' {WHOLE} 0 to 9.{HINT}"),
     (["true", "--priority", "high"], 2,
-     f"Invalid value for '--priority': 'high' is not a valid integer range.{HINT}"),
+     f"Invalid value for '--priority': 'high' {WHOLE} 0 to 9.{HINT}"),
     (["true", "--max-retries", "-1"], 2,
-     f"Invalid value for '--max-retries': -1 is not in the range 0<=x<=1000000.{HINT}"),
+     f"Invalid value for '--max-retries': '-1' {WHOLE} 0 to 1000000.{HINT}"),
     (["true", "--max-retries", "1000001"], 2,
-     f"Invalid value for '--max-retries': 1000001 is not in the range 0<=x<=1000000.{HINT}"),
+     f"Invalid value for '--max-retries': '1000001' {WHOLE} 0 to 1000000.{HINT}"),
     (["true", "--timeout", "0"], 2, f"Invalid value for '--timeout': '0' {BOUNDS}{HINT}"),
     (["true", "--timeout", "soon"], 2, f"Invalid value for '--timeout': 'soon' {DURATION}{HINT}"),
     (["true", "--timeout", "36526d"], 2, f"Invalid value for '--timeout': '36526d' {BOUNDS}{HINT}"),

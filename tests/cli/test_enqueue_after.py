@@ -75,11 +75,12 @@ def test_an_option_and_a_key_that_agree(run: Run) -> None:
 
 @pytest.mark.parametrize("option", ["--after", "--after-any"])
 def test_an_unknown_parent(run: Run, store_dir: Path, option: str) -> None:
-    """It is told with its exit code, and nothing is enqueued."""
-    exit_code, stdout, stderr = run("enqueue", "true", "--id", "c", option, "nope")
+    """It is named with what would do, a job that was to get an id is not; nothing is enqueued."""
+    exit_code, stdout, stderr = run("enqueue", "true", option, "nope")
     assert (exit_code, stdout) == (66, "")
     assert stderr == (
-        "Error: no such job: nope, which job c is to wait for; enqueue that one first\n"
+        "Error: no such job: nope, which is to be waited for; give the whole id of a job that is in"
+        " the queue already\n"
     )
     assert run("list", "--json").stdout == "[]\n"
 

@@ -291,8 +291,8 @@ def test_a_limit_below_one_is_a_usage_error(run: Run) -> None:
         2,
         "",
         (
-            "Error: Invalid value for '--limit': 0 is not in the range x>=1. Try 'queuectl list"
-            " --help'.\n"
+            "Error: Invalid value for '--limit': '0' must be a whole number of 1 or more. Try"
+            " 'queuectl list --help'.\n"
         ),
     )
 

@@ -118,7 +118,7 @@ def test_parent_that_fails_and_is_retried_is_waited_for(store: Store) -> None:
 def test_unknown_parent_is_refused_before_anything_is_visible(store: Store, key: str) -> None:
     """A job cannot wait for one that does not exist, for one that follows it, or for itself."""
     bad: dict[str, Any] = {key: ("p", "late")}
-    with pytest.raises(JobNotFound, match="no such job: late, which job c is to wait for"):
+    with pytest.raises(JobNotFound, match="no such job: late, which is to be waited for"):
         add(store, make_job("p"), make_job("c", **bad), make_job("late"))
     own: dict[str, Any] = {key: ("c",)}
     with pytest.raises(JobNotFound, match="no such job: c"):

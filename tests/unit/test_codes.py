@@ -46,7 +46,7 @@ def test_a_list_is_written_without_spaces(text: str, checked: str) -> None:
     ("rule", "word", "other"), [("retry_on", "any", "none"), ("no_retry_on", "none", "any")]
 )
 def test_each_rule_has_a_word_of_its_own_for_no_rule(rule: str, word: str, other: str) -> None:
-    """ "Retry on none" would be the opposite of what it did."""
+    """To retry on none would be the opposite of what it did."""
     assert check_codes(word.upper(), rule) == word
     with pytest.raises(UsageError, match=f", or {word}$"):
         check_codes(other, rule)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from queuectl.clock import parse_duration, parse_instant
+from queuectl.config import whole_number
 from queuectl.errors import QueuectlError, StoreError, UsageError
 from queuectl.job import State
 from queuectl.store import open_store, open_to_add
@@ -82,6 +83,24 @@ class _Instant(click.ParamType[datetime]):
             return parse_instant(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+class Whole(click.ParamType[int]):
+    """Take a whole number in bounds, and say which those are where it is not in them."""
+
+    name = "number"
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        self._parse = whole_number(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or fail with its bounds."""
+        if isinstance(value, int):
+            return value
+        try:
+            return self._parse(value.strip())
+        except UsageError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
 
 
 class _Regex(click.ParamType["re.Pattern[str]"]):

@@ -13,6 +13,7 @@ from queuectl.cli.common import (
     DURATION_OR_ZERO,
     INSTANT,
     App,
+    Whole,
     complete_ids,
     echo,
     examples,
@@ -88,7 +89,7 @@ def _environment(
 @click.option(
     "--priority",
     metavar=f"0-{MAX_PRIORITY}",
-    type=click.IntRange(0, MAX_PRIORITY),
+    type=Whole(0, MAX_PRIORITY),
     help="0 runs first.",
 )
 @click.option("--delay", metavar="D", type=DURATION_OR_ZERO, help="Run it after this long.")
@@ -96,7 +97,7 @@ def _environment(
 @click.option(
     "--max-retries",
     metavar="N",
-    type=click.IntRange(0, MAX_MAX_RETRIES),
+    type=Whole(0, MAX_MAX_RETRIES),
     help="How many times it runs at most.",
 )
 @click.option(

@@ -9,6 +9,7 @@ import click
 from queuectl.cli.common import (
     REGEX,
     App,
+    Whole,
     echo_json_array,
     echo_table,
     examples,
@@ -27,7 +28,7 @@ TABLE_ROWS = 100
 
 limit_option = click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     metavar="N",
     help="At most N jobs; without it, a table stops at 100 and JSON at nothing.",
 )

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import click
 
-from queuectl.cli.common import App, complete_ids, examples, pass_app, printable_line
+from queuectl.cli.common import App, Whole, complete_ids, examples, pass_app, printable_line
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
@@ -29,14 +29,12 @@ POLL_SECONDS = 0.2
 @click.argument("job_id", metavar="ID", shell_complete=complete_ids())
 @click.option(
     "--attempt",
-    type=click.IntRange(min=1),
+    type=Whole(1),
     metavar="N",
     help="The output of attempt N; by default that of the last.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on printing while the job writes.")
-@click.option(
-    "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines, then go on."
-)
+@click.option("--tail", type=Whole(0), metavar="N", help="Only the last N lines, then go on.")
 @click.option("--raw", is_flag=True, help="Let control characters through to a terminal.")
 @pass_app
 def logs(

@@ -5,6 +5,7 @@ import click
 from queuectl.cli.common import (
     DURATION,
     App,
+    Whole,
     echo_json,
     echo_table,
     examples,
@@ -30,11 +31,11 @@ def worker() -> None:
 )
 @click.option(
     "--count",
-    type=click.IntRange(1, MAX_COUNT),
+    type=Whole(1, MAX_COUNT),
     default=1,
     show_default=True,
     metavar="N",
-    help="How many jobs to run at a time.",
+    help="How many jobs to run at a time; 1000 at most.",
 )
 @click.option("--drain", is_flag=True, help="End when no job is due and none runs, with code 0.")
 @click.option("--detach", is_flag=True, help="Leave the workers in the background.")
