@@ -154,6 +154,20 @@ def test_list_and_show_tell_what_a_job_waits_for(run: Run, store_dir: Path) -> N
     assert "after         p (cancelled)\n" in run("show", "c").stdout
 
 
+def test_list_and_show_tell_of_a_parent_that_is_gone(run: Run, store_dir: Path) -> None:
+    """A hand may have deleted it: then the job waits for ever, and somebody has to know."""
+    run("enqueue", "true", "--id", "p")
+    run("enqueue", "true", "--id", "q")
+    run("enqueue", "true", "--id", "c", "--after", "p")
+    run("enqueue", "true", "--id", "d", "--after", "q")
+    (path,) = (store_dir / "pending").glob("*-p.json")
+    path.unlink()
+    rows = run("list", "--state", "blocked").stdout
+    assert "  after p (gone)  " in rows
+    assert "  after q  " in rows
+    assert "after         p (no such job)\n" in run("show", "c").stdout
+
+
 def test_an_enqueue_that_waits_for_nothing_does_not_load_the_code(tmp_path: Path) -> None:
     """Who has no dependencies does not pay for them, even where others are blocked."""
     store_dir = tmp_path / "store"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import NOON, Placing, attempt
 
 from queuectl.job import Attempt, Outcome, State
 from queuectl.store import ends
@@ -93,12 +93,12 @@ def test_a_timeout_says_who_has_not_ended(run: Run, place: Placing) -> None:
     for number in range(12):
         place.job(State.PENDING, f"w-{number:02}")
     ids = [f"w-{number:02}" for number in range(12)]
-    assert run("wait", "bad", "w-00", "--timeout", "0.01s") == (
+    assert run("wait", "bad", "w-00", "--timeout", "0.01s", "--quiet") == (
         75,
         "",
         "Error: not ended yet: w-00; wait longer, or see 'queuectl status'\n",
     )
-    assert run("wait", *ids, "--timeout", "0.01s") == (
+    assert run("wait", *ids, "--timeout", "0.01s", "--quiet") == (
         75,
         "",
         (
@@ -107,6 +107,30 @@ def test_a_timeout_says_who_has_not_ended(run: Run, place: Placing) -> None:
         ),
     )
     assert run("wait", "--any", "w-00", "w-01", "--timeout", "0.01s").exit_code == 75
+
+
+NO_WORKER = "waiting, but no worker is running: see 'queuectl worker start'\n"
+NOT_ENDED = "Error: not ended yet: waiting; wait longer, or see 'queuectl status'\n"
+
+
+def test_that_no_worker_runs_is_told_once(run: Run, place: Placing) -> None:
+    """It would wait for ever, and who has asked may not know; --quiet does."""
+    place.job(State.PENDING, "waiting")
+    place.job(State.COMPLETED, "fine")
+    words = ("wait", "fine", "waiting", "--timeout", "0.01s")
+    assert run(*words) == (75, "", NO_WORKER + NOT_ENDED)
+    assert run(*words, "--quiet") == (75, "", NOT_ENDED)
+    place.worker("w-abcd", NOON)
+    assert run(*words) == (75, "", NOT_ENDED)
+
+
+def test_a_wait_that_is_over_needs_no_worker(run: Run, place: Placing) -> None:
+    """Of any, one that has ended is enough."""
+    place.job(State.PENDING, "waiting")
+    place.job(State.COMPLETED, "fine")
+    assert run("wait", "fine") == (0, "", "")
+    assert run("wait", "waiting", "fine", "--any") == (0, "", "")
+    assert run("wait", "waiting", "--any", "--timeout", "0.01s").stderr == NO_WORKER + NOT_ENDED
 
 
 def test_a_prefix_is_enough_where_it_is_unique(run: Run, place: Placing) -> None:
@@ -144,7 +168,7 @@ def test_a_job_that_is_deleted_while_it_is_waited_for_is_an_error(
         return found
 
     monkeypatch.setattr(DirectoryStore, "find", find_and_delete)
-    assert run("wait", "waiting") == (
+    assert run("wait", "waiting", "--quiet") == (
         66,
         "",
         "Error: no such job: waiting; it was deleted while it was waited for\n",

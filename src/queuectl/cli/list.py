@@ -1,6 +1,7 @@
 """List the jobs."""
 
 import re
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -22,7 +23,7 @@ from queuectl.cli.common import (
 from queuectl.clock import utc_now
 from queuectl.job import State
 from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
-from queuectl.store.base import Entry
+from queuectl.store.base import Entry, Store
 
 TABLE_ROWS = 100
 
@@ -92,8 +93,9 @@ def list_jobs(
         echo_json_array(map(row_document, rows))
         return
     shown = list(islice(rows, TABLE_ROWS if limit is None else limit))
+    gone = _gone_parents(store, [row.entry for row in shown])
     echo_table(
-        [(*_columns(row, now), command_cell(row)) for row in shown],
+        [(*_columns(row, now, gone), command_cell(row)) for row in shown],
         ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"],
     )
     if limit is None and len(shown) == TABLE_ROWS:
@@ -105,22 +107,32 @@ def list_jobs(
         )
 
 
-def _columns(row: Row, now: datetime) -> tuple[object, ...]:
+def _gone_parents(store: Store, entries: Sequence[Entry]) -> set[str]:
+    """Return the ids that blocked jobs wait for, and that no job has any more."""
+    waited_for = {each.parent for each in entries if each.parent and each.parent_state is None}
+    # One that has ended a moment ago is found, too; looking costs nothing where none is waited for.
+    return waited_for - store.find(waited_for).keys() if waited_for else waited_for
+
+
+def _columns(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]:
     entry, job = row.entry, row.job
     if job is None:
-        return entry.id, entry.state, entry.priority, None, when_cell(entry, now)
-    return entry.id, entry.state, job.priority, attempts_text(job), when_cell(entry, now)
+        return entry.id, entry.state, entry.priority, None, when_cell(entry, now, gone)
+    return entry.id, entry.state, job.priority, attempts_text(job), when_cell(entry, now, gone)
 
 
-def when_cell(entry: Entry, now: datetime) -> str | None:
-    """Return when a pending job is due, what a blocked one waits for, and since when any other."""
+def when_cell(entry: Entry, now: datetime, gone: Collection[str] = ()) -> str | None:
+    """Return when a pending job is due, what a blocked one waits for, and since when any other.
+
+    ``gone`` are the ids of jobs that do not exist any more.
+    """
     if entry.state is State.PENDING:
         # One that a hand has put there and nobody has adopted yet has no time: it is due.
         ahead = (entry.run_at - now).total_seconds() if entry.run_at else 0
         return format_in(ahead) if ahead > 0 else "due"
     if entry.parent is not None:
-        ended = f" ({entry.parent_state})" if entry.parent_state is not None else ""
-        return f"after {entry.parent}{ended}"
+        fate = "gone" if entry.parent in gone else entry.parent_state
+        return f"after {entry.parent} ({fate})" if fate is not None else f"after {entry.parent}"
     if entry.changed_at is not None:
         return format_ago((now - entry.changed_at).total_seconds())
     return None
