@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract.conftest import Place
@@ -13,7 +15,9 @@ from tests.jobs import LATER, NOON, claimed, drain, ended, fail_for_good, make_j
 
 from queuectl.clock import format_instant, later
 from queuectl.job import MAX_DOCUMENT_BYTES, Outcome, State, encode_job
+from queuectl.store import files, open_store
 from queuectl.store.base import Store
+from queuectl.store.directory import DirectoryStore
 from queuectl.store.names import pending_name
 
 WHOLE = '{"command": "echo hi"}'
@@ -115,8 +119,9 @@ def test_dropped_file_whose_id_is_taken_gets_the_next_number(
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a scan keep only five of the names that are to be adopted."""
+    """Let a scan keep only five of the names that are to be adopted, three at a time."""
     monkeypatch.setattr("queuectl.store.listing.SOON", 5)
+    monkeypatch.setattr("queuectl.store.directory._ADOPTED_AT_ONCE", 3)
 
 
 def test_many_dropped_files_are_all_adopted(store: Store, pending: Path, few_at_once: None) -> None:
@@ -124,6 +129,82 @@ def test_many_dropped_files_are_all_adopted(store: Store, pending: Path, few_at_
     for index in range(23):
         (pending / f"j{index:02}.json").write_text(WHOLE)
     assert sorted(drain(store, NOON)) == [f"j{index:02}" for index in range(23)]
+
+
+def test_dropped_files_that_want_one_id_are_numbered(
+    store: Store, pending: Path, few_at_once: None
+) -> None:
+    """However many there are, and though a job that has ended has one of the numbers."""
+    store.add([make_job("x-3")])
+    drain(store, NOON)
+    for index in range(13):
+        (pending / f"j{index:02}.json").write_text('{"id": "x", "command": "true"}')
+    (pending / "x.json").write_text(WHOLE)
+    wanted = {"x", *(f"x-{number}" for number in range(2, 16))} - {"x-3"}
+    assert set(drain(store, NOON)) == wanted
+    assert store.get("x").command == "echo hi"  # the file of that name
+
+
+def test_many_dropped_files_cost_few_looks_through_the_queue(
+    store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look serves many of them: one for each would cost the square of their number."""
+    looks: list[str] = []
+    names_in = DirectoryStore._names
+
+    def counted(self: DirectoryStore, directory: str) -> Iterator[str]:
+        looks.append(directory)
+        return names_in(self, directory)
+
+    monkeypatch.setattr(DirectoryStore, "_names", counted)
+    assert store.claim(NOON) is None
+    for when in ("told by the kernel", "found by a scan"):
+        looks.clear()
+        for index in range(150):
+            (pending / f"{when[0]}{index}.json").write_text(WHOLE)
+        worker = store if when == "told by the kernel" else open_store(store.location)
+        assert len(drain(worker, NOON)) == 150
+        assert looks.count("pending") <= 3
+    worker.close()
+
+
+def test_few_descriptors_are_enough_for_many_dropped_files(store: Store, pending: Path) -> None:
+    """Those that are adopted at once are each open, but need not be."""
+    for index in range(60):
+        (pending / f"j{index:02}.json").write_text(WHOLE)
+    store.settings()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = max(map(int, os.listdir("/dev/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 30, hard))
+    try:
+        assert len(drain(store, NOON)) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not [each for each in names(pending.parent / "tmp") if not each.startswith("spare")]
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_hand_that_removes_a_file_while_it_is_adopted(
+    store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """RACE: what a hand has taken back does not come back, and the others are adopted."""
+    for job_id in "abc":
+        (pending / f"{job_id}.json").write_text(WHOLE)
+    write = files.write_synced
+
+    def take_back(*args: Any, **options: Any) -> int:
+        if (pending / "b.json").exists():
+            (pending / "b.json").rename(pending.parent / "by-hand")
+        return write(*args, **options)
+
+    monkeypatch.setattr(files, "write_synced", take_back)
+    assert claimed(store, NOON).job.id == "a"
+    monkeypatch.undo()
+    assert (pending.parent / "by-hand").read_text() == WHOLE
+    if how == "renamed":
+        (pending.parent / "by-hand").rename(pending / "d.json")
+    assert drain(store, NOON) == (["c", "d"] if how == "renamed" else ["c"])
+    assert not [each for each in names(pending.parent / "tmp") if not each.startswith("spare")]
 
 
 @pytest.mark.parametrize("odd", ["symlink", "newer", "torn"])

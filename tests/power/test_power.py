@@ -19,7 +19,7 @@ from queuectl.errors import QueuectlError
 from queuectl.job import Defaults, Job, Outcome, State, decode_job
 from queuectl.store import open_store
 from queuectl.store.base import Claim, Store
-from queuectl.store.names import parse_blocked, parse_processing, pending_id
+from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
 
 _DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/srv", now=NOON)
 _MOST = 40
@@ -34,7 +34,7 @@ _JUDGED = {
     ("_sync_ends", "completed"),
     ("_claim_name", "pending"),
     ("_publish", "a file"),
-    ("_adopt", "a file"),
+    ("_give_places", "a file"),
     ("_cancel_waiting", "a file"),
     ("_open_root", "a file"),
     ("_recover_locked", "a file"),
@@ -194,19 +194,31 @@ def cancel_what_was_lost(scene: Scene) -> None:
     scene.promise("a", states={State.CANCELLED})
 
 
-def adopt(scene: Scene) -> None:
-    """Adopt what was dropped into pending/ by somebody who syncs it, and run it."""
+def drop(scene: Scene, *names: str) -> None:
+    """Let a hand that syncs what it does put files into pending/, and promise their jobs."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    there = os.path.join(scene.location, "tmp", "by-hand")
-    fd = os.open(there, flags, 0o600)
-    os.pwrite(fd, b'{"command": "run a"}', 0)
-    scene.disk.sync_by_hand(fd)
-    os.close(fd)
+    for name in names:
+        there = os.path.join(scene.location, "tmp", "by-hand")
+        fd = os.open(there, flags, 0o600)
+        os.pwrite(fd, f'{{"command": "run {name}"}}'.encode(), 0)
+        scene.disk.sync_by_hand(fd)
+        os.close(fd)
+        os.rename(there, os.path.join(scene.location, "pending", f"{name}.json"))
     directory = os.open(os.path.join(scene.location, "pending"), os.O_RDONLY)
-    os.rename(there, os.path.join(scene.location, "pending", "a.json"))
     scene.disk.sync_by_hand(directory)
     os.close(directory)
-    scene.promise("a")
+    scene.promise(*names)
+
+
+def adopt(scene: Scene) -> None:
+    """Adopt what was dropped into pending/, and run it."""
+    drop(scene, "a")
+    scene.run(Outcome.FAILED)
+
+
+def adopt_together(scene: Scene) -> None:
+    """Adopt three that were dropped, and run one of them."""
+    drop(scene, "a1", "a2", "a3")
     scene.run(Outcome.FAILED)
 
 
@@ -265,8 +277,8 @@ def purge_and_choose_again(scene: Scene) -> None:
 SCENARIOS = [
     add_in_every_way, add_many, settle_one_after_another, settle_together, settle_two,
     fail_for_good, retry_the_dead, retry_the_cancelled, give_back, cancel_what_waits,
-    cancel_what_was_lost, adopt, set_settings, release, add_many_that_wait, retry_under_a_parent,
-    recover, purge_and_choose_again,
+    cancel_what_was_lost, adopt, adopt_together, set_settings, release, add_many_that_wait,
+    retry_under_a_parent, recover, purge_and_choose_again,
 ]  # fmt: skip
 
 
@@ -365,7 +377,7 @@ def documents(location: Path) -> Iterator[tuple[str, State, Job]]:
             name = str(path.relative_to(location / state))
             parsed = parse_processing(name) if state is State.PROCESSING else None
             job_id = parsed[0] if parsed else path.stem
-            if state is State.PENDING and name != "a.json":
+            if state is State.PENDING and not is_stranger(name):
                 job_id = pending_id(name)
             elif state is State.BLOCKED:
                 job_id = parse_blocked(name)[1]

@@ -45,8 +45,10 @@ def test_wait_ends_as_the_job_does(queue: Queue) -> None:
     second.open()
     assert waiting.communicate(timeout=20) == (
         "",
-        "waiting, but no worker is running: see 'queuectl worker start'\n"
-        "job is dead: failed (exit code 8)\n",
+        (
+            "waiting, but no worker is running: see 'queuectl worker start'\n"
+            "job is dead: failed (exit code 8)\n"
+        ),
     )
     assert waiting.returncode == 8
     assert pool.stop() == 0

@@ -22,7 +22,8 @@ The rules that keep every job:
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from queuectl.errors import (
     DuplicateId,
     JobNotFound,
     QueuectlError,
+    StoreError,
     WrongState,
 )
 from queuectl.job import (
@@ -62,10 +64,12 @@ from queuectl.store.cancel import Cancelling
 from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
+    SUFFIX,
     due_text,
     filed_name,
     is_pending_name,
     is_stranger,
+    looks_pending,
     parse_due,
     parse_processing,
     pending_id,
@@ -81,6 +85,9 @@ if TYPE_CHECKING:
 
 _STILL_BEING_WRITTEN_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
+_ADOPTED_AT_ONCE = 200  # so many are moved while pending.lock is held, then others have a turn
+_MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
+_LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays one
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -248,7 +255,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     elif name is None:
                         return None
                     elif not is_pending_name(name):
-                        self._adopt(name, now)  # it was torn at the first look
+                        self._adopt([name], now)  # it was torn at the first look
                     elif (claim := self._claim_name(name, now)) is not None:
                         return claim
         except QueuectlError:
@@ -257,8 +264,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             raise
 
     def _adopt_strangers(self, worklist: "Listing", now: datetime) -> None:
-        while worklist.strangers:
-            self._adopt(worklist.strangers.pop(), now)
+        strangers, worklist.strangers = worklist.strangers, []
+        self._adopt(strangers, now)
         if worklist.more_strangers:
             worklist.invalidate()
 
@@ -268,12 +275,14 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         if arrivals is None:
             worklist.invalidate()
             return
+        strangers = []
         for name in arrivals:
             worklist.left_alone.discard(name)
             if is_pending_name(name):
                 worklist.arrived(name)
             elif is_stranger(name):
-                self._adopt(name, now)
+                strangers.append(name)
+        self._adopt(strangers, now)
 
     def _claim_name(self, name: str, now: datetime) -> Claim | None:
         """Claim one pending document (rule 3), or say when to look at it again."""
@@ -385,47 +394,124 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             return
         self._move_to_corrupt(state, name, reason)
 
-    def _adopt(self, name: str, now: datetime) -> None:
-        """Give a file that was dropped into pending/ its place in the order."""
-        locked = self._lock_waiting(name, now)
-        if locked is None:
-            return
-        fd, _ = locked
-        try:
+    def _adopt(self, names: Collection[str], now: datetime) -> None:
+        """Give files that were dropped into pending/ their places in the order, many at once."""
+        ordered = sorted(set(names))
+        for start in range(0, len(ordered), _ADOPTED_AT_ONCE):
+            some = ordered[start : start + _ADOPTED_AT_ONCE]
             try:
-                document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
-                wanted = document.get("id")
-                wanted = check_id(name[:-5] if wanted is None else str(wanted))
-                job = self._from_document(document, wanted, now)
-            except NewerSchema:
-                self._worklist().left_alone.add(name)
-                return
-            except BadDataError as error:
-                self._set_aside(State.PENDING, name, fd, str(error))
-                return
-            with self._moving_into_pending():
-                job_id, number = wanted, 1
-                while self._locate(job_id, except_pending=name) is not None:
-                    number += 1
-                    job_id = f"{wanted[:90]}-{number}"
-                job = job._replace(
-                    id=job_id,
-                    state=State.PENDING,
-                    priority=DEFAULT_PRIORITY,
-                    run_at=now,
-                    updated_at=now,
-                )
-                recorded_fd = self._record_in_place(State.PENDING, name, job)
-                try:
-                    adopted = self._name_in_pending(job)
-                    self._move(State.PENDING, name, State.PENDING, adopted)
-                    # As long as it is locked, none can claim it.
-                    self._make_arrivals_durable(State.PENDING)
-                finally:
-                    os.close(recorded_fd)
+                self._adopt_some(some, now)
+            except StoreError:
+                if len(some) == 1:
+                    raise
+                for name in some:  # each holds two descriptors, and there may not be so many
+                    self._adopt_some([name], now)
+
+    def _adopt_some(self, names: Sequence[str], now: datetime) -> None:
+        held: list[tuple[str, int, Job]] = []
+        try:
+            with self._telling(f"{self.location}/pending/{names[0]} cannot be adopted"):
+                for name in names:
+                    locked = self._lock_waiting(name, now)
+                    if locked is None:
+                        continue
+                    fd, job = locked[0], None
+                    try:
+                        job = self._read_dropped(fd, name, now)
+                    finally:
+                        if job is None:
+                            os.close(fd)
+                    if job is not None:
+                        held.append((name, fd, job))
+                if held:
+                    self._give_places(held, now)
         finally:
-            os.close(fd)
-        self._worklist().arrived(adopted)
+            for _, fd, _ in held:
+                os.close(fd)
+
+    def _read_dropped(self, fd: int, name: str, now: datetime) -> Job | None:
+        """Return the job in a locked file, with the id that it is to have; None for no job."""
+        try:
+            document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
+            wanted = document.get("id")
+            wanted = check_id(name[: -len(SUFFIX)] if wanted is None else str(wanted))
+            return self._from_document(document, wanted, now)
+        except NewerSchema:
+            self._worklist().left_alone.add(name)
+        except BadDataError as error:
+            self._set_aside(State.PENDING, name, fd, str(error))
+        return None
+
+    def _give_places(self, held: Sequence[tuple[str, int, Job]], now: datetime) -> None:
+        """Record and rename files that are locked, each under an id that no other job has."""
+        tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
+        written: list[tuple[str, str, int]] = []
+        in_tmp: set[str] = set()
+        adopted: list[str] = []
+        try:
+            with self._moving_into_pending():
+                # One walk for all of them: one for each would cost the square of their number.
+                ids = _FreeIds(self._ids_like({job.id for _, _, job in held}), self._end_of)
+                for name, _, job in held:
+                    placed = job._replace(
+                        id=ids.take(job.id, name),
+                        state=State.PENDING,
+                        priority=DEFAULT_PRIORITY,
+                        run_at=now,
+                        updated_at=now,
+                    )
+                    temporary = self._temporary("adopt")
+                    fd = files.write_synced(tmp_fd, temporary, encode_job(placed), sync=False)
+                    written.append((temporary, self._name_in_pending(placed), fd))
+                    in_tmp.add(temporary)
+                    files.lock(fd)  # as long as it is, none can claim it
+                if len(written) < _MANY or not files.sync_file_system(tmp_fd):
+                    for _, _, fd in written:
+                        os.fsync(fd)
+                for (name, fd, _), (temporary, placed_as, _) in zip(held, written, strict=True):
+                    # RACE: a hand, which takes no lock, has removed it meanwhile; see
+                    # test_hand_that_removes_a_file_while_it_is_adopted.
+                    if files.names_inode(pending_fd, name, fd):
+                        os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
+                        in_tmp.remove(temporary)
+                        with suppress(FileNotFoundError):
+                            os.rename(name, placed_as, src_dir_fd=pending_fd, dst_dir_fd=pending_fd)
+                            adopted.append(placed_as)
+                os.fsync(pending_fd)
+        finally:
+            for _, _, fd in written:
+                os.close(fd)
+            for temporary in in_tmp:
+                with suppress(OSError):  # what stays in tmp/ is tidied away a day later
+                    os.unlink(temporary, dir_fd=tmp_fd)
+        for name in adopted:
+            self._worklist().arrived(name)
+
+    def _ids_like(self, ids: Collection[str]) -> dict[str, set[str]]:
+        """Return which of the ids, plain or numbered, have not ended, each with its files."""
+        bases = {each[:_LONGEST_BASE] for each in ids}
+        found: list[tuple[str, str]] = []
+
+        def look(named: Iterable[tuple[str, str]]) -> None:
+            for job_id, name in named:
+                if job_id in ids or job_id.rpartition("-")[0] in bases:
+                    found.append((job_id, name))
+
+        # As jobs move (rule 7). Whether a dropped file is one is asked of few: there may be many.
+        look(self._identified(State.BLOCKED))
+        look(
+            (pending_id(name) if looks_pending(name) else name.removesuffix(SUFFIX), name)
+            for name in self._names(State.PENDING)
+        )
+        files_of: dict[str, set[str]] = {}
+        for job_id, name in found:
+            if "/" in name or looks_pending(name) or self._is_dropped(name):
+                files_of.setdefault(job_id, set()).add(name)
+        found.clear()
+        look(self._identified(State.PROCESSING))
+        for job_id, name in found:
+            files_of.setdefault(job_id, set()).add(name)
+        return files_of
 
     # --- what workers do: settle, give back, recover ---
 
@@ -536,6 +622,30 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             os.close(recorded_fd)
         self._count([job.history[-1]])
         return Recovered(job=job, attempt=number, lost=True)
+
+
+class _FreeIds:
+    """Give ids that no job has: one that is taken gets -2, -3 and so on."""
+
+    def __init__(self, taken: dict[str, set[str]], has_ended: Callable[[str], object]) -> None:
+        """Take the ids that jobs have, each with its files, and what tells of those that ended."""
+        self._taken = taken
+        self._has_ended = has_ended
+        self._numbers: dict[str, int] = {}
+
+    def take(self, wanted: str, name: str) -> str:
+        """Return the id of the file ``name``, which itself does not count as a job that has it."""
+        job_id, number = wanted, self._numbers.get(wanted, 1)
+        while self._is_taken(job_id, name):
+            number += 1
+            job_id = f"{wanted[:_LONGEST_BASE]}-{number}"
+        self._numbers[wanted] = number
+        self._taken.setdefault(job_id, set()).add("")
+        return job_id
+
+    def _is_taken(self, job_id: str, name: str) -> bool:
+        others = self._taken.get(job_id, set()) - {name}
+        return bool(others) or self._has_ended(job_id) is not None
 
 
 class _Settlement:
