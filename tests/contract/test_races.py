@@ -3,17 +3,19 @@
 import errno
 import fcntl
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, claimed, decide, drain, ended, make_job, make_jobs
 
 from queuectl.clock import later
-from queuectl.errors import DuplicateId, JobNotFound, WrongState
+from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
 from queuectl.job import Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import Store
@@ -553,6 +555,42 @@ def test_two_processes_cannot_take_one_id(place: Place) -> None:
         answers = lines.read().split()
     assert (answers.count(b"added"), answers.count(b"refused")) == (30, 30)
     assert place.open().counts(NOON).by_state[State.PENDING] == 30
+
+
+def test_pending_lock_that_a_hand_deletes_is_taken_anew(
+    place: Place, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACE: who has locked the file that is gone would be alone with it, beside who locks anew."""
+    path = place.path / "pending.lock"
+    lock = filelock.lock_descriptor
+    locked: list[int] = []
+
+    def delete_first(fd: int, **options: Any) -> bool:
+        if not locked:
+            path.unlink()
+        locked.append(os.fstat(fd).st_ino)
+        return lock(fd, **options)
+
+    monkeypatch.setattr(filelock, "lock_descriptor", delete_first)
+    with store.parents_held(), store.parents_held():  # it may be nested
+        assert len(locked) == 2
+        assert path.stat().st_ino == locked[-1]
+        with path.open() as file:
+            assert not lock(file.fileno(), blocking=False)
+    with path.open() as file:
+        assert lock(file.fileno(), blocking=False)
+
+
+def test_store_that_a_hand_deletes_is_not_made_anew(place: Place, store: DirectoryStore) -> None:
+    """An empty directory in its place would be one that others may look into, and no store."""
+    store.register("w-abcd", NOON)
+    store.add(make_jobs("a"))
+    drain(store)
+    shutil.rmtree(place.path)
+    with pytest.raises(StoreError, match=r"pending\.lock cannot be locked: No such file"):
+        store.add(make_jobs("b"), chosen=["b"])
+    store.unregister()  # adds what it has counted to that of others, under the lock
+    assert not place.path.exists()
 
 
 def test_retry_of_a_job_that_somebody_changes_is_refused(

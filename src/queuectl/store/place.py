@@ -50,8 +50,7 @@ class Place:
         self.location = os.path.abspath(os.path.expanduser(location))
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
-        self._pending_lock: Any = None
-        self._pending_lock_pid = 0
+        self._pending_lock_holds = 0
         self._settings: tuple[tuple[int, int], Settings] | None = None
         try:
             with self._telling(f"{self.location} cannot be opened"):
@@ -85,7 +84,7 @@ class Place:
             with self._telling(f"{self.location} cannot be made"):
                 files.sync_entry(self.location)
             self._write_root_file("format", f"{FORMAT}\n".encode())
-            # Made here, since filelock would leave its mode to the umask.
+            # Made here with its mode, which the umask has a part in.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
             try:
@@ -193,19 +192,35 @@ class Place:
     @contextmanager
     def _moving_into_pending(self) -> Iterator[None]:
         """Hold pending.lock (rule 7); may be nested."""
-        from filelock import FileLock
-
-        # A worker must not use what its supervisor has made: a FileLock refuses to be inherited.
-        if self._pending_lock is None or self._pending_lock_pid != os.getpid():
-            self._pending_lock_pid = os.getpid()
-            path = os.path.join(self.location, "pending.lock")
-            self._pending_lock = FileLock(path, mode=files.FILE_MODE)
-        with self._telling(f"{self.location}/pending.lock cannot be locked"):
-            self._pending_lock.acquire(poll_interval=0.002)
+        fd = -1
+        if self._pending_lock_holds == 0:
+            with self._telling(f"{self.location}/pending.lock cannot be locked"):
+                fd = self._lock_pending()
+        self._pending_lock_holds += 1
         try:
             yield
         finally:
-            self._pending_lock.release()
+            self._pending_lock_holds -= 1
+            if fd >= 0:
+                os.close(fd)  # which frees the lock
+
+    def _lock_pending(self) -> int:
+        # Not filelock's FileLock: it makes the directory anew where a hand has deleted the store.
+        from filelock import lock_descriptor
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
+            try:
+                lock_descriptor(fd, poll_interval=0.002)
+                # RACE: a hand may have deleted it meanwhile, and others lock a new one; see
+                # test_pending_lock_that_a_hand_deletes_is_taken_anew.
+                if files.names_inode(self._root_fd, "pending.lock", fd):
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
 
     # --- moving documents ---
 
