@@ -11,12 +11,13 @@ import select
 import signal
 import time
 import traceback
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
 from queuectl.logs import LogDir
 from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store.base import Store, WorkerRecord
 from queuectl.worker import Interrupts, Talk, Worker, recover
 
 _REPLACE_SECONDS = 1.0
@@ -27,6 +28,7 @@ _RECOVER_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
+_EXIT_SECONDS = 2.0
 
 
 def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool) -> int:
@@ -262,13 +264,45 @@ def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]
 
     Returns: their names, none where there were none. Raises: TimeoutExpired that names those left.
     """
-    waited_for = {record.name for record in store.workers()}
-    names = sorted(waited_for)
-    store.request_stop(now=now)
-    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    while waited_for := waited_for & {record.name for record in store.workers()}:
-        if deadline is not None and time.monotonic() >= deadline:
-            left = ", ".join(sorted(waited_for))
-            raise TimeoutExpired(f"still at work: {left}; they stop when their jobs are done")
-        time.sleep(_STOP_POLL_SECONDS)
+    records = store.workers()
+    names = sorted(record.name for record in records)
+    # A record goes a moment before its process does.
+    processes = _process_fds(records)
+    try:
+        store.request_stop(now=now)
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        waited_for = set(names)
+        while waited_for := waited_for & {record.name for record in store.workers()}:
+            if deadline is not None and time.monotonic() >= deadline:
+                left = ", ".join(sorted(waited_for))
+                raise TimeoutExpired(f"still at work: {left}; they stop when their jobs are done")
+            time.sleep(_STOP_POLL_SECONDS)
+        _wait_for_ends(processes)
+    finally:
+        for fd in processes:
+            os.close(fd)
     return names
+
+
+def _process_fds(records: Iterable[WorkerRecord]) -> list[int]:
+    """Open the processes of the workers that run on this host, where the system can."""
+    fds = []
+    host = os.uname().nodename
+    for record in records:
+        if record.host == host:
+            with suppress(AttributeError, OSError):  # no pidfd here, or it has just ended
+                fds.append(os.pidfd_open(record.pid))
+    return fds
+
+
+def _wait_for_ends(process_fds: Collection[int]) -> None:
+    """Wait until processes have ended, but not for ever: a pid may be of another container."""
+    poll = select.poll()
+    for fd in process_fds:
+        poll.register(fd, select.POLLIN)
+    left = set(process_fds)
+    deadline = time.monotonic() + _EXIT_SECONDS
+    while left and (seconds := deadline - time.monotonic()) > 0:
+        for fd, _ in poll.poll(int(seconds * 1000) + 1):
+            poll.unregister(fd)
+            left.discard(fd)

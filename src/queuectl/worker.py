@@ -430,10 +430,13 @@ class Worker:
                 return command.result()
             self._interrupts.drain()
             self._collect_settled()
+            is_cancelled = self._store.cancel_requested(claim)
+            if self._store.stop_now_requested():
+                self._interrupts.level = 2
             if self._interrupts.level > 1:
                 command.end(self._settings.kill_grace)
                 return None
-            if self._store.cancel_requested(claim):
+            if is_cancelled:
                 command.end(self._settings.kill_grace)
                 return command.result()._replace(outcome=Outcome.CANCELLED)
 

@@ -106,6 +106,51 @@ def test_stop_waits_for_the_workers_of_all_pools(queue: Queue) -> None:
     assert [pool.wait() for pool in pools] == [0, 0]
 
 
+# As sitecustomize, this keeps a process for a while after all that it had to do.
+SLOW_EXIT = """
+import os, time
+leave = os._exit
+os._exit = lambda code: (time.sleep(0.5), leave(code))
+"""
+
+
+def test_stop_returns_when_the_processes_are_gone(queue: Queue) -> None:
+    """Not when their records are, which is a moment earlier."""
+    pool = queue.pool("--count", "2", env=queue.replacing("sitecustomize", SLOW_EXIT)).ready(2)
+    pids = pool.pids()
+    assert queue("worker", "stop").exit_code == 0
+    assert not any(map(lives, pids))
+    assert pool.wait() == 0
+
+
+def test_stop_does_not_wait_for_ever_for_a_pid_that_is_another_process(queue: Queue) -> None:
+    """A record may have the pid of a worker in another container."""
+    pool = queue.pool().ready()
+    (path,) = (queue.store / "workers").glob("*.json")
+    record = path.read_text()
+    with path.open("r+") as file:  # the same file: the worker has it locked
+        file.write(record.replace(f'"pid": {pool.pids()[0]}', f'"pid": {os.getpid()}'))
+    assert queue("worker", "stop").exit_code == 0
+    assert pool.wait() == 0
+
+
+def test_stop_now_ends_the_job_of_a_worker_without_supervisor(queue: Queue) -> None:
+    """Nobody else could tell the worker, which else finishes its job however long that takes."""
+    gate = queue.gate()
+    queue.enqueue(f"{gate.wait}; echo done", "running")
+    (name,) = queue.ids("pending")
+    pool = queue.pool()
+    gate.reached()
+    (worker,) = pool.pids()
+    pool.signal(signal.SIGKILL).wait()
+    assert queue("worker", "stop", "--timeout", "0.1s").exit_code == 75
+    assert queue("worker", "stop", "--now", "--timeout", "10s").exit_code == 0
+    assert not lives(worker)
+    assert queue.ids("pending") == [name]
+    assert queue.document("pending", name)["history"] == []
+    assert queue.commands() == []
+
+
 def test_stop_lets_the_job_end(queue: Queue) -> None:
     """The poison pill is as patient as a signal."""
     gate = queue.gate()
@@ -190,8 +235,7 @@ def test_detached_workers_run_on_until_they_are_stopped(queue: Queue) -> None:
     queue.until_in("completed", "job")
     stopped = queue("worker", "stop")
     assert stopped.stderr.startswith("2 workers have stopped: ")
-    # A worker removes its record just before it ends.
-    until(lambda: not any(lives(record["pid"]) for record in records), "the workers are gone")
+    assert not any(lives(record["pid"]) for record in records)
     assert "job attempt 1 started" in (queue.store / "worker.log").read_text()
     assert (queue.store / "worker.log").stat().st_mode & 0o777 == 0o600
 

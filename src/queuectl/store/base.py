@@ -366,5 +366,11 @@ class Store(Protocol):
     def stop_request(self) -> StopRequest | None:
         """Return the last request to stop, however old."""
 
+    def stop_now_requested(self) -> bool:
+        """Tell whether one to stop now has come to this worker by itself, without its supervisor.
+
+        It is known when ``cancel_requested`` has been asked.
+        """
+
     def stop_fd(self) -> int | None:
         """Return a descriptor that is readable when a stop may have been asked for, or None."""

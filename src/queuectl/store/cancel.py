@@ -10,7 +10,7 @@ from queuectl.errors import JobNotFound
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
-from queuectl.store.channel import receive, send
+from queuectl.store.channel import STOP_NOW, receive, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import filed_name, parse_blocked, parse_processing
@@ -188,5 +188,7 @@ class Cancelling(Lookup, Roster):
         """Tell whether this attempt is to be ended; see Store.cancel_requested."""
         if self._control_fd is None:
             return False
+        lines = receive(self._control_fd)
+        self._is_stopped_now = self._is_stopped_now or STOP_NOW in lines
         # A request for another attempt came too late: that one has ended by itself.
-        return f"{claim.job.id}.{claim.attempt}" in receive(self._control_fd)
+        return f"{claim.job.id}.{claim.attempt}" in lines

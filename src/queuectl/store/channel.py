@@ -1,4 +1,6 @@
-"""Tell a worker, through a FIFO of its own, which attempts it shall end: one line for each.
+"""Tell a worker, through a FIFO of its own, which attempts it shall end, or to stop at once.
+
+Each is a line.
 
 Source: fifo(7). A write of less than PIPE_BUF bytes arrives whole, and opening a FIFO that nobody
 reads fails at once, so a request to a worker that is gone cannot be mistaken for one that arrived.
@@ -11,6 +13,7 @@ from contextlib import suppress
 
 from queuectl.store import files
 
+STOP_NOW = "stop now"  # no attempt is called so
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST = 65536  # what a pipe holds
 

@@ -29,7 +29,7 @@ from queuectl.store.base import (
     Tally,
     WorkerRecord,
 )
-from queuectl.store.channel import channel_name, channel_owner, open_channel
+from queuectl.store.channel import STOP_NOW, channel_name, channel_owner, open_channel, send
 from queuectl.store.names import (
     filed_name,
 )
@@ -65,6 +65,7 @@ class Roster(Place):
     _started_at: float
     _control_fd: int | None = None
     _stop_watch: "Watch | None" = None
+    _is_stopped_now = False
 
     def close(self) -> None:
         """Free what is held open; a record that is not held any more is stale."""
@@ -272,9 +273,14 @@ class Roster(Place):
     def request_stop(self, *, now: bool) -> Pill:
         """Write a new stop_workers file; see Store.request_stop."""
         document = {"now": now, "at": format_instant(utc_now())}
+        # Listed before: those who start later are not asked.
+        records = self.workers() if now else ()
         self._write_root_file("stop_workers", (json.dumps(document) + "\n").encode())
         pill = self.stop_request()
         assert pill is not None
+        for record in records:
+            with suppress(OSError):  # its supervisor, if it has one, tells it, too
+                send(self._fd("workers"), record.name, STOP_NOW)
         return pill
 
     def stop_request(self) -> Pill | None:
@@ -297,6 +303,10 @@ class Roster(Place):
         except BadDocument:
             now = False
         return Pill(status.st_ino, status.st_mtime_ns, now)
+
+    def stop_now_requested(self) -> bool:
+        """Tell whether this worker itself was told to stop; see Store.stop_now_requested."""
+        return self._is_stopped_now
 
     def stop_fd(self) -> int | None:
         """Return the descriptor that tells of files in the store's root; see Store.stop_fd."""
