@@ -172,7 +172,7 @@ class Worker:
         self._to_sync: SimpleQueue[_Settling] | None = None
         self._keeps = False  # what ended could not be settled, and no new job is taken
         self._is_refused = False  # whether there is a job to take could not be told
-        self._told: set[str] = set()
+        self._troubles: dict[str, set[str]] = {}  # what is told of each, while it lasts
         self._release_at = 0.0
         self._settings = Settings()
         self._idle_purge: IdlePurge | None = None
@@ -226,10 +226,11 @@ class Worker:
             claim = self._store.claim(utc_now())
         except (ConfigError, StoreError, UnsafeStore) as error:
             self._is_refused = True
-            self._tell_once(f"takes no job: {error}")
+            self._tell_once("claim", f"takes no job: {error}")
             self._sleep(_RETRY_SECONDS)
             return None
         self._is_refused = False
+        self._is_over("claim")
         if claim is not None and self._interrupts.level > 0:
             self._store.give_back(claim)
             return None
@@ -269,8 +270,10 @@ class Worker:
             if self._store.release_blocked():
                 again_seconds = _RELEASE_SECONDS
         except (ConfigError, StoreError, UnsafeStore) as error:
-            self._tell_once(f"leaves jobs blocked: {error}")
+            self._tell_once("release", f"leaves jobs blocked: {error}")
             again_seconds = _RELEASE_SECONDS
+        else:
+            self._is_over("release")
         self._release_at = time.monotonic() + again_seconds
 
     def _recover(self) -> RecoveryReport:
@@ -278,8 +281,9 @@ class Worker:
             self._settings = self._store.settings()
             report = recover(self._store, self._settings)
         except (ConfigError, StoreError) as error:
-            self._tell_once(f"cannot recover: {error}")
+            self._tell_once("recover", f"cannot recover: {error}")
             return RecoveryReport(unowned=1)
+        self._is_over("recover")
         for each in report.recovered:
             self._talk.recovered(each)
         return report
@@ -327,10 +331,22 @@ class Worker:
             poll.poll(int(timeout_seconds * 1000) + 1)
         self._interrupts.drain()
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
+    def _tell_once(self, trouble: str, text: str) -> None:
+        """Tell what is wrong with something, once as long as it is not over."""
+        told = self._troubles.setdefault(trouble, set())
+        if text not in told:
             self._talk.error(text)
-            self._told.add(text)
+            told.add(text)
+
+    def _is_over(self, trouble: str) -> None:
+        """Note that a trouble is over, if there was one, and tell when nothing is wrong any more.
+
+        A worker that can settle again, say, may still be unable to take a job.
+        """
+        if trouble in self._troubles:
+            del self._troubles[trouble]
+            if not self._troubles:
+                self._talk.error("goes on")
 
     # --- run ---
 
@@ -372,13 +388,14 @@ class Worker:
                 )
                 if not command.wakes:
                     self._interrupts.hear_children()
+                self._is_over("start")
                 return command
             except OSError as error:
                 if not is_scarcity(error):
                     raise
-                self._tell_once(f"{job.id} waits to be started: {error.strerror}")
+                self._tell_once("start", f"{job.id} waits to be started: {error.strerror}")
             except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
-                self._tell_once(f"{job.id} waits to be started: {error}")
+                self._tell_once("start", f"{job.id} waits to be started: {error}")
             finally:
                 if output_fd >= 0:
                     os.close(output_fd)
@@ -420,7 +437,7 @@ class Worker:
                 if timeout <= 0:
                     command.end(self._settings.kill_grace)
                     return command.result()._replace(outcome=Outcome.TIMED_OUT)
-            pause = _RETRY_SECONDS if self._told else _SHORT_SECONDS
+            pause = _RETRY_SECONDS if "settle" in self._troubles else _SHORT_SECONDS
             to_settle = self._unsettled and self._settling is None
             if to_settle and (timeout is None or timeout > pause):
                 if command.wait(pause, *wake_fds):
@@ -518,15 +535,13 @@ class Worker:
             self._keep_unsettled(settling.batch, error)
             return
         self._keeps = False
-        if self._told:
-            self._talk.error("goes on")
-            self._told.clear()
+        self._is_over("settle")
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._keeps = True
         self._unsettled = batch + self._unsettled
         ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
-        self._tell_once(f"keeps {ended}, and tries again: {error}")
+        self._tell_once("settle", f"keeps {ended}, and tries again: {error}")
 
     def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""

@@ -163,8 +163,11 @@ def test_drain_does_not_end_while_it_can_take_no_job(queue: Queue) -> None:
     assert len(pool.pids()) == 1
     assert queue.pending() == ["second"]
     assert pool.talk().count("cannot recover: ") == 1
+    assert pool.talk().count("takes no job: ") == 1
+    assert not told(pool, "goes on")  # though it has settled the first one
     config.unlink()
     assert pool.wait() == 0
+    assert pool.talk().count("goes on") == 1
     assert queue.ids("completed") == ["first", "second"]
 
 
