@@ -28,6 +28,7 @@ _DEFAULT_SIGNALS = (
 _SCARCE = frozenset(
     (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
 )
+_COERCED_LOCALES = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 _GROUP_CHECK_SECONDS = 0.02
 _GROUP_KILL_SECONDS = 5.0
 
@@ -35,6 +36,22 @@ _GROUP_KILL_SECONDS = 5.0
 def is_scarcity(error: OSError) -> bool:
     """Tell whether an error means that the machine lacks something now, and may not in a second."""
     return error.errno in _SCARCE
+
+
+def environment_as_given() -> dict[bytes, bytes]:
+    """Return the environment that this process was started with, where Python has changed it.
+
+    In the C locale Python sets LC_CTYPE for itself and for all that it starts; a command is not to
+    know that Python was there. Source: PEP 538; environ in proc(5), Linux only.
+    """
+    env = dict(os.environb)
+    if env.get(b"LC_CTYPE") in _COERCED_LOCALES:
+        with suppress(OSError), open("/proc/self/environ", "rb") as file:
+            given = dict(each.partition(b"=")[::2] for each in file.read().split(b"\0"))
+            del env[b"LC_CTYPE"]
+            if b"LC_CTYPE" in given:
+                env[b"LC_CTYPE"] = given[b"LC_CTYPE"]
+    return env
 
 
 class Result(NamedTuple):

@@ -22,7 +22,7 @@ from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeSto
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
-from queuectl.runner import Command, Result, is_scarcity
+from queuectl.runner import Command, Result, environment_as_given, is_scarcity
 from queuectl.store.base import Claim, Recovered, RecoveryReport, Settlement, Store
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Worker:
         self._idle_purge: IdlePurge | None = None
         self._env = {
             name: value
-            for name, value in os.environb.items()
+            for name, value in environment_as_given().items()
             if not name.startswith(b"QUEUECTL_") or name == b"QUEUECTL_STORE"
         }
         self._env[b"QUEUECTL_STORE"] = os.fsencode(store.location)

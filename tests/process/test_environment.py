@@ -55,6 +55,19 @@ def test_the_environment_tells_a_command_who_it_is(queue: Queue) -> None:
     assert env["OWN"] == "two words\nand a line"
 
 
+@pytest.mark.parametrize("given", [None, "C", "C.UTF-8", "en_US.UTF-8"])
+def test_the_locale_is_the_users_and_not_pythons(queue: Queue, given: str | None) -> None:
+    """Python sets LC_CTYPE where there is no locale, and a command sees what cron has set."""
+    for name in [name for name in queue.env if name.startswith("LC_") or name == "LANG"]:
+        del queue.env[name]
+    if given is not None:
+        queue.env["LC_CTYPE"] = given
+    queue.enqueue("env", "job")
+    queue.drain()
+    told = [line for line in queue.log("job").splitlines() if line.startswith("LC_CTYPE=")]
+    assert told == ([] if given is None else [f"LC_CTYPE={given}"])
+
+
 def test_what_was_meant_for_queuectl_itself_does_not_reach_a_command(queue: Queue) -> None:
     """An option of the worker that came from the environment is not one for a job's queuectl."""
     env = look(queue, env={"QUEUECTL_WORKER_START_QUIET": "1"})["env"]
