@@ -230,14 +230,35 @@ def test_bash_completes(
     assert (done.stdout.split(), done.stderr) == (expected, "")
 
 
+# A shell, without what its user has written for it, and how it gets to know the script.
+_SHELLS = {
+    "bash": ("bash --norc", """eval "$(queuectl completion bash)" """),
+    # As files that the shell itself looks for and loads.
+    "zsh": (
+        "zsh -f",
+        (
+            "queuectl completion zsh > {0}/_queuectl; fpath=({0} $fpath);"
+            " autoload -U compinit; compinit -u -D"
+        ),
+    ),
+    "fish": (
+        "fish --no-config",
+        "queuectl completion fish > {0}/queuectl.fish; set -p fish_complete_path {0}",
+    ),
+}
+
+
 @needs_tmux
-@pytest.mark.skipif(BASH is None, reason="bash is not installed")
-def test_the_tab_key_completes(place: Placing) -> None:
+@pytest.mark.parametrize("name", _SHELLS)
+def test_the_tab_key_completes(place: Placing, name: str) -> None:
     """Typed in a terminal: what is unique is filled in, of what is not the beginning."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
     place.dead("bad-1")
     place.dead("bad-2")
-    with opened(place.store_dir, "bash --norc") as terminal:
-        terminal.type('eval "$(queuectl completion bash)"; echo rea""dy', "Enter")
+    shell, setup = _SHELLS[name]
+    with opened(place.store_dir, shell) as terminal:
+        terminal.type(setup.format(terminal.directory) + '; echo rea""dy', "Enter")
         terminal.shows("ready")
         terminal.type("queuectl dl", "Tab")
         terminal.shows("queuectl dlq")
@@ -245,6 +266,10 @@ def test_the_tab_key_completes(place: Placing) -> None:
         terminal.shows("queuectl dlq retry")
         terminal.type("b", "Tab")
         terminal.shows("queuectl dlq retry bad-")
+        if name == "zsh":
+            terminal.type("C-d")  # lists what can follow
+        if name != "bash":
+            assert " dead" in terminal.shows("bad-1").replace("(", " ")  # the state of both
         terminal.type("2", "Tab", "Enter")
         until(lambda: not (place.store_dir / "dead" / "bad-2.json").exists(), "it is retried")
     assert (place.store_dir / "dead" / "bad-1.json").exists()

@@ -36,6 +36,10 @@ def completion(*, shell: str) -> None:
     # Not source(): for bash that runs one, to look at its version.
     script = kind(click.get_current_context().find_root().command, {}, _PROGRAM, _VARIABLE)
     echo(kind.source_template % script.source_vars(), newline=False)
+    if shell == "zsh":
+        # In $fpath click's script completes when zsh loads it, and registers itself at the second
+        # Tab instead of completing.
+        echo(f"compdef {script.func_name} {_PROGRAM}")
 
 
 def complete(command: click.Command, instruction: str) -> int:
