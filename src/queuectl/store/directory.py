@@ -471,7 +471,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 for (name, fd, _), (temporary, placed_as, _) in zip(held, written, strict=True):
                     # RACE: a hand, which takes no lock, has removed it meanwhile; see
                     # test_hand_that_removes_a_file_while_it_is_adopted.
-                    if files.names_inode(pending_fd, name, fd):
+                    if files.names_inode(pending_fd, name, os.fstat(fd)):
                         os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
                         in_tmp.remove(temporary)
                         with suppress(FileNotFoundError):

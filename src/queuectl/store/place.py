@@ -215,7 +215,7 @@ class Place:
                 lock_descriptor(fd, poll_interval=0.002)
                 # RACE: a hand may have deleted it meanwhile, and others lock a new one; see
                 # test_pending_lock_that_a_hand_deletes_is_taken_anew.
-                if files.names_inode(self._root_fd, "pending.lock", fd):
+                if files.names_inode(self._root_fd, "pending.lock", os.fstat(fd)):
                     return fd
             except BaseException:
                 os.close(fd)
