@@ -145,6 +145,15 @@ def test_dropped_files_that_want_one_id_are_numbered(
     assert store.get("x").command == "echo hi"  # the file of that name
 
 
+def test_number_that_a_file_gets_is_taken_for_those_after_it(store: Store, pending: Path) -> None:
+    """Also for one that is adopted together with it, and wants just that."""
+    for name, job_id in (("a", "x"), ("b", "x"), ("c", "x-2")):
+        (pending / f"{name}.json").write_text(json.dumps({"id": job_id, "command": name}))
+    assert {each: store.get(each).command for each in drain(store, NOON)} == {
+        "x": "a", "x-2": "b", "x-2-2": "c",
+    }  # fmt: skip
+
+
 def test_many_dropped_files_cost_few_looks_through_the_queue(
     store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,8 +183,8 @@ def test_few_descriptors_are_enough_for_many_dropped_files(store: Store, pending
         (pending / f"j{index:02}.json").write_text(WHOLE)
     store.settings()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = max(map(int, os.listdir("/dev/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 30, hard))
+    free = [number for number in range(1000) if str(number) not in os.listdir("/dev/fd")]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[30], hard))
     try:
         assert len(drain(store, NOON)) == 60
     finally:
