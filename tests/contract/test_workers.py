@@ -335,6 +335,24 @@ def test_stop_request_is_seen_and_told_apart(place: Place) -> None:
     assert (first.now, second.now) == (False, True)
 
 
+def test_request_to_stop_now_reaches_each_worker_by_itself(place: Place) -> None:
+    """Those who live at that moment, that is, and no claim is taken for cancelled by it."""
+    store = place.open()
+    store.add(make_jobs("a", "b"))
+    store.register("w-1", NOON)
+    claim = claimed(store)
+    store.request_stop(now=False)
+    assert not store.cancel_requested(claim)
+    assert not store.stop_now_requested()
+    place.open().request_stop(now=True)
+    later_one = place.open()
+    later_one.register("w-2", NOON)
+    other_claim = claimed(later_one)
+    for worker, its_claim, is_told in ((store, claim, True), (later_one, other_claim, False)):
+        assert not worker.cancel_requested(its_claim)
+        assert worker.stop_now_requested() is is_told
+
+
 def test_pool_shares_one_scan_and_takes_each_job_once(place: Place) -> None:
     """Workers that were forked from one store claim each job once, in order for each of them."""
     ids = [f"j{n:03}" for n in range(200)]
