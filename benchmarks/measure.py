@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -66,15 +66,30 @@ def alternating(
     return ours, limits, [a / b for a, b in zip(ours, limits, strict=True)]
 
 
-def usage_of(arguments: Sequence[str]) -> tuple[float, float]:
+# The kernel counts in a child's peak what it held before its exec, which was a copy of the parent:
+# so the parent must be smaller than anything that is measured.
+_SMALL_PARENT = """
+import os, sys, time
+null = os.open(os.devnull, os.O_RDWR)
+start = time.perf_counter()
+pid = os.posix_spawnp(
+    sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)]
+)
+_, status, used = os.wait4(pid, 0)
+print(time.perf_counter() - start, used.ru_maxrss / 1024, os.waitstatus_to_exitcode(status))
+"""
+
+
+def usage_of(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[float, float]:
     """Run a program; return its wall time in seconds and its peak memory in MB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{arguments} ended with {process.returncode}")
-    return time.perf_counter() - start, used.ru_maxrss / 1024
+    parent = (PYTHON, "-I", "-S", "-c", _SMALL_PARENT, *arguments)
+    output = run(parent, env={**os.environ, **(environment or {})}).stdout
+    wall, peak, code = output.split()
+    if int(code):
+        raise RuntimeError(f"{arguments} ended with {int(code)}")
+    return float(wall), float(peak)
 
 
 def private_mb(pid: int) -> float:

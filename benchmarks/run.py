@@ -278,12 +278,14 @@ class Bench:
             "list --limit 20": (*base, "list", "--limit", "20"),
             "enqueue --id new": (*base, "enqueue", "--id", f"new-{time.time_ns()}", "true"),
             "cancel ID": (*base, "cancel", some),
+            "completion of an id": QUEUECTL,
         }
         rows = []
         for name, command in commands.items():
+            asked = completing(store_dir, some[:-2]) if command is QUEUECTL else {}
             # A job is cancelled, and an id enqueued, once; the others are quick to repeat.
             repeat = 1 if name in ("cancel ID", "enqueue --id new") else 3
-            used = [usage_of(command) for _ in range(repeat)]
+            used = [usage_of(command, asked) for _ in range(repeat)]
             wall, peak = median([each[0] for each in used]), max(each[1] for each in used)
             rows.append(
                 Row(
@@ -356,6 +358,16 @@ def job(command: str, index: int) -> Job:
         updated_at=now,
         run_at=now,
     )
+
+
+def completing(store_dir: Path, word: str) -> dict[str, str]:
+    """Return the environment in which a shell asks for what completes an id."""
+    words = ("queuectl", "--store", str(store_dir), "show", word)
+    return {
+        "_QUEUECTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
 
 
 def write_plainly(store_dir: str, count: int) -> None:
