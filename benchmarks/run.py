@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import (
@@ -306,7 +307,7 @@ class Bench:
         for count, goal in ((1_000, 12), (self.many, 24)):
             store_dir = self.new_store(1_000) if count == 1_000 else self.backlog()
             with pool(store_dir, 2) as pids:
-                wait_for(lambda d=store_dir: len(os.listdir(d / "completed")) > 100)
+                wait_for(partial(holds_more, store_dir / "completed", 100))
                 value = max(private_mb(pid) for pid in pids[1:])
             rows.append(
                 Row(
@@ -358,6 +359,11 @@ def job(command: str, index: int) -> Job:
         updated_at=now,
         run_at=now,
     )
+
+
+def holds_more(directory: Path, count: int) -> bool:
+    """Tell whether a directory holds more files than so many."""
+    return len(os.listdir(directory)) > count
 
 
 def completing(store_dir: Path, word: str) -> dict[str, str]:
