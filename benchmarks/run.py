@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -223,29 +224,12 @@ class Bench:
         """Compare draining from a large and from a small backlog, and time the first start."""
         count = 1_000 if self.quick else 3_000
 
-        def rate(store_dir: Path) -> tuple[float, float]:
-            before = len(os.listdir(store_dir / "completed"))
-            start = time.perf_counter()
-            first = end = 0.0
-            with pool(store_dir, 2):
-                while True:
-                    done = len(os.listdir(store_dir / "completed")) - before
-                    now = time.perf_counter()
-                    if not first and (done or os.listdir(store_dir / "processing")):
-                        first = now
-                    if done >= count - 100:
-                        end = now
-                        break
-                    time.sleep(0.005)
-            return done / (end - first), first - start
-
         large, small, firsts = [], [], []
         for _ in range(3):
-            value, first = rate(self.backlog())
-            large.append(value)
-            firsts.append(first)
-            value, _ = rate(self.new_store(count))
-            small.append(value)
+            drained = drain_some(self.backlog(), count - 100)
+            large.append(drained.per_second)
+            firsts.append(drained.first_start)
+            small.append(drain_some(self.new_store(count), count - 100).per_second)
         ratio = median([a / b for a, b in zip(large, small, strict=True)])
         return [
             Row(
@@ -269,25 +253,9 @@ class Bench:
     def lookups(self) -> list[Row]:
         """Time the commands that look for something among very many pending jobs."""
         store_dir = self.backlog()
-        store = open_store(str(store_dir))
-        some = store.entries(State.PENDING, utc_now(), 2000)[-1].id
-        store.close()
-        base = (*QUEUECTL, "--store", str(store_dir))
-        commands = {
-            "status": (*base, "status"),
-            "show ID": (*base, "show", some),
-            "list --limit 20": (*base, "list", "--limit", "20"),
-            "enqueue --id new": (*base, "enqueue", "--id", f"new-{time.time_ns()}", "true"),
-            "cancel ID": (*base, "cancel", some),
-            "completion of an id": QUEUECTL,
-        }
+        some = pending_id(store_dir)
         rows = []
-        for name, command in commands.items():
-            asked = completing(store_dir, some[:-2]) if command is QUEUECTL else {}
-            # A job is cancelled, and an id enqueued, once; the others are quick to repeat.
-            repeat = 1 if name in ("cancel ID", "enqueue --id new") else 3
-            used = [usage_of(command, asked) for _ in range(repeat)]
-            wall, peak = median([each[0] for each in used]), max(each[1] for each in used)
+        for name, (wall, peak) in look_up(store_dir, some).items():
             rows.append(
                 Row(
                     name=f"look-up: {name}",
@@ -359,6 +327,62 @@ def job(command: str, index: int) -> Job:
         updated_at=now,
         run_at=now,
     )
+
+
+@dataclass(frozen=True)
+class Drained:
+    """Be what was seen of a pool of two that drained a part of a store."""
+
+    per_second: float  # jobs
+    first_start: float  # seconds from the start of the pool to its first claim
+    worker_mb: float  # private memory of the larger worker
+
+
+def drain_some(store_dir: Path, count: int) -> Drained:
+    """Let a pool of two run at least so many jobs of a store."""
+    before = len(os.listdir(store_dir / "completed"))
+    start = time.perf_counter()
+    first = 0.0
+    with pool(store_dir, 2) as pids:
+        while True:
+            done = len(os.listdir(store_dir / "completed")) - before
+            now = time.perf_counter()
+            if not first and (done or os.listdir(store_dir / "processing")):
+                first = now
+            if done >= count:
+                break
+            time.sleep(0.005)
+        memory = max(private_mb(pid) for pid in pids[1:])
+    return Drained(done / (now - first), first - start, memory)
+
+
+def pending_id(store_dir: Path) -> str:
+    """Return the id of a pending job that is not among the next."""
+    store = open_store(str(store_dir))
+    found = store.entries(State.PENDING, utc_now(), 2000)[-1].id
+    store.close()
+    return found
+
+
+def look_up(store_dir: Path, some_id: str) -> dict[str, tuple[float, float]]:
+    """Run the commands that look for something; return the seconds and the MB of each."""
+    base = (*QUEUECTL, "--store", str(store_dir))
+    commands = {
+        "status": (*base, "status"),
+        "show ID": (*base, "show", some_id),
+        "list --limit 20": (*base, "list", "--limit", "20"),
+        "enqueue --id new": (*base, "enqueue", "--id", f"new-{time.time_ns()}", "true"),
+        "completion of an id": QUEUECTL,
+        "cancel ID": (*base, "cancel", some_id),
+    }
+    found = {}
+    for name, command in commands.items():
+        # A job is cancelled, and an id enqueued, once; the others are quick to repeat.
+        repeat = 1 if name in ("cancel ID", "enqueue --id new") else 3
+        asked = completing(store_dir, some_id[:-2]) if command is QUEUECTL else {}
+        used = [usage_of(command, asked) for _ in range(repeat)]
+        found[name] = (median([each[0] for each in used]), max(each[1] for each in used))
+    return found
 
 
 def holds_more(directory: Path, count: int) -> bool:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from dirq.QueueSimple import QueueSimple  # type: ignore[import-not-found]
+from dirq.QueueSimple import QueueSimple
 
 
 def main(action: str, *arguments: str) -> None:

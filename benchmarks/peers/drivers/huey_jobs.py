@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from huey import FileHuey, SqliteHuey  # type: ignore[import-not-found]
+from huey import FileHuey, SqliteHuey
 
 folder = os.environ["PEER_FOLDER"]
 huey = (
@@ -42,6 +42,6 @@ def main(action: str, *arguments: str) -> None:
 
 if __name__ == "__main__":
     # So that the consumer finds the task by the name under which it was enqueued.
-    import huey_jobs  # type: ignore[import-not-found]
+    import huey_jobs
 
     huey_jobs.main(*sys.argv[1:])

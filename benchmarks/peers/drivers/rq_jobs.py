@@ -17,8 +17,8 @@ def run_command(command: str) -> None:
 
 def main(action: str, *arguments: str) -> None:
     """Enqueue what comes, tell what is left, or time how long a worker needs to begin."""
-    from redis import Redis  # type: ignore[import-not-found]
-    from rq import Queue  # type: ignore[import-not-found]
+    from redis import Redis
+    from rq import Queue
 
     queue = Queue(connection=Redis.from_url(os.environ["PEER_URL"]))
     name = "rq_jobs.run_command"
