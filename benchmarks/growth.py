@@ -82,9 +82,12 @@ def draw(document: dict[str, object], path: Path) -> None:
         for name in results[0][key]:
             axis.plot(sizes, [result[key][name] for result in results], marker="o", label=name)
         if limit is not None:
-            axis.axhline(limit, color="grey", linestyle="--", label="goal")
+            label = "goal for a worker" if unit == "MB" else "goal"
+            axis.axhline(limit, color="grey", linestyle="--", label=label)
         axis.set(title=title, xlabel="pending jobs", ylabel=unit, xscale="log")
         axis.set_ylim(bottom=0)
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+        axis.minorticks_off()
         axis.grid(visible=True, alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(fontsize=7)

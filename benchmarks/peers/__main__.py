@@ -44,6 +44,7 @@ def compare(ours: Subject, theirs: Subject, scale: Scale, measures: set[str]) ->
     attempt("bulk", both.bulk, possible=kind.keeps)
     attempt("drain 2", lambda: both.drain(2))
     attempt("drain 8", lambda: both.drain(8))
+    both.combine()
     attempt("latency", both.latency, possible=kind.keeps and kind.has_worker)
     attempt("safety", safety, possible=kind.keeps)
     result["pairs"] = {
@@ -71,6 +72,7 @@ def show(results: list[Result], ours: Result) -> str:
         ("bulk_per_second", 1, "bulk /s", True),
         ("drain_2_per_second", 1, "drain 2 /s", True),
         ("drain_8_per_second", 1, "drain 8 /s", True),
+        ("all_per_second", 1, "both /s", True),
         ("start_p50_seconds", 1e3, "start p50 ms", False),
         ("start_p99_seconds", 1e3, "start p99 ms", False),
     )
@@ -88,7 +90,9 @@ def show(results: list[Result], ours: Result) -> str:
         counts = result.get(name)
         if not isinstance(counts, dict):
             return "-"
-        faults = [f"{counts[each]} {each}" for each in ("lost", "stuck", "twice", "together")]
+        faults = [
+            f"{counts[each]} {each}" for each in ("lost", "stuck", "unsettled", "twice", "together")
+        ]
         bad = [fault for fault in faults if not fault.startswith("0 ")]
         return f"of {counts['acknowledged']}: {', '.join(bad) or 'none'}"
 

@@ -258,7 +258,7 @@ class At(Queue):
     name = "at"
     about = "Debian's at and atd, in a mount namespace; no bound on what runs at once"
     slow = True
-    recovers = "the next start of atd runs a job again whose file is still there"
+    recovers = "nothing: the files of what was cut off stay in the spool"
 
     @classmethod
     def install(cls, _: Installation) -> None:

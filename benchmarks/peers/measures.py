@@ -59,8 +59,20 @@ class Killed:
     acknowledged: int = 0
     lost: int = 0  # never completed, and the peer knows of it no more
     stuck: int = 0  # not completed, and still there; somebody has to see to it
+    unsettled: int = 0  # completed, but the peer shows it as running, waiting or failed
     twice: int = 0  # completed more than once
     together: int = 0  # begun again while the first run went on
+
+    def count(self, lines: Sequence[str], jobs: int, left: int) -> None:
+        """Add what the log of some jobs tells, and how many the peer shows as not done."""
+        missing = sum(f"end {i}" not in lines for i in range(jobs))
+        stuck = min(missing, left)
+        self.acknowledged += jobs
+        self.stuck += stuck
+        self.lost += missing - stuck
+        self.unsettled += left - stuck
+        self.twice += sum(lines.count(f"end {i}") > 1 for i in range(jobs))
+        self.together += sum(runs_together(lines, i) for i in range(jobs))
 
 
 @dataclass(kw_only=True)
@@ -138,6 +150,18 @@ class Comparison:
 
         self.in_turn(f"drain_{workers}_per_second", rate, self.scale.rounds, self.jobs)
 
+    def combine(self) -> None:
+        """Take the rate of enqueueing and running, with two workers, a second.
+
+        Some begin with their jobs when they are enqueued: they have made the processes then, and
+        drain what waits the faster.
+        """
+        bulk, drain = self.pairs.get("bulk_per_second"), self.pairs.get("drain_2_per_second")
+        if bulk and drain:
+            ours = 1 / (1 / bulk.ours + 1 / drain.ours)
+            theirs = 1 / (1 / bulk.theirs + 1 / drain.theirs)
+            self.pairs["all_per_second"] = Pair(ours=ours, theirs=theirs, count=self.jobs)
+
     def latency(self) -> None:
         """Time from the return of an enqueue to the first act of its command, in seconds."""
         count = self.scale.slow_starts if self.theirs.kind.slow else self.scale.starts
@@ -185,14 +209,7 @@ def killed(subject: Subject, scale: Scale, *, everything: bool) -> Killed:
                 queue.open()
             queue.work(1)
             wait_until_quiet(log, _JOBS, scale.patience)
-            lines = log.read_text().splitlines()
-            missing = sum(f"end {i}" not in lines for i in range(_JOBS))
-            stuck = min(missing, queue.left())
-            found.acknowledged += _JOBS
-            found.stuck += stuck
-            found.lost += missing - stuck
-            found.twice += sum(lines.count(f"end {i}") > 1 for i in range(_JOBS))
-            found.together += sum(runs_together(lines, i) for i in range(_JOBS))
+            found.count(log.read_text().splitlines(), _JOBS, queue.left())
     return found
 
 
@@ -241,7 +258,9 @@ def synced(subject: Subject) -> list[str] | None:
         text = "".join(path.read_text() for path in queue.folder.glob("trace*"))
         folder = str(queue.folder)
     call = re.compile(r"\b(\w+)\(\d+<([^>]*)>.*= 0$", re.MULTILINE)
-    return [f"{name} {path.removeprefix(folder)}" for name, path in call.findall(text)]
+    return [
+        f"{name} {path.removeprefix(folder).strip('/') or '.'}" for name, path in call.findall(text)
+    ]
 
 
 def has(path: Path, text: str) -> bool:
