@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="up to 100,000 jobs, each thing once")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/queuectl-bench"))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/growth.json"))
-    parser.add_argument("--plot", type=Path, default=Path("docs/growth.svg"))
+    parser.add_argument("--plot", type=Path, help="docs/growth.svg, but beside the JSON if quick")
     parser.add_argument("--redraw", action="store_true", help="draw from the JSON of before")
     chosen = parser.parse_args()
     if not chosen.redraw:
@@ -123,7 +123,8 @@ def main() -> None:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         document = {"machine": machine(), "results": results}
         chosen.json.write_text(json.dumps(document, indent=2) + "\n")
-    draw(json.loads(chosen.json.read_text()), chosen.plot)
+    plot = chosen.json.with_suffix(".svg") if chosen.quick else Path("docs/growth.svg")
+    draw(json.loads(chosen.json.read_text()), chosen.plot or plot)
 
 
 if __name__ == "__main__":

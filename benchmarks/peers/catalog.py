@@ -125,7 +125,10 @@ class Xargs(Queue):
 
 
 class TaskSpooler(ShellQueue):
-    """Be task-spooler: a server that its first client starts, and a client waiting for each job."""
+    """Be task-spooler: a server that its first client starts, and a client waiting for each job.
+
+    It holds about 1,000 jobs, since its server selects among so many descriptors.
+    """
 
     name = "task-spooler"
     about = "Debian's tsp, with as many slots as workers"
@@ -149,14 +152,9 @@ class TaskSpooler(ShellQueue):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Give it a server of its own, which may hold all jobs and their results."""
-        return {
-            **super().environment,
-            "TS_SOCKET": str(self.folder / "socket"),
-            "TMPDIR": str(self.folder),
-            "TS_MAXCONN": "4000",
-            "TS_MAXFINISHED": "4000",
-        }
+        """Give it a server of its own, and a place for the output of its jobs."""
+        socket_path = str(self.folder / "socket")
+        return {**super().environment, "TS_SOCKET": socket_path, "TMPDIR": str(self.folder)}
 
     def open(self) -> None:
         """Start the server, by asking for something."""
@@ -330,7 +328,6 @@ class At(Queue):
 class Huey(Queue):
     """Be huey, with threads as workers, which is its default."""
 
-    slow = True
     form: ClassVar[str]
     recovers = "nothing: what a worker had taken is gone"
 
@@ -415,7 +412,6 @@ class Dirq(Queue):
 
     name = "dirq"
     about = "QueueSimple of PyPI's dirq, a library; the worker is the loop of its documentation"
-    slow = True
     has_worker = False
     recovers = "purge() releases what has been locked for 600 s, whether its worker lives or not"
 
