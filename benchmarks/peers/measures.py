@@ -34,7 +34,7 @@ QUICK = Scale(
     cold=5, rounds=1, jobs=500, slow_jobs=500, starts=30, slow_starts=10, kills=1, patience=8
 )
 FULL = Scale(
-    cold=20, rounds=3, jobs=3000, slow_jobs=500, starts=200, slow_starts=40, kills=3, patience=15
+    cold=20, rounds=3, jobs=3000, slow_jobs=500, starts=200, slow_starts=40, kills=3, patience=10
 )
 
 
