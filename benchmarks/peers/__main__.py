@@ -132,6 +132,13 @@ def of_ours(results: list[Result]) -> dict[str, object]:
     }
 
 
+def keep(path: Path, own: Result, results: list[Result], skipped: dict[str, str]) -> None:
+    """Write the JSON, after each peer, since all of them take long."""
+    document = {"machine": machine(), "queuectl": own, "peers": results, "skipped": skipped}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
 def available(kind: type[Queue], folder: Path, *, install: bool) -> tuple[Installation, str]:
     """Return a peer's installation and version, and install it where that was asked for.
 
@@ -180,6 +187,7 @@ def main() -> None:
                 continue
             theirs = Subject(kind=kind, installed=installed, folder=folder / "theirs")
             results.append({"version": version, **compare(ours, theirs, scale, measures)})
+            keep(chosen.json, {}, results, skipped)
         own: Result = {"name": Ours.name, "version": Ours.version(ours.installed)}
         own |= {"about": Ours.about, "recovers": Ours.recovers, "pairs": of_ours(results)}
         if "safety" in measures:
@@ -190,9 +198,7 @@ def main() -> None:
             sys.stdout.write(f"{result['name']} {result['version']}: {result['about']}\n")
         for name, reason in skipped.items():
             sys.stdout.write(f"skipped: {name}: {reason}\n")
-        document = {"machine": machine(), "queuectl": own, "peers": results, "skipped": skipped}
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(document, indent=2) + "\n")
+        keep(chosen.json, own, results, skipped)
         sys.stderr.write("removing the queues ...\n")
         remove(folder)
 
