@@ -14,7 +14,7 @@ from typing import ClassVar
 
 # What a job's command consists of: all other programs of a queue are its workers and servers.
 _COMMANDS = ("dash", "bash", "sh", "sleep", "coreutils")
-_TOKEN = "QUEUECTL_BENCH_TOKEN"
+_TOKEN = "BENCHMARK_TOKEN"  # not QUEUECTL_...: queuectl gives no such variable to its jobs
 
 
 class Missing(Exception):
