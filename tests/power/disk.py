@@ -16,6 +16,8 @@ from itertools import chain, combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from queuectl.store import files
 from queuectl.store.place import DIRECTORIES
 
@@ -340,6 +342,15 @@ def _synced_directory(
     while left and not left[0].durable_in:
         durable = _applied(durable, [left.pop(0)])
     return durable, left
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Wait for no disk: what is checked in the block is thrown away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        patch.setattr(files, "sync_file_system", lambda fd: True)
+        yield
 
 
 def lay_down(tree: Tree, base: Path) -> None:

@@ -6,15 +6,13 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from tests.jobs import LATER, NOON, claimed, decide, ended, make_job, make_jobs
-from tests.power.disk import Disk, Site, Tree, lay_down
+from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
-import queuectl.store
 from queuectl.errors import QueuectlError
 from queuectl.job import Defaults, Job, Outcome, State, decode_job
 from queuectl.store import open_store
@@ -295,15 +293,6 @@ def recording(scenario: Callable[[Scene], None], *, can_sync_all: bool = True) -
 
 
 # --- what is found afterwards ---
-
-
-@contextmanager
-def quick() -> Iterator[None]:
-    """Wait for no disk: what is checked here is thrown away."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        patch.setattr(queuectl.store.files, "sync_file_system", lambda fd: True)
-        yield
 
 
 def check(tree: Tree, promised: Promised | None, base: Path) -> None:

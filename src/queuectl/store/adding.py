@@ -64,7 +64,7 @@ class Adding(Place):
                 published += 1
             if blocked is not None:
                 blocked.sync(set(places.values()))
-            os.fsync(pending_fd)
+            files.sync_directory(pending_fd)
         except BaseException as error:
             kept = self._retract(written, published)
             if not isinstance(error, OSError):

@@ -94,7 +94,7 @@ class Blocked(Lookup):
             try:
                 if directory_fd != self._fd("tmp"):
                     # What is there already must not be lost with a new directory that it moves to.
-                    os.fsync(self._fd(State.BLOCKED))
+                    files.sync_directory(self._fd(State.BLOCKED))
                 os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
             except FileNotFoundError:
                 # RACE: the directory was empty until now, and a sweep has removed it: make it
@@ -123,10 +123,10 @@ class Blocked(Lookup):
                 fd = self._open_parent(parent)
                 if fd is not None:
                     try:
-                        os.fsync(fd)
+                        files.sync_directory(fd)
                     finally:
                         os.close(fd)
-        os.fsync(blocked_fd)
+        files.sync_directory(blocked_fd)
 
     def look_again(self, places: Mapping[str, str], found: Mapping[str, State]) -> None:
         """Look whether a parent has ended while its children were placed, and let them go on."""
@@ -151,7 +151,7 @@ class Blocked(Lookup):
         with self._telling(f"{self.location}/{ended} cannot be written"):
             # The end of the parent is durable before its children move: else a power failure could
             # run it again after them.
-            os.fsync(self._fd(ended))
+            files.sync_directory(self._fd(ended))
         children = list(self._children(parent))
         all_stay = True
         for start in range(0, len(children), _AT_ONCE):
@@ -190,7 +190,7 @@ class Blocked(Lookup):
             others = {each for each in under if each and each != parent}
             with self._telling(f"{self.location}/{State.BLOCKED} cannot be written"):
                 self.sync(others)
-                os.fsync(self._fd(State.PENDING))
+                files.sync_directory(self._fd(State.PENDING))
         for other in others:
             # RACE: as for one that is new, with the parent that it waits for now; see
             # test_next_parent_that_ends_while_a_child_moves_under_it.

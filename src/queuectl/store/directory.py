@@ -160,7 +160,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         # and not the adding would leave two jobs of one id.
         with self._telling(f"{self.location} cannot be synced"):
             for state in FINISHED:
-                os.fsync(self._fd(state))
+                files.sync_directory(self._fd(state))
 
     def _blocked(self) -> "Blocked":
         from queuectl.store.blocked import Blocked
@@ -305,7 +305,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     return None
                 if job.history or job.after or job.after_any:
                     # It has come from elsewhere; see _make_arrivals_durable.
-                    os.fsync(pending_fd)
+                    files.sync_directory(pending_fd)
                 keep = self._take(fd, status, name, running)
                 if not keep:
                     return None

@@ -165,7 +165,7 @@ class Place:
     def _write_root_file(self, name: str, data: bytes) -> None:
         with self._telling(f"{self.location}/{name} cannot be written"):
             os.close(self._put(data, self._root_fd, name))
-            os.fsync(self._root_fd)
+            files.sync_directory(self._root_fd)
 
     def _exists(self, directory_fd: int, name: str) -> bool:
         try:
@@ -269,7 +269,7 @@ class Place:
         places.
         """
         with self._telling(f"{self.location}/{state} cannot be synced"):
-            os.fsync(self._fd(state))
+            files.sync_directory(self._fd(state))
 
     def _move_back_durably(self, state: State, name: str, in_pending: str) -> None:
         """Move a finished job to pending/, where none can claim it as long as it is locked."""
