@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
 from queuectl.logs import LogDir
+from queuectl.runner import is_scarcity
 from queuectl.store import open_store
 from queuectl.store.base import Store, WorkerRecord
 from queuectl.worker import Interrupts, Talk, Worker, recover
@@ -24,6 +25,7 @@ _REPLACE_SECONDS = 1.0
 _EARLY_SECONDS = 5.0
 _MOST_EARLY_FAILURES = 10
 EXIT_BUG = 70
+EXIT_TEMPORARY = 75  # of a worker that the machine lacks something for: a full disk, say
 _RECOVER_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
@@ -120,6 +122,10 @@ class Supervisor:
         self._names: dict[int, str] = {}
         self._started: dict[int, float] = {}
         self._early_failures = 0
+        self._is_patient = not drain
+        self._is_short = False  # of what a worker needs at its start, and that is told
+        self._is_deaf = False  # whether a stop is asked for could not be told
+        self._told: set[str] = set()
         self._missing = 0
         self._replace_at = 0.0
         self._unowned = 0
@@ -132,6 +138,7 @@ class Supervisor:
         ``ready_fd`` is closed, here and in each worker, when all of them are registered.
         """
         self._ready_fd = ready_fd
+        self._is_patient &= ready_fd < 0  # who waits for the first to start is not kept waiting
         self._interrupts = Interrupts()
         self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
@@ -156,7 +163,9 @@ class Supervisor:
                 self._missing -= 1
                 self._fork()
             if not self._names and not self._missing:
-                return EXIT_BUG if self._early_failures >= _MOST_EARLY_FAILURES else 0
+                if self._early_failures < _MOST_EARLY_FAILURES:
+                    return 0
+                return StoreError.exit_code if self._is_short else EXIT_BUG
             poll.poll(self._timeout_ms(watched=stop_fd is not None))
             self._interrupts.drain()
 
@@ -166,6 +175,8 @@ class Supervisor:
             waits.append(max(0.0, self._replace_at - time.monotonic()))
         if self._unowned:
             waits.append(max(0.0, self._recover_at - time.monotonic()))
+        if self._is_deaf:
+            waits.append(_RECOVER_SECONDS)
         return int(min(waits) * 1000) + 1 if waits else None
 
     def _fork(self) -> None:
@@ -178,7 +189,7 @@ class Supervisor:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._talk.error(f"cannot start a worker, and tries again: {error.strerror}")
+            self._tell_short(error.strerror)
             self._missing += 1
             return
         if pid:
@@ -202,14 +213,33 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             worker.run()
             code = 0
-        except BaseException:
-            traceback.print_exc()
-            raise
+        except BaseException as error:
+            if not _is_temporary(error):
+                traceback.print_exc()
+                raise
+            code = EXIT_TEMPORARY
+            self._tell_short(error)
         finally:
             os._exit(code)
 
+    def _tell_short(self, reason: object) -> None:
+        if not self._is_short:
+            again = ", and tries again" if self._is_patient else ""
+            self._talk.error(f"cannot start a worker{again}: {reason}")
+            self._is_short = True
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._talk.error(text)
+            self._told.add(text)
+
     def _pass_on_stop(self) -> None:
-        pill = self._store.stop_request()
+        pill, self._is_deaf = self._pill, False
+        try:
+            pill = self._store.stop_request()
+        except StoreError as error:
+            self._is_deaf = True
+            self._tell_once(f"cannot look for a request to stop, and tries again: {error}")
         level = min(self._interrupts.level, 2)
         if pill is not None and pill != self._pill:
             level = max(level, 2 if pill.now else 1)
@@ -231,14 +261,10 @@ class Supervisor:
             # A child that is no worker came with the exec that started us, or to us as process 1.
             if name is None or code == 0:
                 continue
-            how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            self._talk.error(f"{name} {how}")
+            self._note_failure(name, code, lived)
             self._recover()
-            # A worker that always fails at its start is not mended by starting it for ever.
-            early = code > 0 and lived < _EARLY_SECONDS
-            self._early_failures = self._early_failures + 1 if early else 0
             if self._early_failures == _MOST_EARLY_FAILURES:
-                self._talk.error(f"gives up: {_MOST_EARLY_FAILURES} workers failed at their start")
+                self._talk.error("gives up: its workers fail at their start")
                 self._interrupts.level = max(self._interrupts.level, 1)
                 self._missing = 0
             elif not self._stopping:
@@ -246,17 +272,42 @@ class Supervisor:
         if self._unowned and time.monotonic() >= self._recover_at:
             self._recover()
 
+    def _note_failure(self, name: str, code: int, lived_seconds: float) -> None:
+        """Tell how a worker ended, and count it where it failed at its start.
+
+        One that always does is not mended by starting it for ever; a disk gets room again.
+        """
+        self._is_short = code == EXIT_TEMPORARY
+        if not self._is_short:  # else the worker itself has told why
+            how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            self._talk.error(f"{name} {how}")
+        if code < 0 or lived_seconds >= _EARLY_SECONDS:
+            self._is_patient = not self._drain
+            self._early_failures = 0
+        elif not self._is_short:
+            self._early_failures += 1
+        elif not self._is_patient:
+            self._early_failures = max(_MOST_EARLY_FAILURES, self._early_failures + 1)
+
     def _recover(self) -> None:
         try:
             report = recover(self._store, self._store.settings())
         except (ConfigError, StoreError) as error:
-            self._talk.error(f"cannot recover: {error}")
+            self._tell_once(f"cannot recover: {error}")
+            self._unowned = 1  # as may be
+            self._recover_at = time.monotonic() + _RECOVER_SECONDS
             return
+        self._told.clear()
         # Their commands outlived their worker; other workers may be too busy to look again.
         self._unowned = report.unowned
         self._recover_at = time.monotonic() + _RECOVER_SECONDS
         for each in report.recovered:
             self._talk.recovered(each)
+
+
+def _is_temporary(error: BaseException) -> bool:
+    """Tell whether a worker failed for want of something that may be there in a second."""
+    return isinstance(error, StoreError) or (isinstance(error, OSError) and is_scarcity(error))
 
 
 def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]:

@@ -25,9 +25,9 @@ _DEFAULT_SIGNALS = (
     signal.SIGTTOU, signal.SIGUSR1, signal.SIGCHLD,
 )  # fmt: skip
 # What a machine runs out of for a while; none of it is the job's fault.
-_SCARCE = frozenset(
-    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
-)
+_SCARCE = frozenset((
+    errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+))  # fmt: skip
 _COERCED_LOCALES = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 _GROUP_CHECK_SECONDS = 0.02
 _GROUP_KILL_SECONDS = 5.0

@@ -508,19 +508,26 @@ class Worker:
         self._settling = _Settling(settlement, batch, threading.Event())
         if self._to_sync is None:
             # One thread for all: starting one takes as long as settling a job.
-            self._to_sync = SimpleQueue()
-            threading.Thread(target=self._sync_each, args=(self._to_sync,), daemon=True).start()
+            to_sync: SimpleQueue[_Settling] = SimpleQueue()
+            try:
+                threading.Thread(target=self._sync_each, args=(to_sync,), daemon=True).start()
+            except RuntimeError:  # no more processes for this user, and a thread counts as one
+                self._sync(self._settling)
+                return
+            self._to_sync = to_sync
         self._to_sync.put(self._settling)
 
     def _sync_each(self, to_sync: "SimpleQueue[_Settling]") -> None:
         while True:
-            settling = to_sync.get()
-            try:
-                settling.settlement.sync()
-            finally:
-                # RACE: whoever is woken looks at once, and would not look again.
-                settling.is_synced.set()
-                self._interrupts.wake()
+            self._sync(to_sync.get())
+
+    def _sync(self, settling: _Settling) -> None:
+        try:
+            settling.settlement.sync()
+        finally:
+            # RACE: whoever is woken looks at once, and would not look again.
+            settling.is_synced.set()
+            self._interrupts.wake()
 
     def _collect_settled(self, *, wait: bool = False) -> None:
         """Finish the settlement that the disk has taken, if there is one."""
@@ -538,10 +545,11 @@ class Worker:
         self._is_over("settle")
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
-        self._keeps = True
         self._unsettled = batch + self._unsettled
-        ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
-        self._tell_once("settle", f"keeps {ended}, and tries again: {error}")
+        if not self._keeps:  # told once, however many they become
+            ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
+            self._tell_once("settle", f"keeps {ended}, and tries again: {error}")
+        self._keeps = True
 
     def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""

@@ -24,6 +24,11 @@ from queuectl.store.place import DIRECTORIES
 ROOT = 0
 _ALL_SUBSETS_UP_TO = 8
 _SAMPLES = 50
+# Where a sync is called for by these, it is their caller that wants it.
+_HELPERS = (
+    "write_synced", "_put", "_record_in_place", "_write_root_file", "sync_directory", "sync_entry",
+    "_make_arrivals_durable", "_make_waiting_durable", "_move_back_durably", "_sync_whole",
+)  # fmt: skip
 
 Site = tuple[str, int, str, str]  # module, line, the function that wanted it, and what was synced
 Names = dict[tuple[int, str], int]
@@ -288,14 +293,10 @@ def _cannot(original: Any, fd: int) -> bool:
 def _site(kind: str) -> Site:
     """Return where in the program a sync is called for, and by which function that is no helper."""
     frame = sys._getframe(1)
-    while "queuectl/store/" not in frame.f_code.co_filename:
+    while "queuectl/store/" not in frame.f_code.co_filename or frame.f_code.co_name in _HELPERS:
         assert frame.f_back is not None
         frame = frame.f_back
-    module, line = os.path.basename(frame.f_code.co_filename), frame.f_lineno
-    while frame.f_code.co_name in ("write_synced", "_put", "_record_in_place", "_write_root_file"):
-        assert frame.f_back is not None
-        frame = frame.f_back
-    return module, line, frame.f_code.co_name, kind
+    return os.path.basename(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_name, kind
 
 
 def _possible_names(

@@ -11,9 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.disks import MAKE, in_memory, make_image, mounted, needs_mounts
 from tests.jobs import LATER, NOON, decide, drain, ended, make_job
 from tests.power.disk import quick
 from tests.process.support import proc_stat, until
@@ -32,12 +30,7 @@ from queuectl.store import open_store
 from queuectl.store.base import Store
 
 MOMENTS = int(os.environ.get("QUEUECTL_TEST_MOMENTS", "30"))
-_IMAGE_BYTES = {"ext4": 64 << 20, "xfs": 320 << 20, "btrfs": 128 << 20}
-_MAKE = {
-    "ext4": ("mkfs.ext4", "-q", "-F"),
-    "xfs": ("mkfs.xfs", "-q", "-f"),
-    "btrfs": ("mkfs.btrfs", "-q", "-f"),
-}
+_IMAGE_BYTES = 64 << 20
 _ROUND = 10  # so many clones are made of one image, before it fills up
 _SHELF_BYTES = 4 << 30
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -61,53 +54,16 @@ class Book(NamedTuple):
 
 
 @contextmanager
-def mounted(image: Path, on: Path | None = None) -> Iterator[Path]:
-    """Mount an image, as a machine does that starts again."""
-    # Not below pytest's own directories: a run that is killed leaves its mount behind, and then
-    # pytest could not clear them away in any later run.
-    on = on or Path(tempfile.mkdtemp(prefix="queuectl-disk-"))
-    try:
-        done = subprocess.run(
-            ["mount", "-o", "loop", str(image), str(on)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0 and "loop" in done.stderr:
-            pytest.skip(f"no loop device: {done.stderr.strip()}")
-        if done.returncode != 0 and "unknown filesystem" in done.stderr:
-            pytest.skip(f"the kernel lacks it: {done.stderr.strip()}")
-        assert done.returncode == 0, done.stderr
-        try:
-            yield on
-        finally:
-            subprocess.run(["umount", str(on)], check=True, capture_output=True)
-    finally:
-        on.rmdir()
-
-
-@contextmanager
 def shelf() -> Iterator[Path]:
     """Make a place in memory for images, where a file is cloned in one step if that can be had."""
-    directory = Path(tempfile.mkdtemp(prefix="queuectl-shelf-"))
-    subprocess.run(["mount", "-t", "tmpfs", "none", str(directory)], check=True)
-    try:
-        if (
-            shutil.which("mkfs.xfs") is None
-            or "\txfs\n" not in Path("/proc/filesystems").read_text()
-        ):
-            yield directory
+    with in_memory() as memory:
+        known = Path("/proc/filesystems").read_text().split()
+        if shutil.which("mkfs.xfs") is None or "xfs" not in known:
+            yield memory
             return
-        image, on = directory / "image", directory / "on"
-        with image.open("wb") as file:
-            file.truncate(_SHELF_BYTES)
-        subprocess.run(["mkfs.xfs", "-q", "-f", str(image)], check=True, capture_output=True)
-        on.mkdir()
-        with mounted(image, on):
-            yield on
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
-        directory.rmdir()
+        make_image("xfs", memory / "image", _SHELF_BYTES)
+        with mounted("-o", "loop", str(memory / "image")) as disk:
+            yield disk
 
 
 def clone(image: Path, to: Path, writers: list[int]) -> None:
@@ -247,26 +203,20 @@ def _check_once(store: Store, promised: frozenset[str], ran: frozenset[str] | No
     assert promised <= found.keys(), "a job is lost"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' loop devices")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount an image")
+@needs_mounts
 @pytest.mark.timeout(60 + 4 * MOMENTS)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside xdist's threads
-@pytest.mark.parametrize("kind", _MAKE)
+@pytest.mark.parametrize("kind", MAKE)
 def test_image_cloned_at_any_moment(tmp_path: Path, kind: str) -> None:
     """Each clone of a disk in use, once mounted, holds what was promised before it was made."""
-    make = _MAKE[kind]
-    if shutil.which(make[0]) is None:
-        pytest.skip(f"{make[0]} is not installed")
     chance = random.Random()
     promised = 0
     with shelf() as images:
         for start in range(0, MOMENTS, _ROUND):
             image, book = images / f"image-{start}", tmp_path / f"book-{start}"
-            with image.open("wb") as file:
-                file.truncate(_IMAGE_BYTES[kind])
-            subprocess.run([*make, str(image)], check=True, capture_output=True)
+            make_image(kind, image, _IMAGE_BYTES)
             clones = []
-            with mounted(image) as disk, busy(str(disk / "store"), book) as pids:
+            with mounted("-o", "loop", str(image)) as disk, busy(str(disk / "store"), book) as pids:
                 for number in range(start, min(start + _ROUND, MOMENTS)):
                     time.sleep(chance.uniform(0.02, 0.15))  # the moment is any
                     copied = images / f"clone-{number}"
@@ -274,7 +224,7 @@ def test_image_cloned_at_any_moment(tmp_path: Path, kind: str) -> None:
                     clone(image, copied, pids)
                     clones.append((copied, before, Book.read(book)))
             for copied, before, after in clones:
-                with mounted(copied) as disk, quick():
+                with mounted("-o", "loop", str(copied)) as disk, quick():
                     check(disk / "store", before, after)
                 copied.unlink()
                 promised += len(before.added - after.deleted)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.support import Queue
+from tests.process.support import Ear, Queue
 
 
 @pytest.fixture
@@ -13,3 +13,11 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
     queue = Queue(tmp_path)
     yield queue
     queue.close()
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    """Return what hears a pool."""
+    ear = Ear()
+    yield ear
+    ear.close()

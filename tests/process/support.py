@@ -75,6 +75,26 @@ class Gate:
         self._fd = -1
 
 
+class Ear:
+    """Hear what a pool tells through a pipe, which is no file that a full disk could hit."""
+
+    def __init__(self) -> None:
+        self._fd, self.write_fd = os.pipe()
+        os.set_blocking(self._fd, False)
+        self.heard = ""
+
+    def hears(self, text: str, times: int = 1) -> bool:
+        """Tell whether the pool has told something, so often at least."""
+        with suppress(BlockingIOError):
+            self.heard += os.read(self._fd, 65536).decode()
+        return self.heard.count(text) >= times
+
+    def close(self) -> None:
+        """Hear no more."""
+        os.close(self._fd)
+        os.close(self.write_fd)
+
+
 class Pool:
     """Be a running ``queuectl worker start`` in the foreground."""
 
@@ -132,9 +152,9 @@ class Pool:
 class Queue:
     """Use one store from outside, as a user would."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, store: Path | None = None) -> None:
         self.here = directory / "here"
-        self.store = directory / "store"
+        self.store = store or directory / "store"
         self.here.mkdir()
         self.env = {
             name: value for name, value in os.environ.items() if not name.startswith("QUEUECTL_")
@@ -145,10 +165,10 @@ class Queue:
         self._pools: list[Pool] = []
         self._gates = 0
 
-    def __call__(self, *words: str, stdin: str = "") -> Answer:
+    def __call__(self, *words: str, stdin: str = "", prefix: Sequence[str] = ()) -> Answer:
         """Run one command and return its exit code, stdout and stderr."""
         done = subprocess.run(
-            [*QUEUECTL, *words],
+            [*prefix, *QUEUECTL, *words],
             input=stdin,
             env=self.env,
             cwd=self.here,

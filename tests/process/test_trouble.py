@@ -2,41 +2,16 @@
 
 import os
 import resource
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from tests.process.support import Pool, Queue, proc_stat, until
-
-
-class Ear:
-    """Hear what a pool tells through a pipe, which is no file that a full disk could hit."""
-
-    def __init__(self) -> None:
-        self._fd, self.write_fd = os.pipe()
-        os.set_blocking(self._fd, False)
-        self.heard = ""
-
-    def hears(self, text: str) -> bool:
-        """Tell whether the pool has told something."""
-        with suppress(BlockingIOError):
-            self.heard += os.read(self._fd, 65536).decode()
-        return text in self.heard
-
-    def close(self) -> None:
-        """Hear no more."""
-        os.close(self._fd)
-        os.close(self.write_fd)
-
-
-@pytest.fixture
-def ear() -> Iterator[Ear]:
-    """Return what hears a pool."""
-    ear = Ear()
-    yield ear
-    ear.close()
+from tests.process.support import Ear, Gate, Pool, Queue, proc_stat, until
 
 
 def fill_disk(pid: int, *, full: bool) -> None:
@@ -188,3 +163,102 @@ def test_what_is_scarce_for_a_while_is_waited_for(queue: Queue) -> None:
     assert queue.history("completed", "job") == ["succeeded"]
     assert pool.pids() == [worker]
     assert pool.stop() == 0
+
+
+def test_enqueue_without_descriptors_is_refused(queue: Queue) -> None:
+    """Wherever they run out it says so in one line, enqueues nothing and leaves nothing behind."""
+    queue.enqueue("true", "first")
+    refused = 0
+    for most in range(8, 50, 3):
+        answer = queue("enqueue", "true", prefix=["sh", "-c", f'ulimit -n {most}; exec "$@"', "sh"])
+        if answer.exit_code == 0:
+            break
+        # Python itself does not start with fewer.
+        if answer.stderr.startswith("Error: "):
+            refused += 1
+            assert answer.exit_code in (69, 74)
+            assert answer.stderr.count("\n") == 1
+            assert "Too many open files" in answer.stderr
+        assert queue.pending() == ["first"]
+        assert os.listdir(queue.store / "tmp") == []
+    else:
+        raise AssertionError("no number of descriptors is enough")
+    assert refused > 0
+
+
+def test_a_supervisor_without_descriptors_goes_on(queue: Queue, ear: Ear) -> None:
+    """It tells once, neither fails nor gives up, and replaces its worker when there are some."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "job", "--max-retries", "1")
+    pool = queue.pool(stderr=ear.write_fd)
+    gate.reached()
+    (worker,) = pool.pids()
+    (command,) = queue.commands()
+    _, hard = resource.prlimit(pool.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (3, hard))
+    os.kill(worker, signal.SIGKILL)
+    os.kill(command, signal.SIGKILL)
+    gate.forget()
+    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    used = proc_stat(pool.pid)[11:13]
+    time.sleep(2.2)
+    assert sum(map(int, proc_stat(pool.pid)[11:13])) - sum(map(int, used)) < 20
+    assert ear.heard.count("cannot start a worker, and tries again: ") == 1
+    assert "Traceback" not in ear.heard
+    resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    queue.until_in("dead", "job")
+    assert queue.history("dead", "job") == ["lost"]
+    queue.enqueue("true", "next")
+    queue.until_in("completed", "next")
+    assert pool.stop() == 0
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """Return a directory that every user can look into."""
+    path = Path(tempfile.mkdtemp(prefix="queuectl-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become a user of its own")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_a_user_without_processes_loses_no_job(queue: Queue, ear: Ear, everybodys: Path) -> None:
+    """What has ended is recorded all the same; what cannot be started waits, its attempt unused."""
+    gate = Gate(everybodys / "gate")
+    (everybodys / "gate").chmod(0o666)
+    queue.enqueue(gate.wait, "runs")
+    queue.enqueue("echo done", "waits")
+    # Such a limit is nothing to root, so the real user is another one, who may do the same.
+    user = ["setpriv", f"--ruid={1_000_000 + os.getpid()}"]
+    user += ["--bounding-set=-sys_resource,-sys_admin"]
+    # A supervisor, a worker, its command and a thread.
+    pool = queue.pool(prefix=[*user, "prlimit", "--nproc=4"], stderr=ear.write_fd)
+    gate.reached()
+    (worker,) = pool.pids()
+    others = [subprocess.Popen([*user, "sleep", "60"]) for _ in range(3)]
+    until(lambda: all(b"sleep" in cmdline(each.pid) for each in others), "they are there")
+    gate.open()
+    until(lambda: ear.hears("waits waits to be started: "), "it is told")
+    queue.until_in("completed", "runs")
+    used = proc_stat(worker)[11:13]
+    time.sleep(1.2)
+    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
+    assert queue.ids("processing") == ["waits.1"]
+    # Nor can another worker be forked, and the supervisor waits.
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    for each in others:
+        each.kill()
+        each.wait()
+    queue.until_in("completed", "waits")
+    assert queue.history("completed", "runs") == ["succeeded"]
+    assert queue.history("completed", "waits") == ["lost", "succeeded"]
+    assert "Traceback" not in ear.heard
+    assert pool.stop() == 0
+
+
+def cmdline(pid: int) -> bytes:
+    """Return the words that a process was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
 from queuectl.errors import JobNotFound
-from queuectl.job import Attempt, Job, Outcome, State
+from queuectl.job import Attempt, Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
 from queuectl.store.channel import STOP_NOW, receive, send
@@ -76,12 +76,15 @@ class Cancelling(Lookup, Roster):
                 time.sleep(_HELD_SECONDS)
                 return
             name = filed_name(entry.id)
-            self._make_waiting_durable(entry)
-            self._move(entry.state, entry.token, State.CANCELLED, name)
-            # A record in cancelled/ beside the document where it was would be a second one.
-            self._make_arrivals_durable(State.CANCELLED)
             job = job._replace(state=State.CANCELLED, updated_at=utc_now())
-            os.close(self._record_in_place(State.CANCELLED, name, job))
+            # Written before the move, so that a full disk refuses all of it.
+            with self._written(encode_job(job)) as (temporary, recorded_fd):
+                self._make_waiting_durable(entry)
+                self._move(entry.state, entry.token, State.CANCELLED, name)
+                # A record in cancelled/ beside the document where it was would be a second one.
+                self._make_arrivals_durable(State.CANCELLED)
+                self._move("tmp", temporary, State.CANCELLED, name)
+            os.close(recorded_fd)
 
     def _make_waiting_durable(self, entry: Entry) -> None:
         """Make durable that a job has come to where it waits; see _make_arrivals_durable."""

@@ -246,17 +246,23 @@ class Place:
 
     def _put(self, data: bytes, directory_fd: int, name: str, *, sync: bool = True) -> int:
         """Put a file, whole and locked, under a name at once; return its descriptor."""
+        with self._written(data, sync=sync) as (temporary, fd):
+            os.rename(temporary, name, src_dir_fd=self._fd("tmp"), dst_dir_fd=directory_fd)
+        return fd
+
+    @contextmanager
+    def _written(self, data: bytes, *, sync: bool = True) -> Iterator[tuple[str, int]]:
+        """Write a file in tmp/, locked, for the block to put in its place; gone if that fails."""
         tmp_fd, temporary = self._fd("tmp"), self._temporary("put")
         fd = files.write_synced(tmp_fd, temporary, data, sync=sync)
         try:
             files.lock(fd)
-            os.rename(temporary, name, src_dir_fd=tmp_fd, dst_dir_fd=directory_fd)
+            yield temporary, fd
         except BaseException:
             os.close(fd)
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=tmp_fd)
             raise
-        return fd
 
     def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
         with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):

@@ -289,14 +289,15 @@ class Roster(Place):
             return None
         if self._stop_watch is not None:
             self._stop_watch.arrivals()
-        fd = files.open_document(self._root_fd, "stop_workers")
-        if fd is None:
-            return None
-        try:
-            status = os.fstat(fd)
-            data = files.read_all(fd, 4096)
-        finally:
-            os.close(fd)
+        with self._telling(f"{self.location}/stop_workers cannot be read"):
+            fd = files.open_document(self._root_fd, "stop_workers")
+            if fd is None:
+                return None
+            try:
+                status = os.fstat(fd)
+                data = files.read_all(fd, 4096)
+            finally:
+                os.close(fd)
         # A hand may write the file, too: `touch stop_workers` asks for a graceful stop.
         try:
             now = bool(parse_object(data).get("now", False))
