@@ -26,8 +26,9 @@ _ALL_SUBSETS_UP_TO = 8
 _SAMPLES = 50
 # Where a sync is called for by these, it is their caller that wants it.
 _HELPERS = (
-    "write_synced", "_put", "_record_in_place", "_write_root_file", "sync_directory", "sync_entry",
-    "_make_arrivals_durable", "_make_waiting_durable", "_move_back_durably", "_sync_whole",
+    "write_synced", "_written", "_put", "_record_in_place", "_write_root_file", "sync_directory",
+    "sync_entry", "sync_each", "_sync_whole", "_make_arrivals_durable", "_make_waiting_durable",
+    "_move_back_durably",
 )  # fmt: skip
 
 Site = tuple[str, int, str, str]  # module, line, the function that wanted it, and what was synced

@@ -14,44 +14,28 @@ from tests.jobs import LATER, NOON, claimed, decide, ended, make_job, make_jobs
 from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
 from queuectl.errors import QueuectlError
-from queuectl.job import Defaults, Job, Outcome, State, decode_job
-from queuectl.store import open_store
+from queuectl.job import Defaults, Job, Outcome, State, decode_job, parse_object
+from queuectl.store import adding, blocked, directory, open_store
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
 
 _DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/srv", now=NOON)
 _MOST = 40
-# Those of which it is known that a check fails without them: function, and what is synced.
-_JUDGED = {
-    ("_publish", "pending"),
-    ("put", "blocked"),
-    ("sync", "all"),
-    ("sync", "another directory"),
-    ("sync", "blocked"),
-    ("_release_some", "pending"),
-    ("_sync_ends", "completed"),
-    ("_claim_name", "pending"),
-    ("_publish", "a file"),
-    ("_give_places", "a file"),
-    ("_cancel_waiting", "a file"),
-    ("_open_root", "a file"),
-    ("_recover_locked", "a file"),
-    ("change_config", "a file"),
-    ("retry", "a file"),
-    ("make_directory", "another directory"),
-    ("sync", "a file"),
-    ("sync", "processing"),
-}
+_MANY = 4  # so many at once are enough here for one sync of all
 _ANYWHERE = frozenset(State)
 _ENDED = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED})
 
 
 class Promised(NamedTuple):
-    """Be what must be found: where each job may be after recovery, what ran, and the settings."""
+    """Be what must be found: where each job may be after recovery, what ran, and the settings.
+
+    ``place`` is where the store lies on the disk.
+    """
 
     jobs: tuple[tuple[str, frozenset[State]], ...] = ()
     ran: frozenset[tuple[str, int]] = frozenset()
     config: tuple[str, ...] = ("{}",)
+    place: str = "store"
 
 
 class Scene:
@@ -60,8 +44,22 @@ class Scene:
     def __init__(self, disk: Disk, location: Path) -> None:
         self.disk = disk
         self.location = str(location)
-        self.store = open_store(self.location, create=True)
         self._promised = Promised()
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """Return the store, made when it is first asked for."""
+        return open_store(self.location, create=True)
+
+    def move(self, place: str) -> None:
+        """Take a store elsewhere on the disk; none is made yet."""
+        self.location = self.location.removesuffix(self._promised.place) + place
+        self._note(self._promised._replace(place=place))
+
+    def reopen(self) -> None:
+        """Open the store anew, as the next process does."""
+        self.store.close()
+        del self.store
 
     def promise(self, *ids: str, states: Collection[State] = _ANYWHERE) -> None:
         """Promise that jobs are found in one of these states after recovery."""
@@ -114,7 +112,7 @@ def add_in_every_way(scene: Scene) -> None:
 
 def add_many(scene: Scene) -> None:
     """Add so many at once that one sync makes them durable."""
-    scene.add(*make_jobs(*(f"j{number:02}" for number in range(16))))
+    scene.add(*make_jobs(*(f"j{number}" for number in range(_MANY))))
 
 
 def settle_one_after_another(scene: Scene) -> None:
@@ -122,6 +120,13 @@ def settle_one_after_another(scene: Scene) -> None:
     scene.add(*make_jobs("a", "b", "c", "d"))
     for outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED, Outcome.FAILED):
         scene.run(outcome)
+
+
+def write_a_file_again(scene: Scene) -> None:
+    """Settle a third job into the file that the first one has left."""
+    scene.add(*make_jobs("a", "b", "c"))
+    for _ in range(3):
+        scene.run(Outcome.SUCCEEDED)
 
 
 def settle_together(scene: Scene) -> None:
@@ -167,6 +172,17 @@ def retry_the_cancelled(scene: Scene) -> None:
     scene.run(Outcome.SUCCEEDED)
 
 
+def retry_what_has_run(scene: Scene) -> None:
+    """Send a job back that has completed, and one that was cancelled while it ran; run them."""
+    scene.add(*make_jobs("a", "b"))
+    scene.run(Outcome.SUCCEEDED, Outcome.CANCELLED)
+    scene.store.retry("a", [State.COMPLETED], NOON)
+    scene.store.retry("b", [State.CANCELLED], NOON)
+    scene.promise("a", "b", states={State.PENDING})
+    scene.promise("a", "b")
+    scene.run(Outcome.SUCCEEDED, Outcome.SUCCEEDED)
+
+
 def give_back(scene: Scene) -> None:
     """Give a claim back, claim it again and settle it."""
     scene.add(*make_jobs("a", "b"))
@@ -194,6 +210,7 @@ def cancel_what_was_lost(scene: Scene) -> None:
 
 def drop(scene: Scene, *names: str) -> None:
     """Let a hand that syncs what it does put files into pending/, and promise their jobs."""
+    scene.reopen()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     for name in names:
         there = os.path.join(scene.location, "tmp", "by-hand")
@@ -220,6 +237,12 @@ def adopt_together(scene: Scene) -> None:
     scene.run(Outcome.FAILED)
 
 
+def adopt_many(scene: Scene) -> None:
+    """Adopt so many that were dropped that one sync makes them durable, and run one of them."""
+    drop(scene, *(f"a{number}" for number in range(_MANY)))
+    scene.run(Outcome.FAILED)
+
+
 def set_settings(scene: Scene) -> None:
     """Change a setting twice."""
     scene.set_config("1h")
@@ -235,9 +258,18 @@ def release(scene: Scene) -> None:
         scene.run(Outcome.SUCCEEDED)
 
 
+def release_after_any_end(scene: Scene) -> None:
+    """Let go on what waits for one that is cancelled, and for one that is dead."""
+    # One that is lost, and not known to have failed with this code, runs again.
+    scene.add(make_job("p"), make_job("q", no_retry_on="3"))
+    scene.add(make_job("c", after_any=("p",)), make_job("d", after_any=("q",)))
+    scene.run(Outcome.CANCELLED, Outcome.FAILED)
+    scene.run(Outcome.SUCCEEDED, Outcome.SUCCEEDED)
+
+
 def add_many_that_wait(scene: Scene) -> None:
     """Add so many that wait for others that one sync makes them durable."""
-    parents = [f"p{number:02}" for number in range(16)]
+    parents = [f"p{number}" for number in range(_MANY)]
     scene.add(*make_jobs(*parents))
     scene.add(*(make_job(f"c-{parent}", after=(parent,)) for parent in parents))
 
@@ -263,21 +295,106 @@ def recover(scene: Scene) -> None:
 
 
 def purge_and_choose_again(scene: Scene) -> None:
-    """Delete a job that has ended, and add one under the same id."""
-    scene.add(make_job("a"), chosen=True)
-    scene.run(Outcome.SUCCEEDED)
-    scene.promise_no_more()
-    assert scene.store.purge("a", State.COMPLETED)
-    scene.add(make_job("a"), chosen=True)
-    scene.promise("a", states={State.PENDING})
+    """Delete a job that has ended, and add one under the same id; for each end that there is."""
+    for state, outcome in (
+        (State.COMPLETED, Outcome.SUCCEEDED),
+        (State.DEAD, Outcome.FAILED),
+        (State.CANCELLED, Outcome.CANCELLED),
+    ):
+        scene.add(make_job("a", max_retries=1), chosen=True)
+        scene.run(outcome)
+        scene.promise_no_more()
+        assert scene.store.purge("a", state)
+        scene.add(make_job("a", max_retries=1), chosen=True)
+        scene.promise("a", states={State.PENDING})
+        scene.promise_no_more()
+        scene.run(Outcome.SUCCEEDED)
+        assert scene.store.purge("a", State.COMPLETED)
+
+
+def open_what_another_has_made(scene: Scene) -> None:
+    """Add a job to a store whose directory somebody made a moment ago."""
+    os.mkdir(scene.location, 0o700)
+    scene.add(make_job("a"))
+
+
+def open_what_lacks_a_directory(scene: Scene) -> None:
+    """Add a job to a store that an older version, or a hand, has left without a directory."""
+    scene.add(make_job("p"))
+    os.rmdir(os.path.join(scene.location, "blocked"))
+    scene.reopen()
+    scene.add(make_job("c", after=("p",)))
+
+
+def make_parents(scene: Scene) -> None:
+    """Make a store, and the directories that it lies in."""
+    scene.move("deep/store")
+    scene.add(make_job("a"))
+
+
+def leave(scene: Scene) -> None:
+    """Let two workers leave, each with something that it has counted."""
+    scene.add(*make_jobs("a", "b"))
+    for name in ("w-1", "w-2"):
+        scene.store.register(name, NOON)
+        scene.run(Outcome.SUCCEEDED)
+        scene.store.unregister()
 
 
 SCENARIOS = [
-    add_in_every_way, add_many, settle_one_after_another, settle_together, settle_two,
-    fail_for_good, retry_the_dead, retry_the_cancelled, give_back, cancel_what_waits,
-    cancel_what_was_lost, adopt, adopt_together, set_settings, release, add_many_that_wait,
-    retry_under_a_parent, recover, purge_and_choose_again,
+    add_in_every_way, add_many, settle_one_after_another, write_a_file_again, settle_together,
+    settle_two, fail_for_good, retry_the_dead, retry_the_cancelled, retry_what_has_run, give_back,
+    cancel_what_waits, cancel_what_was_lost, adopt, adopt_together, adopt_many, set_settings, release, release_after_any_end,
+    add_many_that_wait, retry_under_a_parent, recover, purge_and_choose_again,
+    open_what_another_has_made, open_what_lacks_a_directory, make_parents, leave,
 ]  # fmt: skip
+# Each sync of the program, by module, function and what is synced, with the scenarios one of which
+# fails without it.
+_NEEDED: dict[tuple[str, str, str], tuple[Callable[[Scene], None], ...]] = {
+    ("adding.py", "_publish", "a file"): (cancel_what_was_lost,),
+    ("adding.py", "_publish", "pending"): (cancel_what_was_lost,),
+    ("blocked.py", "_release_some", "pending"): (retry_under_a_parent,),
+    ("blocked.py", "put", "blocked"): (release,),
+    ("blocked.py", "release", "cancelled"): (release_after_any_end,),
+    ("blocked.py", "release", "completed"): (release,),
+    ("blocked.py", "release", "dead"): (release_after_any_end,),
+    ("blocked.py", "retry", "a file"): (retry_under_a_parent,),
+    ("blocked.py", "sync", "all"): (add_many_that_wait,),
+    ("blocked.py", "sync", "another directory"): (cancel_what_waits,),
+    ("blocked.py", "sync", "blocked"): (cancel_what_waits,),
+    ("cancel.py", "_cancel", "cancelled"): (cancel_what_was_lost,),
+    ("cancel.py", "_cancel_waiting", "a file"): (retry_the_cancelled,),
+    ("cancel.py", "_cancel_waiting", "cancelled"): (retry_the_cancelled,),
+    ("cancel.py", "_cancel_waiting", "pending"): (cancel_what_waits,),
+    ("directory.py", "_give_places", "a file"): (adopt,),
+    ("directory.py", "_give_places", "all"): (adopt_many,),
+    ("directory.py", "_give_places", "pending"): (adopt,),
+    ("directory.py", "_claim_name", "pending"): (fail_for_good,),
+    ("directory.py", "_recover_locked", "a file"): (cancel_what_was_lost,),
+    ("directory.py", "_recover_locked", "processing"): (cancel_what_was_lost,),
+    ("directory.py", "_sync_ends", "cancelled"): (purge_and_choose_again,),
+    ("directory.py", "_sync_ends", "completed"): (purge_and_choose_again,),
+    ("directory.py", "_sync_ends", "dead"): (purge_and_choose_again,),
+    ("directory.py", "retry", "a file"): (retry_the_cancelled,),
+    ("directory.py", "retry", "cancelled"): (retry_what_has_run,),
+    ("directory.py", "retry", "completed"): (retry_what_has_run,),
+    ("directory.py", "retry", "dead"): (retry_the_dead,),
+    ("directory.py", "retry", "pending"): (retry_the_cancelled,),
+    ("files.py", "make_directory", "another directory"): (make_parents,),
+    ("files.py", "sync", "a file"): (adopt,),
+    ("files.py", "sync", "all"): (settle_together,),
+    ("files.py", "sync", "processing"): (adopt,),
+    ("files.py", "sync", "tmp"): (write_a_file_again,),
+    ("files.py", "sync_all", "a file"): (add_many,),
+    ("files.py", "sync_all", "all"): (add_many,),
+    ("place.py", "_open_root", "a file"): (set_settings,),
+    ("place.py", "_open_root", "another directory"): (
+        open_what_another_has_made, open_what_lacks_a_directory,
+    ),
+    ("place.py", "change_config", "a file"): (set_settings,),
+    ("place.py", "change_config", "another directory"): (set_settings,),
+    ("roster.py", "_add_to_totals", "a file"): (leave,),
+}  # fmt: skip
 
 
 @functools.cache
@@ -285,7 +402,9 @@ def recording(scenario: Callable[[Scene], None], *, can_sync_all: bool = True) -
     """Return what a scenario does, from the making of the store on."""
     with tempfile.TemporaryDirectory() as directory:
         disk = Disk(Path(directory) / "disk")
-        with disk.recorded(can_sync_all=can_sync_all):
+        with disk.recorded(can_sync_all=can_sync_all), pytest.MonkeyPatch.context() as patch:
+            for module in (adding, blocked, directory):
+                patch.setattr(module, "_MANY", _MANY)
             scene = Scene(disk, Path(directory) / "disk" / "store")
             scenario(scene)
         scene.store.close()
@@ -301,7 +420,7 @@ def check(tree: Tree, promised: Promised | None, base: Path) -> None:
     base.mkdir()
     try:
         lay_down(tree, base)
-        check_store(base / "store", promised)
+        check_store(base / promised.place, promised)
     finally:
         shutil.rmtree(base)
 
@@ -325,7 +444,10 @@ def check_store(location: Path, promised: Promised) -> None:
 def check_recovered(location: Path, promised: Promised) -> None:
     """Check that each job is in one place, as promised, with no attempt that did not run."""
     found: dict[str, State] = {}
+    waited: list[Job] = []
     for job_id, state, job in documents(location):
+        if (job.after or job.after_any) and state not in (State.BLOCKED, State.CANCELLED):
+            waited.append(job)
         assert job_id not in found, f"{job_id} is in {found[job_id]} and {state}"
         assert state is not State.PROCESSING, f"{job_id} is not recovered"
         found[job_id] = state
@@ -335,9 +457,14 @@ def check_recovered(location: Path, promised: Promised) -> None:
         told = {each.number for each in job.history if each.outcome is not Outcome.LOST}
         assert {(job_id, number) for number in told} <= promised.ran
         assert job.history or state not in (State.COMPLETED, State.DEAD), f"{job_id} has not run"
+    for job in waited:
+        assert all(found[each] is State.COMPLETED for each in job.after), f"{job.id} was let go"
+        assert all(found[each] in _ENDED for each in job.after_any), f"{job.id} was let go"
     for job_id, states in promised.jobs:
         assert found.get(job_id) in states, f"{job_id} is {found.get(job_id)}"
     assert os.listdir(location / "corrupt") == []
+    if (location / "tally.json").exists():
+        parse_object((location / "tally.json").read_bytes())
 
 
 def check_drained(store: Store, promised: Promised) -> None:
@@ -404,13 +531,13 @@ def fails_without(site: Site, scenario: Callable[[Scene], None], base: Path) -> 
     return False
 
 
-def sites() -> dict[Site, list[Callable[[Scene], None]]]:
-    """Return each sync of the program, and the scenarios that come to it."""
-    found: dict[Site, list[Callable[[Scene], None]]] = {}
-    for scenario in SCENARIOS:
-        for site in {site for disk in recordings(scenario) for site in disk.sites()}:
+def sites() -> dict[tuple[str, str, str], set[Site]]:
+    """Return each sync of the program that a scenario comes to."""
+    found: dict[tuple[str, str, str], set[Site]] = {}
+    for disk in (disk for scenario in SCENARIOS for disk in recordings(scenario)):
+        for site in disk.sites():
             if site[0]:
-                found.setdefault(site, []).append(scenario)
+                found.setdefault((site[0], *site[2:]), set()).add(site)
     return found
 
 
@@ -429,15 +556,15 @@ def test_power_failure_at_every_moment(tmp_path: Path, scenario: Callable[[Scene
     assert tried > 20
 
 
-@pytest.mark.timeout(180)
-def test_each_judged_sync_is_needed(tmp_path: Path) -> None:
-    """Without any one of the syncs that are judged, a power failure breaks a promise."""
-    needless = []
+def test_each_sync_has_its_scenario() -> None:
+    """No sync is left that nobody has shown to be needed."""
+    assert sites().keys() == _NEEDED.keys()
+
+
+@pytest.mark.parametrize("place", _NEEDED, ids=" ".join)
+def test_each_sync_is_needed(tmp_path: Path, place: tuple[str, str, str]) -> None:
+    """Without any one of the syncs that there are, a power failure breaks a promise."""
     with quick():
-        for site, scenarios in sites().items():
-            scenarios.sort(key=lambda scenario: len(recording(scenario).events))
-            if site[2:] in _JUDGED and not any(
-                fails_without(site, each, tmp_path / "disk") for each in scenarios
-            ):
-                needless.append(site)
-    assert needless == []
+        for site in sites()[place]:
+            scenarios = _NEEDED[place]
+            assert any(fails_without(site, each, tmp_path / "disk") for each in scenarios), site

@@ -466,8 +466,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     in_tmp.add(temporary)
                     files.lock(fd)  # as long as it is, none can claim it
                 if len(written) < _MANY or not files.sync_file_system(tmp_fd):
-                    for _, _, fd in written:
-                        os.fsync(fd)
+                    files.sync_each([fd for _, _, fd in written], tmp_fd)
                 for (name, fd, _), (temporary, placed_as, _) in zip(held, written, strict=True):
                     # RACE: a hand, which takes no lock, has removed it meanwhile; see
                     # test_hand_that_removes_a_file_while_it_is_adopted.
@@ -477,7 +476,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                         with suppress(FileNotFoundError):
                             os.rename(name, placed_as, src_dir_fd=pending_fd, dst_dir_fd=pending_fd)
                             adopted.append(placed_as)
-                os.fsync(pending_fd)
+                files.sync_directory(pending_fd)
         finally:
             for _, _, fd in written:
                 os.close(fd)
@@ -530,7 +529,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def synced_directories(self) -> list[int]:
         """Return the directories whose entries a settlement makes durable."""
-        return [self._fd("pending"), self._fd(State.PROCESSING), self._fd("tmp")]
+        # What came into pending/ was made durable by who put it there, or is by who claims it.
+        return [self._fd(State.PROCESSING), self._fd("tmp")]
 
     def put_in_place(self, spares: Spares, written: str, running: str) -> None:
         """Put a written document in the place of a running one."""

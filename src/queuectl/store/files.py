@@ -29,8 +29,8 @@ _AVOID_SECONDS = 30.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def make_directory(path: str) -> None:
-    """Make a directory of mode 0700 under any umask, its parents too, each durable.
+def make_directory(path: str, *, sync: bool = True) -> None:
+    """Make a directory of mode 0700 under any umask, its parents too; with ``sync``, durable.
 
     Raises: StoreUnavailable.
     """
@@ -41,7 +41,8 @@ def make_directory(path: str) -> None:
             make_directory(os.path.dirname(path))
             os.mkdir(path, DIRECTORY_MODE)
         os.chmod(path, DIRECTORY_MODE)
-        sync_entry(path)
+        if sync:
+            sync_entry(path)
     except FileExistsError:
         return
     except OSError as error:
@@ -120,8 +121,8 @@ def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True
     try:
         os.fchmod(fd, FILE_MODE)  # the umask may have taken bits away
         write_all(fd, data)
-        if sync and not _sync_whole(directory_fd):
-            os.fsync(fd)
+        if sync:
+            sync_each([fd], directory_fd)
     except BaseException:
         os.close(fd)
         with suppress(OSError):  # what stays in tmp/ is tidied away a day later
@@ -267,6 +268,13 @@ def sync_file_system(fd: int) -> bool:
         number = ctypes_errno()
         raise OSError(number, os.strerror(number))
     return True
+
+
+def sync_each(file_fds: Sequence[int], directory_fd: int) -> None:
+    """Make open files of a directory durable, each for itself. Raises: OSError."""
+    if not _sync_whole(directory_fd):
+        for fd in file_fds:
+            os.fsync(fd)
 
 
 def sync_directory(fd: int) -> None:

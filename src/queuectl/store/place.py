@@ -69,21 +69,25 @@ class Place:
                 return
             files.make_directory(self.location)
             self._root_fd = files.open_directory(self.location, follow=True)
-        known = self._check_format()
+        is_whole = known = self._check_format()
         for name in DIRECTORIES:
             path = os.path.join(self.location, name)
             try:
                 self._dir_fds[name] = files.open_directory(path, follow=False)
             except FileNotFoundError:
                 if create:
-                    files.make_directory(path)
+                    files.make_directory(path, sync=False)
+                    is_whole = False
                     self._dir_fds[name] = files.open_directory(path, follow=False)
-        if not known and create:
-            # RACE: who made the directory a moment ago may not have synced its entry yet; see
+        if not is_whole and create:
+            # RACE: who made a directory a moment ago may not have synced its entry yet; see
             # test_first_one_to_write_the_format_syncs_the_entry_of_the_store.
             with self._telling(f"{self.location} cannot be made"):
+                files.sync_directory(self._root_fd)
                 files.sync_entry(self.location)
-            self._write_root_file("format", f"{FORMAT}\n".encode())
+        if not known and create:
+            # Not durable at once: where it is missing, the next one writes it again.
+            os.close(self._put(f"{FORMAT}\n".encode(), self._root_fd, "format"))
             # Made here with its mode, which the umask has a part in.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)

@@ -174,7 +174,10 @@ class Roster(Place):
                 **tally_document(joined(totals, tally)),
                 "workers": [*names, name] if name else names,
             }
-            self._write_root_file(_TALLY_NAME, (json.dumps(document) + "\n").encode())
+            with self._telling(f"{self.location}/{_TALLY_NAME} cannot be written"):
+                # Whole, and not durable at once: a count may be lost to a power failure.
+                data = (json.dumps(document) + "\n").encode()
+                os.close(self._put(data, self._root_fd, _TALLY_NAME))
 
     def tally(self) -> Tally:
         """Return what all workers have counted; see Store.tally."""
