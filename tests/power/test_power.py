@@ -1,6 +1,7 @@
 """After a power failure at any moment each job that was promised is there, whole and once."""
 
 import functools
+import logging
 import os
 import random
 import shutil
@@ -15,11 +16,14 @@ from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
 from queuectl.errors import QueuectlError
 from queuectl.job import Defaults, Job, Outcome, State, decode_job, parse_object
-from queuectl.store import adding, blocked, directory, open_store
+from queuectl.store import adding, blocked, open_store
+from queuectl.store import directory as directory_store
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
 
 _DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/srv", now=NOON)
+_LOG = logging.getLogger(__name__)
+_ALL = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 _MOST = 40
 _MANY = 4  # so many at once are enough here for one sync of all
 _ANYWHERE = frozenset(State)
@@ -344,9 +348,10 @@ def leave(scene: Scene) -> None:
 SCENARIOS = [
     add_in_every_way, add_many, settle_one_after_another, write_a_file_again, settle_together,
     settle_two, fail_for_good, retry_the_dead, retry_the_cancelled, retry_what_has_run, give_back,
-    cancel_what_waits, cancel_what_was_lost, adopt, adopt_together, adopt_many, set_settings, release, release_after_any_end,
-    add_many_that_wait, retry_under_a_parent, recover, purge_and_choose_again,
-    open_what_another_has_made, open_what_lacks_a_directory, make_parents, leave,
+    cancel_what_waits, cancel_what_was_lost, adopt, adopt_together, adopt_many, set_settings,
+    release, release_after_any_end, add_many_that_wait, retry_under_a_parent, recover,
+    purge_and_choose_again, open_what_another_has_made, open_what_lacks_a_directory, make_parents,
+    leave,
 ]  # fmt: skip
 # Each sync of the program, by module, function and what is synced, with the scenarios one of which
 # fails without it.
@@ -403,7 +408,7 @@ def recording(scenario: Callable[[Scene], None], *, can_sync_all: bool = True) -
     with tempfile.TemporaryDirectory() as directory:
         disk = Disk(Path(directory) / "disk")
         with disk.recorded(can_sync_all=can_sync_all), pytest.MonkeyPatch.context() as patch:
-            for module in (adding, blocked, directory):
+            for module in (adding, blocked, directory_store):
                 patch.setattr(module, "_MANY", _MANY)
             scene = Scene(disk, Path(directory) / "disk" / "store")
             scenario(scene)
@@ -503,7 +508,7 @@ def documents(location: Path) -> Iterator[tuple[str, State, Job]]:
 def tries(disk: Disk, most: int) -> list[tuple[Tree, Any]]:
     """Return the states to check: all where they are asked for, else some, always the same."""
     states = list(disk.states())
-    if os.environ.get("QUEUECTL_TEST_LARGE") or len(states) <= most:
+    if _ALL or len(states) <= most:
         return states
     return random.Random(20261125).sample(states, most)
 
@@ -544,6 +549,7 @@ def sites() -> dict[tuple[str, str, str], set[Site]]:
 # --- the tests ---
 
 
+@pytest.mark.timeout(3600 if _ALL else 60)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_power_failure_at_every_moment(tmp_path: Path, scenario: Callable[[Scene], None]) -> None:
     """Whatever the disk has kept, a new worker finds every job that was promised."""
@@ -553,6 +559,7 @@ def test_power_failure_at_every_moment(tmp_path: Path, scenario: Callable[[Scene
             for tree, promised in tries(disk, _MOST):
                 check(tree, promised, tmp_path / "disk")
                 tried += 1
+    _LOG.info("%s: %d states judged", scenario.__name__, tried)
     assert tried > 20
 
 
