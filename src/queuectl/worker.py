@@ -517,7 +517,7 @@ class Worker:
             self._to_sync = to_sync
         self._to_sync.put(self._settling)
 
-    def _sync_each(self, to_sync: "SimpleQueue[_Settling]") -> None:
+    def _sync_each(self, to_sync: SimpleQueue[_Settling]) -> None:
         while True:
             self._sync(to_sync.get())
 

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,3 +213,25 @@ def test_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "store", 12345, -1)
     with pytest.raises(UnsafeStore, match="belongs to user 12345"):
         files.open_directory(str(tmp_path / "store"), follow=True)
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_whole_file_system_is_synced_where_directories_have_one_link(
+    directory_fd: int, monkeypatch: pytest.MonkeyPatch, links: int
+) -> None:
+    """On btrfs, which shows that way, no file or directory is synced for itself."""
+    calls: list[str] = []
+
+    def sync_all(fd: int) -> bool:
+        calls.append("all")
+        return True
+
+    monkeypatch.setattr(files, "sync_file_system", sync_all)
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("one"))
+    monkeypatch.setattr(os, "fstat", lambda fd: SimpleNamespace(st_nlink=links))
+    fd = files.write_synced(directory_fd, "a", b"text")
+    files.sync_directory(directory_fd)
+    files.Syncer().sync([fd], [directory_fd])
+    monkeypatch.undo()
+    os.close(fd)
+    assert calls == (["all"] * 3 if links == 1 else ["one"] * 4)

@@ -288,8 +288,8 @@ def _sync_whole(directory_fd: int) -> bool:
 
     On btrfs the fsync of a file or of a directory brings its new names onto the disk, and not that
     the old ones are gone: after a power failure a document has both, and a job is in two places. A
-    commit of the whole takes each rename as one. No other file system that is in use for this tells
-    of a directory that it has one link only, and where one did, this would be slower and no worse.
+    commit of the whole takes each rename as one. Its directories have one link only; where those of
+    another file system have, too, this is slower and no worse.
     """
     return os.fstat(directory_fd).st_nlink == 1 and sync_file_system(directory_fd)
 
