@@ -549,7 +549,7 @@ def sites() -> dict[tuple[str, str, str], set[Site]]:
 # --- the tests ---
 
 
-@pytest.mark.timeout(3600 if _ALL else 60)
+@pytest.mark.timeout(3600 if _ALL else 180)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_power_failure_at_every_moment(tmp_path: Path, scenario: Callable[[Scene], None]) -> None:
     """Whatever the disk has kept, a new worker finds every job that was promised."""
@@ -568,6 +568,7 @@ def test_each_sync_has_its_scenario() -> None:
     assert sites().keys() == _NEEDED.keys()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("place", _NEEDED, ids=" ".join)
 def test_each_sync_is_needed(tmp_path: Path, place: tuple[str, str, str]) -> None:
     """Without any one of the syncs that there are, a power failure breaks a promise."""

@@ -15,7 +15,7 @@ from tests.process.support import Answer, Ear, Pool, Queue, proc_stat, until
 
 from queuectl.store.place import DIRECTORIES
 
-pytestmark = needs_mounts
+pytestmark = [needs_mounts, pytest.mark.timeout(180)]
 
 
 class Ballast:
