@@ -14,10 +14,10 @@ import traceback
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
+from queuectl.errors import ConfigError, QueuectlError, StoreError, TimeoutExpired
 from queuectl.logs import LogDir
 from queuectl.store import open_store
-from queuectl.store.base import Store, WorkerRecord
+from queuectl.store.base import RecoveryReport, Store, WorkerRecord
 from queuectl.worker import Interrupts, Talk, Worker, recover
 
 _REPLACE_SECONDS = 1.0
@@ -62,12 +62,8 @@ def _prepare_descriptors() -> None:
 
 
 def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
-    path = LogDir.of(store.location).talk_path()
-    try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        log_fd = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    logs = LogDir.of(store.location)
+    path, log_fd = logs.talk_path(), logs.open_talk()
     ready_fd, ready_write_fd = os.pipe()
     pid = os.fork()
     if pid:
@@ -97,6 +93,9 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
     code = EXIT_BUG
     try:
         code = supervisor.run(ready_write_fd)
+    except QueuectlError as error:
+        Talk("supervisor", quiet=False).error(f"cannot work: {error}")
+        code = error.exit_code
     except BaseException:
         traceback.print_exc()
         raise
@@ -120,9 +119,11 @@ class Supervisor:
         self._names: dict[int, str] = {}
         self._started: dict[int, float] = {}
         self._early_failures = 0
+        self._early_code = EXIT_BUG
         self._missing = 0
         self._replace_at = 0.0
         self._unowned = 0
+        self._told: set[str] = set()
         self._recover_at = 0.0
         self._stopping = 0
 
@@ -156,7 +157,7 @@ class Supervisor:
                 self._missing -= 1
                 self._fork()
             if not self._names and not self._missing:
-                return EXIT_BUG if self._early_failures >= _MOST_EARLY_FAILURES else 0
+                return self._early_code if self._early_failures >= _MOST_EARLY_FAILURES else 0
             poll.poll(self._timeout_ms(watched=stop_fd is not None))
             self._interrupts.drain()
 
@@ -202,6 +203,9 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             worker.run()
             code = 0
+        except QueuectlError as error:
+            Talk(name, quiet=False).error(f"cannot work: {error}")
+            code = error.exit_code
         except BaseException:
             traceback.print_exc()
             raise
@@ -237,6 +241,7 @@ class Supervisor:
             # A worker that always fails at its start is not mended by starting it for ever.
             early = code > 0 and lived < _EARLY_SECONDS
             self._early_failures = self._early_failures + 1 if early else 0
+            self._early_code = code
             if self._early_failures == _MOST_EARLY_FAILURES:
                 self._talk.error(f"gives up: {_MOST_EARLY_FAILURES} workers failed at their start")
                 self._interrupts.level = max(self._interrupts.level, 1)
@@ -247,16 +252,20 @@ class Supervisor:
             self._recover()
 
     def _recover(self) -> None:
+        self._recover_at = time.monotonic() + _RECOVER_SECONDS
         try:
             report = recover(self._store, self._store.settings())
         except (ConfigError, StoreError) as error:
-            self._talk.error(f"cannot recover: {error}")
-            return
+            report = RecoveryReport(unowned=1, problems=[str(error)])
         # Their commands outlived their worker; other workers may be too busy to look again.
         self._unowned = report.unowned
-        self._recover_at = time.monotonic() + _RECOVER_SECONDS
-        for each in report.recovered:
-            self._talk.recovered(each)
+        if not report.problems:
+            self._told.clear()
+        for problem in report.problems:
+            if problem not in self._told:
+                self._told.add(problem)
+                self._talk.error(f"cannot recover: {problem}")
+        self._talk.report(report)
 
 
 def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]:

@@ -1,5 +1,6 @@
 """What workers do with a store: claim in order, settle, give back, recover, wait."""
 
+import errno
 import os
 import select
 import time
@@ -21,6 +22,7 @@ from tests.jobs import (
 
 from queuectl.clock import later
 from queuectl.job import Job, Outcome, State
+from queuectl.store import files
 from queuectl.store.base import Store
 
 
@@ -391,3 +393,32 @@ def test_history_holds_every_attempt_that_ran(store: Store) -> None:
     job: Job = store.get("a")
     assert list(job.history) == recorded
     assert [attempt.number for attempt in job.history] == [1, 2, 3, 4]
+
+
+def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector under one job keeps no other from being run again; it is told which one."""
+    ids = ["a", "b", "c"]
+    store.add(make_jobs(*ids))
+
+    def claim_all(other: Store) -> None:
+        for _ in ids:
+            claimed(other)
+
+    place.process_that(claim_all)
+    original = files.open_document
+
+    def refuse(directory_fd: int, name: str) -> int | None:
+        if name == "b.1.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(directory_fd, name)
+
+    monkeypatch.setattr(files, "open_document", refuse)
+    report = store.recover(decide)
+    assert sorted(each.job.id for each in report.recovered) == ["a", "c"]
+    assert report.unowned == 1
+    (problem,) = report.problems
+    assert "processing/b.1.json cannot be" in problem
+    monkeypatch.undo()
+    assert [each.job.id for each in store.recover(decide).recovered] == ["b"]

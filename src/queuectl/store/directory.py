@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from queuectl.clock import later, utc_now
 from queuectl.errors import (
     BadDataError,
+    ConfigError,
     DuplicateId,
     JobNotFound,
     QueuectlError,
@@ -60,7 +61,7 @@ from queuectl.store.base import (
     Recovered,
     RecoveryReport,
 )
-from queuectl.store.cancel import Cancelling
+from queuectl.store.cancel import Cancelling, StillRuns
 from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
@@ -566,23 +567,38 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
+        problems: list[str] = []
         for name in list(self._names(State.PROCESSING)):
             parsed = parse_processing(name)
             if parsed is None:
                 continue
-            with (
-                self._telling(f"{self.location}/{State.PROCESSING}/{name} cannot be recovered"),
-                self._locked(State.PROCESSING, name) as fd,
-            ):
-                if fd is None:
-                    held.add(parsed)
-                else:
-                    found = self._recover_locked(name, fd, parsed, decide)
-                    if found is not None:
-                        recovered.append(found)
+            try:
+                with (
+                    self._telling(f"{self.location}/{State.PROCESSING}/{name} cannot be recovered"),
+                    self._locked(State.PROCESSING, name) as fd,
+                ):
+                    if fd is None:
+                        held.add(parsed)
+                    else:
+                        found = self._recover_locked(name, fd, parsed, decide)
+                        if found is not None:
+                            recovered.append(found)
+            except StillRuns:
+                held.add(parsed)
+            except (ConfigError, StoreError) as error:
+                problems.append(str(error))
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
-        return RecoveryReport(recovered=recovered, running=len(held), unowned=len(held - owned))
+        if any(each.lost for each in recovered):
+            self._tidy_records()  # those that told who had run what was lost
+        unowned = held - owned
+        return RecoveryReport(
+            recovered=recovered,
+            running=len(held),
+            unowned=len(unowned) + len(problems),
+            overdue=self._end_overdue(unowned),
+            problems=problems,
+        )
 
     def _recover_locked(
         self, name: str, fd: int, parsed: tuple[str, int], decide: Decide
@@ -602,6 +618,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self.roll_forward(name, job)
             self._count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
+        if self._session_leaders(job_id, number):
+            raise StillRuns
         attempt = Attempt(
             number=number,
             worker=self._worker_of(job_id, number),
