@@ -89,6 +89,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 _ADOPTED_AT_ONCE = 200  # so many are moved while pending.lock is held, then others have a turn
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays one
+_SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -110,6 +111,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _watch: "Watch | None" = None
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
+    _clock_seen: tuple[str | None, float] | None = None
 
     def close(self) -> None:
         """Free what the store holds open."""
@@ -254,7 +256,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                         if name is not None:
                             worklist.arrived(name)  # one that was adopted may come before it
                     elif name is None:
-                        return None
+                        if not self._clock_was_set_back(worklist, now):
+                            return None
                     elif not is_pending_name(name):
                         self._adopt([name], now)  # it was torn at the first look
                     elif (claim := self._claim_name(name, now)) is not None:
@@ -263,6 +266,27 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             # What was handed out, or arrived, and was not claimed is found by a new scan.
             worklist.invalidate()
             raise
+
+    def _clock_was_set_back(self, worklist: "Listing", now: datetime) -> bool:
+        """Tell whether jobs are due, though none was, since the clock was set back; see SetBack."""
+        soonest = worklist.soonest()
+        # What the wall clock is ahead of one that is never set.
+        ahead = now.timestamp() - time.monotonic()
+        seen, self._clock_seen = self._clock_seen, (soonest, ahead)
+        was_set_back = seen is not None and ahead < seen[1] - _SET_BACK_SECONDS
+        if was_set_back:
+            worklist.forget_put_off()
+        elif seen is not None and seen[0] == soonest:
+            return False
+        if soonest is not None:
+            from queuectl.store.setback import SetBack
+
+            set_back = SetBack(self)
+            if set_back.is_proved_by(soonest, now) or was_set_back:
+                set_back.put_right(now)
+                worklist.invalidate()
+                return True
+        return was_set_back
 
     def _adopt_strangers(self, worklist: "Listing", now: datetime) -> None:
         strangers, worklist.strangers = worklist.strangers, []
