@@ -357,6 +357,7 @@ def test_an_idle_worker_does_not_stay_in_the_directory_of_its_last_job(queue: Qu
     is_well(queue, pool)
 
 
+@pytest.mark.timeout(900 if LARGE else 60)
 def test_thousands_of_jobs_leave_neither_descriptors_nor_zombies(queue: Queue) -> None:
     """Workers and supervisor have open what they had after the first ones, whatever jobs do."""
     queue.configure(backoff_base=1, backoff_max="0.01s")

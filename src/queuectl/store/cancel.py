@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import utc_now
 from queuectl.errors import JobNotFound, QueuectlError
@@ -28,13 +28,19 @@ class StillRuns(Exception):
     """Report that nobody holds a job's lock, and that its command runs nevertheless."""
 
 
+class _Turn(NamedTuple):
+    """Be the right of one process to end what is overdue: its lock, and when each was told."""
+
+    pid: int
+    fd: int
+    told_at: dict[tuple[str, int], float]
+
+
 class Cancelling(Lookup, Roster):
     """Cancel jobs, let workers know of it, and end what outlives them."""
 
     poll_seconds: float
-    # Who holds it, by process, ends what is overdue; and since when each was told to end.
-    _turn_to_end: tuple[int, int] | None = None
-    _told_to_end: "dict[tuple[str, int], float]"
+    _turn_to_end: "_Turn | None" = None
 
     def close(self) -> None:
         """Free what is held open."""
@@ -225,20 +231,34 @@ class Cancelling(Lookup, Roster):
         It is called each second as long as there are any. SIGTERM is sent once, by one process for
         all pools, and SIGKILL when the grace is over. Returns those that were told just now.
         """
+        turn = self._turn_to_end
+        if turn is not None and turn.pid != os.getpid():
+            self._pass_turn_to_end()  # the supervisor has it, from which we were forked
+            turn = None
         overdue = {parsed: pids for parsed in unowned if (pids := self._overdue(parsed))}
-        if not overdue or not self._take_turn_to_end():
-            self._pass_turn_to_end()
+        if turn is not None:
+            for parsed in turn.told_at.keys() - set(unowned):
+                del turn.told_at[parsed]
+            # RACE: while somebody else looks at a document, its processes cannot be told apart, and
+            # seem to be gone. Whoever was told to end is remembered, and not told once more; see
+            # test_what_outlives_its_timeout_is_told_to_end_once_by_one_process.
+            if not overdue and not turn.told_at:
+                self._pass_turn_to_end()
+        if not overdue:
+            return []
+        turn = self._take_turn_to_end()
+        if turn is None:
             return []
         from queuectl.store.holders import groups_of, signal_groups
 
         grace_seconds, now = self.settings().kill_grace, time.monotonic()
         told = []
         for parsed, pids in overdue.items():
-            if parsed not in self._told_to_end:
-                self._told_to_end[parsed] = now
+            if parsed not in turn.told_at:
+                turn.told_at[parsed] = now
                 told.append(parsed)
                 signal_groups(groups_of(pids), signal.SIGTERM, signal.SIGCONT)
-            elif now - self._told_to_end[parsed] >= grace_seconds:
+            elif now - turn.told_at[parsed] >= grace_seconds:
                 signal_groups(groups_of(pids), signal.SIGKILL)
         return told
 
@@ -258,21 +278,18 @@ class Cancelling(Lookup, Roster):
         oldest = max(map(age_seconds, pids), default=0.0)
         return pids if oldest > job.timeout_seconds else set()
 
-    def _take_turn_to_end(self) -> bool:
-        if self._turn_to_end is not None and self._turn_to_end[0] != os.getpid():
-            self._pass_turn_to_end()  # it was the supervisor's
+    def _take_turn_to_end(self) -> "_Turn | None":
         if self._turn_to_end is None:
             fd = self._reopen(State.PROCESSING)
-            if not files.lock(fd):
+            if files.lock(fd):
+                self._turn_to_end = _Turn(os.getpid(), fd, {})
+            else:
                 os.close(fd)
-                return False
-            self._turn_to_end = os.getpid(), fd
-            self._told_to_end = {}
-        return True
+        return self._turn_to_end
 
     def _pass_turn_to_end(self) -> None:
         if self._turn_to_end is not None:
-            os.close(self._turn_to_end[1])
+            os.close(self._turn_to_end.fd)
             self._turn_to_end = None
 
     # --- what workers do ---

@@ -17,7 +17,8 @@ The rules that keep every job:
    told only when the directory is synced, too.
 7. Jobs only come into pending/ under a chosen or returning id while pending.lock is held. A look
    for an id under it goes through the states in the order in which jobs move, and misses none.
-8. Recovery. Whoever can take the lock of a document in processing/ settles it.
+8. Recovery. Whoever can take the lock of a document in processing/ settles it, unless a process
+   was started as the command of its attempt: one may have closed the lock that it inherited.
 """
 
 import os
