@@ -25,7 +25,7 @@ if "close" in sys.argv:
     os.closerange(0, 256)
 with open(sys.argv[1], "w") as file:
     file.write(str(os.getpid()))
-os.open(sys.argv[2], os.O_RDONLY)  # until somebody opens the gate
+os.open(sys.argv[2], os.O_RDONLY)  # until somebody comes to the gate
 """
 # Closes what it has inherited, and becomes a shell that runs its last argument.
 CLOSING = """
@@ -79,7 +79,7 @@ def test_a_daemon_is_no_part_of_its_job(queue: Queue, closes: str) -> None:
     daemon = int(until(lambda: pid_file.exists() and pid_file.read_text(), "it tells its pid"))
     is_well(queue, pool)
     assert lives(daemon)
-    gate.open()
+    gate.reached()  # that lets it end
     until(lambda: not lives(daemon), "it has ended")
 
 
@@ -96,7 +96,7 @@ def test_a_daemon_that_keeps_the_lock_puts_off_a_retry_of_a_killed_worker_alone(
     until(lambda: len(queue.ids("completed")) == 101, "the others have run")
     assert queue.history("completed", "job") == ["succeeded"]
     is_well(queue, pool)
-    gate.open()
+    gate.reached()  # that lets it end
 
 
 def test_a_command_that_ignores_sigterm_is_killed_when_its_grace_is_over(queue: Queue) -> None:
@@ -279,7 +279,7 @@ def test_a_daemon_that_closed_the_lock_puts_nothing_off(queue: Queue) -> None:
     assert queue.history("completed", "job") == ["lost", "succeeded"]
     assert lives(daemon)
     is_well(queue, pool)
-    held.open()
+    held.reached()  # that lets it end
 
 
 # --- what outlives its worker ---
