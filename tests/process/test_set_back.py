@@ -81,11 +81,11 @@ def test_running_workers_go_on_when_the_clock_is_set_back(queue: Queue, clock: C
     begin = time.monotonic()
     queue.enqueue("true", "arrives")
     queue.until_in("completed", "arrives")
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 60
     gate.open()
     queue.until_in("completed", "retried")
     queue.until_in("dead", "waits-for-backoff")
-    assert time.monotonic() - begin < 12
+    assert time.monotonic() - begin < 60
     first, second = queue.document("completed", "retried")["history"]
     waited = datetime.fromisoformat(second["started_at"]) - datetime.fromisoformat(
         first["finished_at"]
