@@ -4,10 +4,12 @@ Logs are not the store's: a job is claimed anywhere, its output lies where it wa
 of attempt N of job ID is ``ID.N.log``; it is opened for appending and never overwritten.
 """
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -15,6 +17,10 @@ from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
 
 _NAME = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.log")
+_FILE_MODE = 0o600
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class Log(NamedTuple):
@@ -46,6 +52,7 @@ class LogDir:
         """Take the directory's path; nothing is opened or made before it is needed."""
         self.directory = directory
         self._dir_fd: int | None = None
+        self._sets_mode = False
 
     @classmethod
     def of(cls, location: str) -> "LogDir":
@@ -63,21 +70,47 @@ class LogDir:
         """Return the path of the file that workers in the background tell their events to."""
         return os.path.join(os.path.dirname(self.directory), "worker.log")
 
+    def open_talk(self) -> int:
+        """Open that file for appending. Raises: StoreUnavailable."""
+        path = self.talk_path()
+        try:
+            return _open_own(path, None, sets_mode=True)
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+
     def open_for_append(self, job_id: str, attempt: int) -> int:
         """Open an attempt's log for its command to write to; the caller closes the descriptor.
 
-        Raises: OSError where it cannot be opened, a symlink in its place included.
+        Raises: OSError where it cannot be opened, or is no file of ours alone; StoreUnavailable,
+        UnsafeStore where the directory is at fault.
         """
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(log_name(job_id, attempt), flags, 0o600, dir_fd=self._directory_fd())
+        if self._dir_fd is None:
+            self._dir_fd = self._open_directory(create=True)
+            before = os.umask(0o077)
+            os.umask(before)
+            self._sets_mode = before & _FILE_MODE != 0
+        name = log_name(job_id, attempt)
+        return _open_own(name, self._dir_fd, sets_mode=self._sets_mode)
 
     def open_for_reading(self, job_id: str, attempt: int) -> int | None:
-        """Open an attempt's log to read it, None where there is none; the caller closes it."""
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        try:
-            return os.open(self.path(job_id, attempt), flags)
-        except FileNotFoundError:
-            return None
+        """Open an attempt's log to read it, None where there is none; the caller closes it.
+
+        Raises: OSError; UnsafeStore where it is no regular file of this user.
+        """
+        with self._directory() as dir_fd:
+            if dir_fd is None:
+                return None
+            try:
+                fd = os.open(log_name(job_id, attempt), _READ, dir_fd=dir_fd)
+            except FileNotFoundError:
+                return None
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            os.close(fd)
+            raise UnsafeStore(
+                f"{self.path(job_id, attempt)} is no regular file of yours: remove it"
+            )
+        return fd
 
     def exists(self, job_id: str, attempt: int) -> bool:
         """Tell whether anything lies where an attempt's log is, or was."""
@@ -98,7 +131,7 @@ class LogDir:
                 data = os.pread(fd, size - start, start)
             finally:
                 os.close(fd)
-        except OSError:  # no regular file, or none of ours: there is nothing to show
+        except (OSError, UnsafeStore):  # no regular file, or none of ours: nothing is to be shown
             return []
         lines = data.decode("utf-8", "surrogateescape").splitlines()
         if start > 0 and len(lines) > 1:
@@ -107,11 +140,17 @@ class LogDir:
 
     def all(self) -> Iterator[Log]:
         """Stream what logs there are, in no order; what has another name is no log."""
+        with self._directory() as dir_fd:
+            if dir_fd is None:
+                return
+            # Opened anew: it may be shared with processes that were forked, and its position, too.
+            own_fd = os.open(".", _DIRECTORY, dir_fd=dir_fd)
+            try:
+                found = os.scandir(own_fd)
+            except BaseException:
+                os.close(own_fd)
+                raise
         try:
-            found = os.scandir(self.directory)
-        except FileNotFoundError:
-            return
-        with found:
             for entry in found:
                 parsed = parse_log_name(entry.name)
                 if parsed is None:
@@ -121,37 +160,90 @@ class LogDir:
                 except FileNotFoundError:
                     continue
                 yield Log(*parsed, modified_at=datetime.fromtimestamp(modified, UTC))
+        finally:
+            found.close()
+            os.close(own_fd)
 
     def remove(self, job_id: str, attempt: int, *, unchanged_since: datetime | None = None) -> None:
         """Delete the log of an attempt, unless it was written to after ``unchanged_since``."""
-        path = self.path(job_id, attempt)
-        with suppress(FileNotFoundError):
+        name = log_name(job_id, attempt)
+        with self._directory() as dir_fd, suppress(FileNotFoundError):
+            if dir_fd is None:
+                return
             if unchanged_since is not None:
-                modified = os.stat(path, follow_symlinks=False).st_mtime
+                modified = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mtime
                 if datetime.fromtimestamp(modified, UTC) > unchanged_since:
                     return
-            os.unlink(path)
+            os.unlink(name, dir_fd=dir_fd)
 
     def remove_all(self, job: Job) -> None:
         """Delete the logs of a job's attempts, that of one which was given back included."""
         for attempt in {*(each.number for each in job.history), job.next_attempt}:
             self.remove(job.id, attempt)
 
-    def _directory_fd(self) -> int:
-        if self._dir_fd is None:
-            try:
+    @contextmanager
+    def _directory(self) -> Iterator[int | None]:
+        """Hold the directory open, None where it is not there."""
+        if self._dir_fd is not None:
+            yield self._dir_fd
+            return
+        try:
+            dir_fd = self._open_directory(create=False)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield dir_fd
+        finally:
+            os.close(dir_fd)
+
+    def _open_directory(self, *, create: bool) -> int:
+        """Open the directory, and make it with ``create``.
+
+        Raises: FileNotFoundError; StoreUnavailable; UnsafeStore where others could change it.
+        """
+        try:
+            if create:
                 os.makedirs(self.directory, 0o700, exist_ok=True)
-                self._dir_fd = os.open(
-                    self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                )
-            except OSError as error:
-                raise StoreUnavailable(
-                    f"the log directory {self.directory} cannot be opened: {error.strerror}"
-                ) from error
-            status = os.fstat(self._dir_fd)
-            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                raise UnsafeStore(
-                    f"the log directory {self.directory} can be changed by somebody else:"
-                    " make it yours, with mode 0700"
-                )
-        return self._dir_fd
+            dir_fd = os.open(self.directory, _DIRECTORY)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the log directory {self.directory} cannot be opened: {error.strerror}"
+            ) from error
+        status = os.fstat(dir_fd)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            os.close(dir_fd)
+            raise UnsafeStore(
+                f"the log directory {self.directory} can be changed by somebody else:"
+                " make it yours, with mode 0700"
+            )
+        return dir_fd
+
+
+def _open_own(name: str, directory_fd: int | None, *, sets_mode: bool) -> int:
+    """Open a file for appending, made with mode 0600 where it is not there.
+
+    What is there already must be a regular file of this user without another name, since a hard
+    link or a FIFO may have been put there by somebody else while the directory was open to them.
+    With ``sets_mode`` the umask takes some of the mode away, which is put right. Raises: OSError.
+    """
+    try:
+        fd = os.open(name, _APPEND | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=directory_fd)
+    except FileExistsError:
+        # Not blocking: nobody may ever read a FIFO.
+        fd = os.open(name, _APPEND | os.O_NONBLOCK, dir_fd=directory_fd)
+        status = os.fstat(fd)
+        if (
+            not stat.S_ISREG(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or status.st_nlink != 1
+        ):
+            os.close(fd)
+            raise OSError(errno.EPERM, "what is there is no file of yours alone", name) from None
+        os.set_blocking(fd, True)
+        return fd
+    if sets_mode:
+        os.fchmod(fd, _FILE_MODE)
+    return fd

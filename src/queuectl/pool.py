@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from queuectl.errors import ConfigError, StoreError, StoreUnavailable, TimeoutExpired
+from queuectl.errors import ConfigError, QueuectlError, StoreError, TimeoutExpired
 from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
-from queuectl.store.base import Store, WorkerRecord
+from queuectl.store.base import RecoveryReport, Store, WorkerRecord
 from queuectl.worker import Interrupts, Talk, Worker, recover
 
 _REPLACE_SECONDS = 1.0
@@ -64,12 +64,8 @@ def _prepare_descriptors() -> None:
 
 
 def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
-    path = LogDir.of(store.location).talk_path()
-    try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        log_fd = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    logs = LogDir.of(store.location)
+    path, log_fd = logs.talk_path(), logs.open_talk()
     ready_fd, ready_write_fd = os.pipe()
     pid = os.fork()
     if pid:
@@ -99,6 +95,9 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
     code = EXIT_BUG
     try:
         code = supervisor.run(ready_write_fd)
+    except QueuectlError as error:
+        Talk("supervisor", quiet=False).error(f"cannot work: {error}")
+        code = error.exit_code
     except BaseException:
         traceback.print_exc()
         raise
@@ -122,13 +121,14 @@ class Supervisor:
         self._names: dict[int, str] = {}
         self._started: dict[int, float] = {}
         self._early_failures = 0
+        self._early_code = EXIT_BUG
         self._is_patient = not drain
         self._is_short = False  # of what a worker needs at its start, and that is told
         self._is_deaf = False  # whether a stop is asked for could not be told
-        self._told: set[str] = set()
         self._missing = 0
         self._replace_at = 0.0
         self._unowned = 0
+        self._told: set[str] = set()
         self._recover_at = 0.0
         self._stopping = 0
 
@@ -165,7 +165,7 @@ class Supervisor:
             if not self._names and not self._missing:
                 if self._early_failures < _MOST_EARLY_FAILURES:
                     return 0
-                return StoreError.exit_code if self._is_short else EXIT_BUG
+                return StoreError.exit_code if self._is_short else self._early_code
             poll.poll(self._timeout_ms(watched=stop_fd is not None))
             self._interrupts.drain()
 
@@ -214,11 +214,15 @@ class Supervisor:
             worker.run()
             code = 0
         except BaseException as error:
-            if not _is_temporary(error):
+            if _is_temporary(error):
+                code = EXIT_TEMPORARY
+                self._tell_short(error)
+            elif isinstance(error, QueuectlError):
+                Talk(name, quiet=False).error(f"cannot work: {error}")
+                code = error.exit_code
+            else:
                 traceback.print_exc()
                 raise
-            code = EXIT_TEMPORARY
-            self._tell_short(error)
         finally:
             os._exit(code)
 
@@ -278,6 +282,7 @@ class Supervisor:
         One that always does is not mended by starting it for ever; a disk gets room again.
         """
         self._is_short = code == EXIT_TEMPORARY
+        self._early_code = code
         if not self._is_short:  # else the worker itself has told why
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
             self._talk.error(f"{name} {how}")
@@ -290,19 +295,18 @@ class Supervisor:
             self._early_failures = max(_MOST_EARLY_FAILURES, self._early_failures + 1)
 
     def _recover(self) -> None:
+        self._recover_at = time.monotonic() + _RECOVER_SECONDS
         try:
             report = recover(self._store, self._store.settings())
         except (ConfigError, StoreError) as error:
-            self._tell_once(f"cannot recover: {error}")
-            self._unowned = 1  # as may be
-            self._recover_at = time.monotonic() + _RECOVER_SECONDS
-            return
-        self._told.clear()
+            report = RecoveryReport(unowned=1, problems=[str(error)])
         # Their commands outlived their worker; other workers may be too busy to look again.
         self._unowned = report.unowned
-        self._recover_at = time.monotonic() + _RECOVER_SECONDS
-        for each in report.recovered:
-            self._talk.recovered(each)
+        if not report.problems:
+            self._told.clear()
+        for problem in report.problems:
+            self._tell_once(f"cannot recover: {problem}")
+        self._talk.report(report)
 
 
 def _is_temporary(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, environment_as_given, is_scarcity
-from queuectl.store.base import Claim, Recovered, RecoveryReport, Settlement, Store
+from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
 
 if TYPE_CHECKING:
     from queuectl.purge import IdlePurge
@@ -66,10 +66,13 @@ class Talk:
         if not self.is_quiet:
             self.error(f"{job_id} attempt {attempt} {text}")
 
-    def recovered(self, found: Recovered) -> None:
-        """Tell what became of a job that belonged to nobody."""
-        how = "was lost with its worker" if found.lost else "ended before its worker did"
-        self.job(found.job.id, found.attempt, how + _fate(found.job, utc_now()))
+    def report(self, report: RecoveryReport) -> None:
+        """Tell what became of the jobs that belonged to nobody."""
+        for job_id, attempt in report.overdue:
+            self.job(job_id, attempt, "has outlived its worker and its timeout, and is ended")
+        for found in report.recovered:
+            how = "was lost with its worker" if found.lost else "ended before its worker did"
+            self.job(found.job.id, found.attempt, how + _fate(found.job, utc_now()))
 
 
 class Interrupts:
@@ -260,6 +263,7 @@ class Worker:
         next_due = self._store.next_due()
         if next_due is not None:
             timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
+        os.chdir("/")  # not the last job's directory: its file system may be unmounted now
         self._sleep(timeout, arrivals=True)
         return False
 
@@ -281,11 +285,12 @@ class Worker:
             self._settings = self._store.settings()
             report = recover(self._store, self._settings)
         except (ConfigError, StoreError) as error:
-            self._tell_once("recover", f"cannot recover: {error}")
-            return RecoveryReport(unowned=1)
-        self._is_over("recover")
-        for each in report.recovered:
-            self._talk.recovered(each)
+            report = RecoveryReport(unowned=1, problems=[str(error)])
+        for problem in report.problems:
+            self._tell_once("recover", f"cannot recover: {problem}")
+        if not report.problems:
+            self._is_over("recover")
+        self._talk.report(report)
         return report
 
     def _purge(self) -> bool:

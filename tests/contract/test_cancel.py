@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from tests.jobs import LATER, claimed, decide, drain, ended, fail_for_good, make
 from queuectl.clock import later, utc_now
 from queuectl.errors import JobNotFound
 from queuectl.job import Job, Outcome, State
+from queuectl.store import holders
 from queuectl.store.base import Claim, Store
 
 
@@ -407,3 +409,35 @@ def test_find_tells_where_jobs_are(store: Store) -> None:
     assert found["running"].attempt == 1
     assert all(store.read(entry) == store.get(entry.id) for entry in found.values())
     store.give_back(claim)
+
+
+def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its processes cannot be told apart for a moment, since somebody looks at it."""
+    store.change_config(lambda document: document | {"kill-grace": "1h"})
+    store.add([make_job("a", timeout_seconds=1.0)])
+    claim = claimed(place.open())  # by a worker that is not registered, as one that is dead
+    sent: list[int] = []
+    seen: list[set[int] | None] = [{4711}, None, {4711}, {4711}, {4711}]
+    monkeypatch.setattr(holders, "holders", lambda *_: seen.pop(0))
+    monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
+    monkeypatch.setattr(holders, "groups_of", lambda pids: pids)
+    monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
+    assert store.recover(decide).overdue == [("a", 1)]
+    assert store.recover(decide).overdue == []
+    assert store.recover(decide).overdue == []
+    assert place.open().recover(decide).overdue == []
+    assert sent == [signal.SIGTERM, signal.SIGCONT]
+    store.change_config(lambda document: document | {"kill-grace": "0.001s"})
+    assert store.recover(decide).overdue == []
+    assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
+    # The turn goes with what was told: the next command that outlives its worker is anybody's.
+    os.close(claim.fd)  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    assert [each.lost for each in store.recover(decide).recovered] == [True]
+    claimed(place.open())
+    monkeypatch.setattr(holders, "holders", lambda *_: {4711})
+    monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
+    monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
+    assert place.open().recover(decide).overdue == [("a", 2)]

@@ -1,5 +1,6 @@
 """What workers do with a store: claim in order, settle, give back, recover, wait."""
 
+import errno
 import os
 import select
 import time
@@ -21,6 +22,7 @@ from tests.jobs import (
 
 from queuectl.clock import later
 from queuectl.job import Job, Outcome, State
+from queuectl.store import files
 from queuectl.store.base import Store
 
 
@@ -391,3 +393,74 @@ def test_history_holds_every_attempt_that_ran(store: Store) -> None:
     job: Job = store.get("a")
     assert list(job.history) == recorded
     assert [attempt.number for attempt in job.history] == [1, 2, 3, 4]
+
+
+def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector under one job keeps no other from being run again; it is told which one."""
+    ids = ["a", "b", "c"]
+    store.add(make_jobs(*ids))
+
+    def claim_all(other: Store) -> None:
+        for _ in ids:
+            claimed(other)
+
+    place.process_that(claim_all)
+    original = files.open_document
+
+    def refuse(directory_fd: int, name: str) -> int | None:
+        if name == "b.1.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(directory_fd, name)
+
+    monkeypatch.setattr(files, "open_document", refuse)
+    report = store.recover(decide)
+    assert sorted(each.job.id for each in report.recovered) == ["a", "c"]
+    assert report.unowned == 1
+    (problem,) = report.problems
+    assert "processing/b.1.json cannot be" in problem
+    monkeypatch.undo()
+    assert [each.job.id for each in store.recover(decide).recovered] == ["b"]
+
+
+def test_clock_that_was_set_back_leaves_only_what_was_asked_for_to_the_clock(
+    place: Place, store: Store
+) -> None:
+    """What was due is due in its order, a backoff is waited for, an instant stays."""
+    before = later(NOON, -3600.0)
+    store.add(make_jobs("a", "b"))
+    store.add([make_job("asked-for", run_at=later(NOON, 60.0))])
+    backoff = make_job("backoff", attempts=1, run_at=later(NOON, 20.0))
+    store.add([backoff, make_job("urgent", priority=0)])
+    other = place.open()
+    assert drain(other, before) == ["urgent", "a", "b"]
+    names = sorted(path.name[2:] for path in (place.path / "pending").iterdir())
+    assert [name.partition("Z-")[2] for name in names] == ["backoff.json", "asked-for.json"]
+    assert other.next_due() == later(before, 20.0)
+    assert drain(other, later(before, 19.9)) == []
+    assert drain(other, later(before, 20.0)) == ["backoff"]
+    assert drain(other, later(NOON, 59.0)) == []
+    assert drain(other, later(NOON, 60.0)) == ["asked-for"]
+
+
+def test_job_that_was_put_off_by_a_clock_that_was_set_back_is_looked_at(
+    place: Place, store: Store
+) -> None:
+    """That somebody held its lock a moment ago does not put it off for an hour."""
+    store.add(make_jobs("a"))
+    (path,) = (place.path / "pending").iterdir()
+    fd = os.open(path, os.O_RDONLY)
+    assert files.lock(fd)
+    assert store.claim(later(NOON, 5.0)) is None
+    os.close(fd)
+    assert claimed(store, later(NOON, -3600.0)).job.id == "a"
+
+
+def test_clock_that_is_set_right_by_a_little_changes_no_name(place: Place, store: Store) -> None:
+    """A few seconds are waited out: names are not changed for what ntp does."""
+    store.add(make_jobs("a", run_at=later(NOON, 1.0)))
+    before = sorted(os.listdir(place.path / "pending"))
+    assert store.claim(NOON) is None
+    assert store.claim(later(NOON, -9.0)) is None
+    assert sorted(os.listdir(place.path / "pending")) == before

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.jobs import NOON, claimed, decide, ended, fail_for_good, make_job, make_jobs
 
-from queuectl.errors import BadDocument
+from queuectl.errors import BadDocument, StoreError
 from queuectl.job import Defaults, Job, Outcome, State, decode_job, encode_job
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
@@ -173,7 +173,9 @@ def add_and_lose(job: Job) -> Callable[[Scene], None]:
 
 def recover(scene: Scene) -> None:
     """Recover what nobody holds."""
-    scene.store.recover(decide)
+    report = scene.store.recover(decide)
+    if report.problems:
+        raise StoreError(report.problems[0])
 
 
 def ahead(outcome: Outcome, **changes: int) -> Callable[[Scene], None]:

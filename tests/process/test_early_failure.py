@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.process.support import until
+
 SCRIPT = """
 import sys
 from queuectl import pool
@@ -14,6 +16,18 @@ def fail(worker):
 pool.Worker.run = fail
 pool._REPLACE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 2, drain=False, detach=False, quiet=True))
+"""
+REFUSED = """
+import sys
+from queuectl import pool
+from queuectl.errors import StoreError
+
+def refuse(worker):
+    raise StoreError("no room for a record")
+
+pool.Worker.run = refuse
+pool._REPLACE_SECONDS = 0.001
+sys.exit(pool.run_pool(sys.argv[1], 1, drain=False, detach=len(sys.argv) > 2, quiet=True))
 """
 NONE_STARTS = """
 import sys
@@ -49,4 +63,35 @@ def test_a_detached_pool_of_which_no_worker_starts_is_not_told_as_started(tmp_pa
     log = tmp_path / "q" / "worker.log"
     assert done.returncode == 1
     assert done.stderr.decode() == f"no worker has started; {log} tells why\n"
-    assert "no room" in log.read_text()
+    assert log.read_text().endswith("Z supervisor cannot work: no room\n")
+
+
+def test_workers_that_are_refused_at_their_start_say_why_in_a_line(tmp_path: Path) -> None:
+    """What can be expected to go wrong is no bug: no traceback, and its own exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path / "q")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(" cannot work: no room for a record\n") == 10
+    assert " supervisor gives up: 10 workers failed at their start\n" in done.stderr
+
+
+def test_detached_workers_that_are_refused_say_why_in_a_line(tmp_path: Path) -> None:
+    """In worker.log as well, and whoever started them is told where to look."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, str(tmp_path / "q"), "detached"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "no worker has started" in done.stderr
+    told = until(
+        lambda: text if "gives up" in (text := (tmp_path / "q/worker.log").read_text()) else "",
+        "the supervisor has given up",
+    )
+    assert "Traceback" not in told
+    assert " cannot work: no room for a record\n" in told

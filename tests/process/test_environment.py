@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import stat
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.support import Queue, children, proc_stat, until
+from tests.process.support import Queue
 
 LOOK = """
 import json, os, stat, sys
@@ -139,19 +138,6 @@ def test_a_command_runs_where_it_was_enqueued(queue: Queue, tmp_path: Path) -> N
     assert queue.log("here").splitlines()[0] == str(queue.here)
 
 
-def test_store_and_logs_are_private_under_any_umask(queue: Queue) -> None:
-    """Directories 0700, files 0600, whatever the user's umask allows or forbids."""
-    queue.enqueue("echo text", "job")
-    old = os.umask(0)
-    try:
-        queue.drain()
-    finally:
-        os.umask(old)
-    for path in [queue.store, *queue.store.rglob("*")]:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o700 if path.is_dir() else 0o600), path
-
-
 def test_workers_run_with_all_standard_streams_closed(queue: Queue) -> None:
     """No file of the store takes the place of a stream, and the log holds the output alone."""
     queue.enqueue("echo out; echo err >&2; cat", "job")
@@ -189,29 +175,4 @@ def test_a_job_that_reads_gets_nothing(queue: Queue) -> None:
     queue.until_in("completed", "job")
     assert queue.log("job") == "end\n"
     os.close(write_fd)
-    assert pool.stop() == 0
-
-
-@pytest.mark.parametrize("command", ["true", "exit 1", "kill -9 $$"])
-def test_hundreds_of_jobs_leave_neither_descriptors_nor_zombies(queue: Queue, command: str) -> None:
-    """A worker that has run 200 has open what it had after the first ones."""
-    queue.configure(backoff_base=1, backoff_max="0.01s")
-    ended = "completed" if command == "true" else "dead"
-    pool = queue.pool().ready()
-
-    def run(first: int, last: int) -> set[str]:
-        queue.batch(
-            [{"id": f"job-{n}", "command": command} for n in range(first, last)],
-            "--max-retries",
-            "1",
-        )
-        until(lambda: len(queue.ids(ended)) == last, f"{last} jobs have run", 30)
-        (worker,) = pool.pids()
-        # Idle again: everything is settled.
-        until(lambda: proc_stat(worker)[0] == "S" and not queue.ids("processing"), "it is idle")
-        assert children(worker) == []
-        return set(os.listdir(f"/proc/{worker}/fd"))
-
-    few = run(0, 100)
-    assert len(run(100, 300)) <= len(few)
     assert pool.stop() == 0

@@ -182,28 +182,28 @@ def test_directory_that_others_can_write_to_is_refused(
     path.mkdir()
     path.chmod(bits)
     if safe:
-        os.close(files.open_directory(str(path), follow=False))
+        os.close(files.open_directory(str(path)))
     else:
         with pytest.raises(UnsafeStore, match="chmod 700"):
-            files.open_directory(str(path), follow=False)
+            files.open_directory(str(path))
 
 
-def test_symlink_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
+def test_symlink_in_the_place_of_a_directory_is_refused(tmp_path: Path, directory_fd: int) -> None:
     """A state directory that is a symlink is refused; a store that is one is followed."""
     (tmp_path / "real").mkdir(0o700)
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(UnsafeStore, match="symlink"):
-        files.open_directory(str(tmp_path / "link"), follow=False)
-    os.close(files.open_directory(str(tmp_path / "link"), follow=True))
+        files.open_directory(str(tmp_path / "link"), inside_fd=directory_fd)
+    os.close(files.open_directory(str(tmp_path / "link")))
 
 
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     """A file in the place of a store is an error that names it; a missing one is told apart."""
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable, match="file"):
-        files.open_directory(str(tmp_path / "file"), follow=True)
+        files.open_directory(str(tmp_path / "file"))
     with pytest.raises(FileNotFoundError):
-        files.open_directory(str(tmp_path / "nothing"), follow=True)
+        files.open_directory(str(tmp_path / "nothing"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -212,7 +212,7 @@ def test_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir(0o700)
     os.chown(tmp_path / "store", 12345, -1)
     with pytest.raises(UnsafeStore, match="belongs to user 12345"):
-        files.open_directory(str(tmp_path / "store"), follow=True)
+        files.open_directory(str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("links", [1, 2])

@@ -47,7 +47,7 @@ def show_job(store: Store, job: Job, *, as_json: bool) -> None:
         return
     now = utc_now()
     for name, value in _fields(store, job, now):
-        echo(f"{name:<12}  {printable(value)}")
+        echo(f"{printable(name):<12}  {printable(value)}")
     if job.history:
         echo("")
         echo_table(

@@ -12,6 +12,7 @@ from queuectl.cli.common import (
     format_ago,
     json_option,
     pass_app,
+    printable,
 )
 from queuectl.clock import format_instant, utc_now
 
@@ -75,7 +76,7 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
         click.echo("no workers are running", err=True)
     else:
         workers = "1 worker has" if len(names) == 1 else f"{len(names)} workers have"
-        click.echo(f"{workers} stopped: {', '.join(names)}", err=True)
+        click.echo(f"{workers} stopped: {printable(', '.join(names))}", err=True)
 
 
 @worker.command(

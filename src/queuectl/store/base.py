@@ -110,12 +110,16 @@ class Recovered(NamedTuple):
 class RecoveryReport(NamedTuple):
     """Tell what recovery did; ``running`` counts the claims that somebody holds.
 
-    ``unowned`` counts those of them that no live worker has, but an outliving command.
+    ``unowned`` counts those that no live worker has, but an outliving command, and those that could
+    not be settled, as ``problems`` tell. ``overdue`` are attempts, by job and number, whose
+    commands outlived their timeout, too, and were told to end just now.
     """
 
     recovered: Sequence[Recovered] = ()
     running: int = 0
     unowned: int = 0
+    overdue: Sequence[tuple[str, int]] = ()
+    problems: Sequence[str] = ()
 
 
 class StopRequest(Protocol):
@@ -333,7 +337,8 @@ class Store(Protocol):
         """Settle the claims whose worker and command are gone.
 
         One that was recorded is moved on; one that was cut off becomes a lost attempt, and
-        ``decide`` says what follows.
+        ``decide`` says what follows. A command that outlived its worker is ended when its timeout
+        is over. What is wrong with one claim does not keep the others from being settled.
         """
 
     def release_blocked(self) -> bool:

@@ -110,8 +110,7 @@ class Blocked(Lookup):
     def _make_directory(self, parent: str) -> None:
         blocked_fd = self._fd(State.BLOCKED)
         try:
-            os.mkdir(parent, files.DIRECTORY_MODE, dir_fd=blocked_fd)
-            os.chmod(parent, files.DIRECTORY_MODE, dir_fd=blocked_fd)  # under any umask
+            files.make_private(parent, blocked_fd)
         except (FileExistsError, FileNotFoundError):
             return  # somebody else made it, or removed it: the caller looks again
 

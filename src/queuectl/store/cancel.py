@@ -1,19 +1,20 @@
 """Cancel jobs: move those that wait, and have those that run ended by who runs them."""
 
 import os
+import signal
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import utc_now
-from queuectl.errors import JobNotFound
+from queuectl.errors import JobNotFound, QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
 from queuectl.store.channel import STOP_NOW, receive, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
-from queuectl.store.names import filed_name, parse_blocked, parse_processing
+from queuectl.store.names import filed_name, parse_blocked, parse_processing, processing_name
 from queuectl.store.place import LOCK_FD_IN_COMMAND
 from queuectl.store.roster import Roster
 
@@ -23,10 +24,28 @@ if TYPE_CHECKING:
 _HELD_SECONDS = 0.01  # who holds a waiting job's lock moves it in less
 
 
+class StillRuns(Exception):
+    """Report that nobody holds a job's lock, and that its command runs nevertheless."""
+
+
+class _Turn(NamedTuple):
+    """Be the right of one process to end what is overdue: its lock, and when each was told."""
+
+    pid: int
+    fd: int
+    told_at: dict[tuple[str, int], float]
+
+
 class Cancelling(Lookup, Roster):
-    """Cancel jobs, and let workers know of it."""
+    """Cancel jobs, let workers know of it, and end what outlives them."""
 
     poll_seconds: float
+    _turn_to_end: "_Turn | None" = None
+
+    def close(self) -> None:
+        """Free what is held open."""
+        self._pass_turn_to_end()
+        super().close()
 
     # --- what people and scripts do ---
 
@@ -157,29 +176,124 @@ class Cancelling(Lookup, Roster):
             self._read(State.PROCESSING, entry.token, entry.id)  # what is no document raises
             parsed = parse_processing(entry.token)
             assert parsed is not None, entry.token
-            self._recover_locked(entry.token, fd, parsed, decide)
+            try:
+                self._recover_locked(entry.token, fd, parsed, decide)
+            except StillRuns:
+                return False
+        self._tidy_records()
         return True
 
     def _recover_locked(
         self, name: str, fd: int, parsed: tuple[str, int], decide: Decide
     ) -> Recovered | None:
-        """Settle a document in processing/ that is locked; the rules say how."""
+        """Settle a document in processing/ that is locked; the rules say how. Raises: StillRuns."""
         raise NotImplementedError
+
+    # --- commands that outlived their worker ---
+
+    def _session_leaders(self, job_id: str, attempt: int) -> set[int]:
+        """Return the processes that are the command of an attempt by what they were started with.
+
+        It is the second witness: a command may have closed the descriptor that holds the lock.
+        """
+        from queuectl.store.holders import session_leaders
+
+        wanted = {"QUEUECTL_JOB_ID": job_id, "QUEUECTL_ATTEMPT": str(attempt)}
+        return session_leaders(wanted, "QUEUECTL_STORE", os.fstat(self._root_fd))
+
+    def _outliving(self, name: str) -> set[int]:
+        """Return the processes of an attempt whose worker is gone."""
+        from queuectl.store.holders import holders
+
+        parsed = parse_processing(name)
+        fd = files.open_document(self._fd(State.PROCESSING), name)
+        if fd is None or parsed is None:
+            return set()
+        try:
+            pids = holders(os.fstat(fd), name, LOCK_FD_IN_COMMAND)
+        finally:
+            os.close(fd)
+        if pids is None or pids & {record.pid for record in self.workers()}:
+            return set()
+        return pids | self._session_leaders(*parsed)
 
     def _end_outliving(self, entry: Entry) -> None:
         """End a command whose worker is gone, and settle its job."""
-        from queuectl.store.holders import end_groups, groups_holding
+        pids = self._outliving(entry.token)
+        if pids:
+            from queuectl.store.holders import end_groups, groups_of
 
-        fd = files.open_document(self._fd(State.PROCESSING), entry.token)
-        if fd is None:
-            return
-        try:
-            groups = groups_holding(os.fstat(fd), entry.token, LOCK_FD_IN_COMMAND)
-        finally:
-            os.close(fd)
-        if groups:
-            end_groups(groups, self.settings().kill_grace)
+            # Where the command has let go of the lock, nobody else shall settle the job meanwhile.
+            with self._locked(State.PROCESSING, entry.token):
+                end_groups(groups_of(pids), self.settings().kill_grace)
             self._settle_unowned(entry, ended=True)
+
+    def _end_overdue(self, unowned: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+        """End the commands that outlived their worker and their timeout, without waiting for it.
+
+        It is called each second as long as there are any. SIGTERM is sent once, by one process for
+        all pools, and SIGKILL when the grace is over. Returns those that were told just now.
+        """
+        turn = self._turn_to_end
+        if turn is not None and turn.pid != os.getpid():
+            self._pass_turn_to_end()  # the supervisor has it, from which we were forked
+            turn = None
+        overdue = {parsed: pids for parsed in unowned if (pids := self._overdue(parsed))}
+        if turn is not None:
+            for parsed in turn.told_at.keys() - set(unowned):
+                del turn.told_at[parsed]
+            # RACE: while somebody else looks at a document, its processes cannot be told apart, and
+            # seem to be gone. Whoever was told to end is remembered, and not told once more; see
+            # test_what_outlives_its_timeout_is_told_to_end_once_by_one_process.
+            if not overdue and not turn.told_at:
+                self._pass_turn_to_end()
+        if not overdue:
+            return []
+        turn = self._take_turn_to_end()
+        if turn is None:
+            return []
+        from queuectl.store.holders import groups_of, signal_groups
+
+        grace_seconds, now = self.settings().kill_grace, time.monotonic()
+        told = []
+        for parsed, pids in overdue.items():
+            if parsed not in turn.told_at:
+                turn.told_at[parsed] = now
+                told.append(parsed)
+                signal_groups(groups_of(pids), signal.SIGTERM, signal.SIGCONT)
+            elif now - turn.told_at[parsed] >= grace_seconds:
+                signal_groups(groups_of(pids), signal.SIGKILL)
+        return told
+
+    def _overdue(self, parsed: tuple[str, int]) -> set[int]:
+        """Return the processes of an attempt that are older than its timeout, none if it is not."""
+        job_id, attempt = parsed
+        name = processing_name(job_id, attempt)
+        try:
+            job = self._read(State.PROCESSING, name, job_id)
+        except QueuectlError:
+            return set()  # it cannot be told
+        if job is None or job.timeout_seconds is None or job.next_attempt > attempt:
+            return set()
+        from queuectl.store.holders import age_seconds
+
+        pids = self._outliving(name)
+        oldest = max(map(age_seconds, pids), default=0.0)
+        return pids if oldest > job.timeout_seconds else set()
+
+    def _take_turn_to_end(self) -> "_Turn | None":
+        if self._turn_to_end is None:
+            fd = self._reopen(State.PROCESSING)
+            if files.lock(fd):
+                self._turn_to_end = _Turn(os.getpid(), fd, {})
+            else:
+                os.close(fd)
+        return self._turn_to_end
+
+    def _pass_turn_to_end(self) -> None:
+        if self._turn_to_end is not None:
+            os.close(self._turn_to_end.fd)
+            self._turn_to_end = None
 
     # --- what workers do ---
 

@@ -17,7 +17,8 @@ The rules that keep every job:
    told only when the directory is synced, too.
 7. Jobs only come into pending/ under a chosen or returning id while pending.lock is held. A look
    for an id under it goes through the states in the order in which jobs move, and misses none.
-8. Recovery. Whoever can take the lock of a document in processing/ settles it.
+8. Recovery. Whoever can take the lock of a document in processing/ settles it, unless a process
+   was started as the command of its attempt: one may have closed the lock that it inherited.
 """
 
 import os
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING
 from queuectl.clock import later, utc_now
 from queuectl.errors import (
     BadDataError,
+    ConfigError,
     DuplicateId,
     JobNotFound,
     QueuectlError,
@@ -60,7 +62,7 @@ from queuectl.store.base import (
     Recovered,
     RecoveryReport,
 )
-from queuectl.store.cancel import Cancelling
+from queuectl.store.cancel import Cancelling, StillRuns
 from queuectl.store.ends import Ends
 from queuectl.store.finished import Finished
 from queuectl.store.names import (
@@ -88,6 +90,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 _ADOPTED_AT_ONCE = 200  # so many are moved while pending.lock is held, then others have a turn
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays one
+_SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -109,6 +112,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _watch: "Watch | None" = None
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
+    _clock_seen: tuple[str | None, float] | None = None
 
     def close(self) -> None:
         """Free what the store holds open."""
@@ -253,7 +257,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                         if name is not None:
                             worklist.arrived(name)  # one that was adopted may come before it
                     elif name is None:
-                        return None
+                        if not self._clock_was_set_back(worklist, now):
+                            return None
                     elif not is_pending_name(name):
                         self._adopt([name], now)  # it was torn at the first look
                     elif (claim := self._claim_name(name, now)) is not None:
@@ -262,6 +267,27 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             # What was handed out, or arrived, and was not claimed is found by a new scan.
             worklist.invalidate()
             raise
+
+    def _clock_was_set_back(self, worklist: "Listing", now: datetime) -> bool:
+        """Tell whether jobs are due, though none was, since the clock was set back; see SetBack."""
+        soonest = worklist.soonest()
+        # What the wall clock is ahead of one that is never set.
+        ahead = now.timestamp() - time.monotonic()
+        seen, self._clock_seen = self._clock_seen, (soonest, ahead)
+        was_set_back = seen is not None and ahead < seen[1] - _SET_BACK_SECONDS
+        if was_set_back:
+            worklist.forget_put_off()
+        elif seen is not None and seen[0] == soonest:
+            return False
+        if soonest is not None:
+            from queuectl.store.setback import SetBack
+
+            set_back = SetBack(self)
+            if set_back.is_proved_by(soonest, now) or was_set_back:
+                set_back.put_right(now)
+                worklist.invalidate()
+                return True
+        return was_set_back
 
     def _adopt_strangers(self, worklist: "Listing", now: datetime) -> None:
         strangers, worklist.strangers = worklist.strangers, []
@@ -566,23 +592,38 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
+        problems: list[str] = []
         for name in list(self._names(State.PROCESSING)):
             parsed = parse_processing(name)
             if parsed is None:
                 continue
-            with (
-                self._telling(f"{self.location}/{State.PROCESSING}/{name} cannot be recovered"),
-                self._locked(State.PROCESSING, name) as fd,
-            ):
-                if fd is None:
-                    held.add(parsed)
-                else:
-                    found = self._recover_locked(name, fd, parsed, decide)
-                    if found is not None:
-                        recovered.append(found)
+            try:
+                with (
+                    self._telling(f"{self.location}/{State.PROCESSING}/{name} cannot be recovered"),
+                    self._locked(State.PROCESSING, name) as fd,
+                ):
+                    if fd is None:
+                        held.add(parsed)
+                    else:
+                        found = self._recover_locked(name, fd, parsed, decide)
+                        if found is not None:
+                            recovered.append(found)
+            except StillRuns:
+                held.add(parsed)
+            except (ConfigError, StoreError) as error:
+                problems.append(str(error))
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
-        return RecoveryReport(recovered=recovered, running=len(held), unowned=len(held - owned))
+        if any(each.lost for each in recovered):
+            self._tidy_records()  # those that told who had run what was lost
+        unowned = held - owned
+        return RecoveryReport(
+            recovered=recovered,
+            running=len(held),
+            unowned=len(unowned) + len(problems),
+            overdue=self._end_overdue(unowned),
+            problems=problems,
+        )
 
     def _recover_locked(
         self, name: str, fd: int, parsed: tuple[str, int], decide: Decide
@@ -602,6 +643,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self.roll_forward(name, job)
             self._count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
+        if self._session_leaders(job_id, number):
+            raise StillRuns
         attempt = Attempt(
             number=number,
             worker=self._worker_of(job_id, number),

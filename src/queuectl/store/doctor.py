@@ -19,6 +19,7 @@ from queuectl.errors import (
     BadDataError,
     BadDocument,
     ConfigError,
+    StoreError,
     StoreUnavailable,
     UnsafeStore,
 )
@@ -558,13 +559,16 @@ class Doctor(DirectoryStore):
             for what, where, advice in found.values():
                 yield Finding(what=what, where=where, action=advice)
             return
-        for each in self.recover(self._decide).recovered:
+        report = self.recover(self._decide)
+        for each in report.recovered:
             key = (each.job.id, each.attempt)
             what, where, _ = found.pop(key, ("attempt of nobody", each.job.id, ""))
             how = "was recorded as lost" if each.lost else "was recorded"
             action = f"{how} and moved to {each.job.state}/"
             yield Finding(what=what, where=where, action=action, repaired=True)
         # RACE: what is left was recovered by a worker meanwhile.
+        if report.problems:
+            raise StoreError(report.problems[0])
 
     def _decide(self, job: Job, attempt: Attempt) -> Job:
         return after_attempt(job, attempt, self.settings(), utc_now(), random.random())
@@ -672,7 +676,7 @@ class Doctor(DirectoryStore):
             else:
                 yield from self._check_file("workers", name)
                 with self._locked("workers", name) as fd:
-                    if fd is not None:
+                    if fd is not None and not self._tells_of_a_running_job(fd):
                         stale.append(name)
         if stale and self._repair:
             self.tidy()

@@ -29,20 +29,30 @@ _AVOID_SECONDS = 30.0
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def make_directory(path: str, *, sync: bool = True) -> None:
-    """Make a directory of mode 0700 under any umask, its parents too; with ``sync``, durable.
+def make_private(name: str, directory_fd: int | None = None) -> None:
+    """Make a directory of mode 0700 under any umask. Raises: OSError.
+
+    A chmod afterwards would follow a symlink that somebody has put in its place meanwhile.
+    """
+    before = os.umask(0o777 & ~DIRECTORY_MODE)
+    try:
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=directory_fd)
+    finally:
+        os.umask(before)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory of mode 0700 under any umask, its parents too, each durable.
 
     Raises: StoreUnavailable.
     """
     try:
         try:
-            os.mkdir(path, DIRECTORY_MODE)
+            make_private(path)
         except FileNotFoundError:
             make_directory(os.path.dirname(path))
-            os.mkdir(path, DIRECTORY_MODE)
-        os.chmod(path, DIRECTORY_MODE)
-        if sync:
-            sync_entry(path)
+            make_private(path)
+        sync_entry(path)
     except FileExistsError:
         return
     except OSError as error:
@@ -58,18 +68,21 @@ def sync_entry(path: str) -> None:
         os.close(parent_fd)
 
 
-def open_directory(path: str, *, follow: bool) -> int:
-    """Open a directory that only this user can change.
+def open_directory(path: str, *, inside_fd: int | None = None) -> int:
+    """Open a directory that only this user can change; the path itself may lead through symlinks.
 
+    With ``inside_fd`` it is the last part of the path, in the directory that is open there.
     Raises: FileNotFoundError; StoreUnavailable where it is no directory or cannot be opened;
-    UnsafeStore where it is a symlink (unless ``follow``), another's, or others can write to it.
+    UnsafeStore where it is another's, others can write to it, or it is a symlink inside another.
     """
+    name = path if inside_fd is None else os.path.basename(path)
+    nofollow = 0 if inside_fd is None else os.O_NOFOLLOW
     try:
-        fd = os.open(path, _DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+        fd = os.open(name, _DIRECTORY | nofollow, dir_fd=inside_fd)
     except FileNotFoundError:
         raise
     except OSError as error:
-        if not follow and os.path.islink(path):
+        if inside_fd is not None and _is_symlink(name, inside_fd):
             raise UnsafeStore(f"{path} is a symlink: replace it by a directory") from error
         raise StoreUnavailable(f"the store {path} cannot be used: {error.strerror}") from error
     _check_directory(fd, path)
@@ -88,11 +101,15 @@ def open_subdirectory(directory_fd: int, name: str, path: str) -> int | None:
     except OSError as error:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
-        if stat.S_ISLNK(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode):
+        if _is_symlink(name, directory_fd):
             raise UnsafeStore(f"{path} is a symlink: replace it by a directory") from error
         return None
     _check_directory(fd, path)
     return fd
+
+
+def _is_symlink(name: str, directory_fd: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode)
 
 
 def _check_directory(fd: int, path: str) -> None:
@@ -139,6 +156,15 @@ def write_all(fd: int, data: bytes) -> None:
     offset = 0
     while offset < len(data):
         offset += os.pwrite(fd, data[offset:] if offset else data, offset)
+
+
+def is_ours_alone(fd: int) -> bool:
+    """Tell whether an open file is a regular one of this user, and has no other name.
+
+    What is written in place must be: a hard link may be to a file of importance.
+    """
+    status = os.fstat(fd)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
 
 
 def open_document(directory_fd: int, name: str) -> int | None:

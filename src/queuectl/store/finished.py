@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from queuectl.errors import ConfigError
 from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Entry
@@ -80,16 +81,21 @@ class Finished(Lookup):
     @contextmanager
     def purge_turn(self, period_seconds: float) -> Iterator[bool]:
         """Take the turn to purge, once in a period; see Store.purge_turn."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with self._telling(f"{self.location}/{_TURN_NAME} cannot be opened"):
             fd = os.open(_TURN_NAME, flags, files.FILE_MODE, dir_fd=self._root_fd)
         try:
+            if not files.is_ours_alone(fd):
+                raise ConfigError(
+                    f"{self.location}/{_TURN_NAME} is no file of yours alone: remove it"
+                )
+            with self._telling(f"{self.location}/{_TURN_NAME} cannot be written"):
+                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
             if not files.lock(fd) or _was_purged(fd, period_seconds):
                 yield False
                 return
             yield True
             with self._telling(f"{self.location}/{_TURN_NAME} cannot be written"):
-                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
                 os.pwrite(fd, b"the last purge\n", 0)
         finally:
             os.close(fd)

@@ -1,4 +1,4 @@
-"""Find the commands that hold a document whose worker is gone, and end them.
+"""Find the commands of a document whose worker is gone, and end them.
 
 Source: proc(5). Elsewhere than on Linux nothing tells who holds a file, and none is found.
 """
@@ -6,35 +6,82 @@ Source: proc(5). Elsewhere than on Linux nothing tells who holds a file, and non
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 _CHECK_SECONDS = 0.02
 _KILL_SECONDS = 5.0
 
 
-def groups_holding(document: os.stat_result, name: str, number: int) -> set[int]:
-    """Return the process groups of commands that inherited a document under a number.
+def holders(document: os.stat_result, name: str, number: int) -> set[int] | None:
+    """Return the processes that inherited a document under a number.
 
-    None are told where a process holds it under another number: then a worker is about to settle
-    it, or somebody looks at it at this moment.
+    None is told where a process holds it under another number: then a worker is about to settle it,
+    or somebody looks at it at this moment.
     """
-    groups: set[int] = set()
+    found: set[int] = set()
+    for pid in _processes():
+        with suppress(OSError):  # it has ended, or is somebody else's
+            held = _numbers(pid, document, name)
+            if held and number not in held:
+                return None
+            if held:
+                found.add(pid)
+    return found
+
+
+def session_leaders(
+    wanted: Mapping[str, str], store_variable: str, store: os.stat_result
+) -> set[int]:
+    """Return the processes that lead a session and were started with these variables.
+
+    One more variable names a directory, by whatever path it was reached. A command leads a session;
+    what it leaves behind, having left its session in the way of daemons, does not.
+    """
+    lines = {f"{name}={value}".encode() for name, value in wanted.items()}
+    prefix = f"{store_variable}=".encode()
+    found: set[int] = set()
+    for pid in _processes():
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if os.getsid(pid) != pid:
+                continue
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                variables = file.read().split(b"\0")
+            if not lines.issubset(variables):
+                continue
+            for each in variables:
+                if each.startswith(prefix):
+                    status = os.stat(each.removeprefix(prefix))
+                    if (status.st_ino, status.st_dev) == (store.st_ino, store.st_dev):
+                        found.add(pid)
+    return found
+
+
+def _processes() -> list[int]:
     try:
         pids = [int(each) for each in os.listdir("/proc") if each.isdigit()]
     except FileNotFoundError:
-        return groups
+        return []
+    return [pid for pid in pids if pid != os.getpid()]
+
+
+def age_seconds(pid: int) -> float:
+    """Return for how long a process has been there, by no clock that can be set; 0 if it is not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = int(file.read().rpartition(b")")[2].split()[19])
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def groups_of(pids: Collection[int]) -> set[int]:
+    """Return the process groups of processes, but for our own."""
+    groups = set()
     for pid in pids:
-        if pid == os.getpid():
-            continue
-        try:
-            held = _numbers(pid, document, name)
-            if held and number not in held:
-                return set()
-            if held:
-                groups.add(os.getpgid(pid))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it has ended, or is somebody else's
-    return groups
+        with suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    return groups - {os.getpgrp()}
 
 
 def _numbers(pid: int, document: os.stat_result, name: str) -> set[int]:
@@ -60,9 +107,7 @@ def end_groups(groups: Collection[int], grace_seconds: float) -> None:
         ((signal.SIGTERM, signal.SIGCONT), grace_seconds),
         ((signal.SIGKILL,), _KILL_SECONDS),
     ):
-        for number in numbers:
-            for group in groups:
-                _signal(group, number)
+        signal_groups(groups, *numbers)
         deadline = time.monotonic() + seconds
         while any(_signal(group, 0) for group in groups):
             if time.monotonic() >= deadline:
@@ -70,6 +115,13 @@ def end_groups(groups: Collection[int], grace_seconds: float) -> None:
             time.sleep(_CHECK_SECONDS)
         else:
             return
+
+
+def signal_groups(groups: Collection[int], *numbers: int) -> None:
+    """Send signals to process groups, each to all before the next one."""
+    for number in numbers:
+        for group in groups:
+            _signal(group, number)
 
 
 def _signal(group: int, number: int) -> bool:

@@ -212,6 +212,22 @@ class Listing:
                     return None
                 shared.invalidate()
 
+    def soonest(self) -> str | None:
+        """Return the known name that becomes due first, of those that are not due and not put off.
+
+        Called after none was due.
+        """
+        if self._later and self._later[0][0] == pending_due(self._later[0][1]):
+            return self._later[0][1]
+        due = [each for each in self._later if each[0] == pending_due(each[1])]
+        return min(due)[1] if due else None
+
+    def forget_put_off(self) -> None:
+        """Hand out at the next scan what was put off until an instant of another clock."""
+        self._later = [each for each in self._later if each[0] == pending_due(each[1])]
+        heapq.heapify(self._later)
+        self.invalidate()
+
     def next_due(self) -> str | None:
         """Return when the next name that is known becomes due, None for never."""
         known = [self._later[0][0]] if self._later else []

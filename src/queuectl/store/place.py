@@ -63,22 +63,23 @@ class Place:
 
     def _open_root(self, *, create: bool) -> None:
         try:
-            self._root_fd = files.open_directory(self.location, follow=True)
+            self._root_fd = files.open_directory(self.location)
         except FileNotFoundError:
             if not create:
                 return
             files.make_directory(self.location)
-            self._root_fd = files.open_directory(self.location, follow=True)
+            self._root_fd = files.open_directory(self.location)
         is_whole = known = self._check_format()
         for name in DIRECTORIES:
             path = os.path.join(self.location, name)
             try:
-                self._dir_fds[name] = files.open_directory(path, follow=False)
+                self._dir_fds[name] = files.open_directory(path, inside_fd=self._root_fd)
             except FileNotFoundError:
                 if create:
-                    files.make_directory(path, sync=False)
+                    with self._telling(f"{path} cannot be made"), suppress(FileExistsError):
+                        files.make_private(name, self._root_fd)
                     is_whole = False
-                    self._dir_fds[name] = files.open_directory(path, follow=False)
+                    self._dir_fds[name] = files.open_directory(path, inside_fd=self._root_fd)
         if not is_whole and create:
             # RACE: who made a directory a moment ago may not have synced its entry yet; see
             # test_first_one_to_write_the_format_syncs_the_entry_of_the_store.
@@ -88,25 +89,20 @@ class Place:
         if not known and create:
             # Not durable at once: where it is missing, the next one writes it again.
             os.close(self._put(f"{FORMAT}\n".encode(), self._root_fd, "format"))
-            # Made here with its mode, which the umask has a part in.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
-            try:
-                os.fchmod(fd, files.FILE_MODE)
-            finally:
-                os.close(fd)
+            # Made here, in the directory that was checked.
+            with suppress(FileExistsError):
+                os.close(files.write_synced(self._root_fd, "pending.lock", b"", sync=False))
 
     def _check_format(self) -> bool:
         """Refuse what is no store, or a newer one; return whether the format is written down."""
         data = self._read_root_file("format")
         if data is None:
-            with os.scandir(self.location) as found:
-                for entry in found:
-                    if entry.name not in (*DIRECTORIES, *FILES):
-                        raise StoreUnavailable(
-                            f"{self.location} is not a queue: it holds {entry.name!r} and no file"
-                            " 'format'; give a new or empty directory"
-                        )
+            for name in os.listdir(self._root_fd):
+                if name not in (*DIRECTORIES, *FILES):
+                    raise StoreUnavailable(
+                        f"{self.location} is not a queue: it holds {name!r} and no file"
+                        " 'format'; give a new or empty directory"
+                    )
             return False
         text = data.decode(errors="replace").strip()
         if not (text.isascii() and text.isdigit()):

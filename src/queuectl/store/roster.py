@@ -21,6 +21,7 @@ from queuectl.errors import (
 )
 from queuectl.job import (
     Attempt,
+    State,
     parse_object,
 )
 from queuectl.logs import log_name
@@ -32,6 +33,8 @@ from queuectl.store.base import (
 from queuectl.store.channel import STOP_NOW, channel_name, channel_owner, open_channel, send
 from queuectl.store.names import (
     filed_name,
+    parse_processing,
+    processing_name,
 )
 from queuectl.store.place import Place
 from queuectl.store.tally import Recent, counted, joined, tally_document, tally_from
@@ -260,9 +263,14 @@ class Roster(Place):
             with self._locked("tmp", name) as fd:
                 if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
                     os.unlink(name, dir_fd=self._fd("tmp"))
+        self._tidy_records()
+
+    def _tidy_records(self) -> None:
         for name in list(self._names("workers")):
             with self._locked("workers", name) as fd:
                 if fd is not None and name.endswith(".json"):
+                    if self._tells_of_a_running_job(fd):
+                        continue
                     with suppress(ValueError, KeyError, TypeError, AttributeError):
                         record, tally = self._read_record(fd)
                         self._add_to_totals(record.name, tally)
@@ -272,6 +280,15 @@ class Roster(Place):
             if worker and not self._exists(self._fd("workers"), filed_name(worker)):
                 with suppress(FileNotFoundError):  # its worker has just left
                     os.unlink(name, dir_fd=self._fd("workers"))
+
+    def _tells_of_a_running_job(self, fd: int) -> bool:
+        """Tell whether a stale record is the only one to say who ran a command that runs still."""
+        try:
+            record, _ = self._read_record(fd)
+            name = processing_name(str(record.job), int(record.attempt or 0))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return parse_processing(name) is not None and self._exists(self._fd(State.PROCESSING), name)
 
     def request_stop(self, *, now: bool) -> Pill:
         """Write a new stop_workers file; see Store.request_stop."""

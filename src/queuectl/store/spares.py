@@ -43,9 +43,15 @@ class Spares:
             fd = self._open_spare(name)
             if fd is None:
                 continue
+            status = os.fstat(fd)
+            if status.st_nlink != 1:
+                # Somebody has linked the document that this was, as a backup may: leave it to them.
+                os.close(fd)
+                self.drop(name)
+                continue
             try:
                 files.write_all(fd, data)
-                if os.fstat(fd).st_size != len(data):
+                if status.st_size > len(data):
                     os.ftruncate(fd, len(data))
             except BaseException:
                 os.close(fd)

@@ -1,0 +1,76 @@
+"""Let a wall clock that was set back stop nothing: what was due then is not put off until then.
+
+A name in ``pending/`` tells when a job is due, by the clock of that moment. A document that was
+recorded later than it is now proves that the clock was set back since. What was to run at once, or
+after a backoff, is then given a new due time; an instant or a delay that a person asked for is not
+touched, since nobody knows by which clock they meant it.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from queuectl.clock import later
+from queuectl.errors import QueuectlError
+from queuectl.job import Job, State
+from queuectl.store.lookup import Lookup
+from queuectl.store.names import due_text, is_pending_name, pending_due, pending_id, pending_name
+
+_SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
+_AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
+
+
+class SetBack(Lookup):
+    """Put right the due times in pending/ of a store that is open."""
+
+    def __init__(self, store: Lookup) -> None:
+        """Take the store, whose whole state this shares; nothing is opened."""
+        self.__dict__ = store.__dict__
+
+    def is_proved_by(self, name: str, now: datetime) -> bool:
+        """Tell whether a job that is not due was recorded later than it is now."""
+        return self._put_off_by_clock(name, now) is not None
+
+    def put_right(self, now: datetime) -> None:
+        """Give the jobs that only the clock puts off a new due time, in their order."""
+        due_by = due_text(now)
+        names = [
+            name
+            for name in self._names(State.PENDING)
+            if is_pending_name(name) and pending_due(name) > due_by
+        ]
+        names.sort(key=pending_due)
+        # Due in a row that has ended by now, so that those that come from now on are behind them.
+        at_once = (later(now, (index - len(names)) / 1_000_000) for index in range(len(names)))
+        with self._moving_into_pending():
+            for name in names:
+                job = self._put_off_by_clock(name, now)
+                if job is not None:
+                    self._rename(name, job, now, at_once)
+
+    def _put_off_by_clock(self, name: str, now: datetime) -> Job | None:
+        """Return the job of a name if only the clock puts it off, as it was recorded."""
+        try:
+            job = self._read(State.PENDING, name, pending_id(name))
+        except QueuectlError:
+            return None  # a claim will tell
+        # A due time that lies before the record was given to it by what follows, or by a hand.
+        if (
+            job is None
+            or (job.updated_at - now).total_seconds() <= _SLACK_SECONDS
+            or job.run_at < job.updated_at
+        ):
+            return None
+        return job if job.attempts or _waits_seconds(job) <= _AT_ONCE_SECONDS else None
+
+    def _rename(self, name: str, job: Job, now: datetime, at_once: Iterator[datetime]) -> None:
+        waits_seconds = _waits_seconds(job)
+        is_at_once = waits_seconds <= _AT_ONCE_SECONDS
+        due = next(at_once) if is_at_once else later(now, waits_seconds)
+        new_name = pending_name(job.priority, due, job.id)
+        with self._locked(State.PENDING, name) as fd:
+            if fd is not None:
+                self._move(State.PENDING, name, State.PENDING, new_name)
+
+
+def _waits_seconds(job: Job) -> float:
+    return (job.run_at - job.updated_at).total_seconds()
