@@ -198,7 +198,7 @@ class Worker:
             os.close(self._ready_fd)
         try:
             self._recover()
-            self._store.tidy()
+            self._tidy()
             self._release_blocked()
             nothing_ran = False
             while not self._must_leave():
@@ -217,6 +217,12 @@ class Worker:
         finally:
             self._store.unregister()
             self._store.close()
+
+    def _tidy(self) -> None:
+        try:
+            self._store.tidy()
+        except StoreError as error:  # what stays is in nobody's way, and the next worker's
+            self._talk.error(str(error))
 
     def _must_leave(self) -> bool:
         return self._interrupts.level > 0 or os.getppid() != self._supervisor_pid

@@ -35,24 +35,24 @@ DONE = Found("completed", ("succeeded",))
 def snapshot(path: Path) -> Snapshot:
     """Return where each job is, by its command; fail where one is in two places or torn."""
     found: Snapshot = {}
-    for where in (*State, "corrupt"):
-        for name in os.listdir(path / where):
-            if not name.endswith(".json"):
-                continue
-            data = (path / where / name).read_bytes()
-            try:
-                job = decode_job(data, "stem", _DEFAULTS)
-            except BadDocument:
-                assert UNREADABLE not in found, f"it is in {found.get(UNREADABLE)} and {where}"
-                found[UNREADABLE] = Found(where)
-                continue
-            assert job.command not in found, f"{name} is in {found.get(job.command)} and {where}"
-            numbers = [attempt.number for attempt in job.history]
-            assert numbers == list(range(1, len(numbers) + 1))
-            found[job.command] = Found(
-                where, tuple(attempt.outcome for attempt in job.history), job.attempts
-            )
-            _check_name(where, name, job)
+    for file in sorted([*path.glob("*/*.json"), *path.glob("blocked/*/*.json")]):
+        where, name = str(file.parent.relative_to(path)), file.name
+        if where in ("workers", "tmp"):
+            continue
+        data = file.read_bytes()
+        try:
+            job = decode_job(data, "stem", _DEFAULTS)
+        except BadDocument:
+            assert UNREADABLE not in found, f"it is in {found.get(UNREADABLE)} and {where}"
+            found[UNREADABLE] = Found(where)
+            continue
+        assert job.command not in found, f"{name} is in {found.get(job.command)} and {where}"
+        numbers = [attempt.number for attempt in job.history]
+        assert numbers == list(range(1, len(numbers) + 1))
+        found[job.command] = Found(
+            where, tuple(attempt.outcome for attempt in job.history), job.attempts
+        )
+        _check_name(where, name, job)
     return found
 
 

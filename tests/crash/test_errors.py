@@ -19,7 +19,7 @@ from tests.crash.steps import (
 )
 from tests.jobs import NOON, claimed, decide, drain, ended, make_job, make_jobs
 
-from queuectl.errors import QueuectlError
+from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import Outcome
 from queuectl.store import files, open_store
 from queuectl.store.base import Claim, Store
@@ -178,6 +178,28 @@ def test_error_while_somebody_looks(tmp_path: Path, look: str, kind: str, lastin
             break
     worker.close()
     store.close()
+
+
+def test_what_cannot_be_removed_costs_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker leaves all the same, and who tidies up is told in one line."""
+    location = tmp_path / "store"
+    store, other = (open_store(str(location), create=True) for _ in range(2))
+    store.register("w-1", NOON)
+
+    def unlink(name: str, *, dir_fd: int) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    store.unregister()
+    with pytest.raises(StoreError, match="cannot be tidied: Permission denied"):
+        other.tidy()
+    monkeypatch.undo()
+    other.tidy()
+    assert os.listdir(location / "workers") == []
+    store.close()
+    other.close()
 
 
 def held_job(tmp_path: Path) -> tuple[Store, Claim]:

@@ -162,7 +162,7 @@ class Queue:
         self.env |= {"QUEUECTL_STORE": str(self.store), "HOME": str(self.here)}
         if paths := self.env.get("PYTHONPATH"):  # the program runs in another directory
             self.env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
-        self._pools: list[Pool] = []
+        self.pools: list[Pool] = []
         self._gates = 0
 
     def __call__(self, *words: str, stdin: str = "", prefix: Sequence[str] = ()) -> Answer:
@@ -224,7 +224,7 @@ class Queue:
         **popen: Any,
     ) -> Pool:
         """Start workers in the foreground, with stderr in a file."""
-        talk = self.here / f"talk-{len(self._pools)}"
+        talk = self.here / f"talk-{len(self.pools)}"
         talk.touch()
         with talk.open("ab") as stderr:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stderr}
@@ -236,7 +236,7 @@ class Queue:
                 **(streams | popen),
             )
         pool = Pool(self, process, talk)
-        self._pools.append(pool)
+        self.pools.append(pool)
         return pool
 
     def drain(self, *options: str, env: Mapping[str, str] | None = None) -> str:
@@ -299,7 +299,7 @@ class Queue:
 
     def close(self) -> None:
         """End everything that runs on this store."""
-        for pool in self._pools:
+        for pool in self.pools:
             pool.kill()
 
         def all_gone() -> bool:

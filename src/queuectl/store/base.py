@@ -299,7 +299,7 @@ class Store(Protocol):
         """Return the live workers, those of other pools included."""
 
     def tidy(self) -> None:
-        """Remove what processes that were killed left behind and nobody needs."""
+        """Remove what killed processes left behind and nobody needs. Raises: StoreError."""
 
     def purge_turn(self, period_seconds: float) -> AbstractContextManager[bool]:
         """Let one worker purge at a time, once in a period; False where it is not this one's turn.

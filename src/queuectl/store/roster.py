@@ -200,7 +200,7 @@ class Roster(Place):
         fd, worker = self._worker
         self._add_to_totals(worker, self._tally)
         for name in (filed_name(worker), channel_name(worker)):
-            with suppress(FileNotFoundError):  # a hand was faster
+            with suppress(OSError):  # a hand was faster, or the next worker tidies it away
                 os.unlink(name, dir_fd=self._fd("workers"))
         os.close(fd)
         self._worker = None
@@ -259,6 +259,10 @@ class Roster(Place):
 
     def tidy(self) -> None:
         """Remove records and FIFOs that nobody holds and old files in tmp/; see Store.tidy."""
+        with self._telling(f"{self.location} cannot be tidied"):
+            self._tidy()
+
+    def _tidy(self) -> None:
         for name in list(self._names("tmp")):
             with self._locked("tmp", name) as fd:
                 if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
