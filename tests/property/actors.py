@@ -1,6 +1,7 @@
 """Let processes act on a store when they are told to, and die when and where they are told to."""
 
 import copyreg
+import faulthandler
 import os
 import signal
 import socket
@@ -25,7 +26,8 @@ from queuectl.logs import log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, Settlement, Store
 
-_ASKED_SECONDS = 20.0
+_ASKED_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
 _SETTINGS = Settings()
 
 
@@ -181,9 +183,12 @@ class Hands:
     def tidy(self) -> None:
         self.store.tidy()
 
-    def call(self, act: Callable[..., Any], *args: Any) -> Any:
-        """Do what only one kind of store knows."""
-        return act(*args)
+    def doctor(self, repair: bool) -> list[str]:
+        """Examine the store; return what was found but for what is no damage."""
+        from queuectl.store.doctor import examine
+
+        found = examine(self.store.location, repair=repair)
+        return [f"{each.where}: {each.what}; {each.action}" for each in found if not each.note]
 
 
 class Actor:
@@ -226,6 +231,9 @@ class Actor:
 
     def answer(self) -> Any:
         """Return what came of what it has begun. Raises: Died."""
+        if not self._connection.poll(_ANSWER_SECONDS):
+            os.kill(self.pid, signal.SIGABRT)  # it tells where it is
+            raise AssertionError(f"{self.name} does not come to an end")
         try:
             kind, value = self._connection.recv()
         except (EOFError, ConnectionResetError):
@@ -264,6 +272,7 @@ def _serve(far: socket.socket, hands: Hands) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("queuectl.") and hasattr(module, "utc_now"):
             module.utc_now = hands.utc_now  # type: ignore[attr-defined]
+    faulthandler.enable()
     connection = Connection(far.fileno())
     while True:
         try:

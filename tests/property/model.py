@@ -155,6 +155,10 @@ class Model:
 
     # --- looking ---
 
+    def exists(self, job_id: str) -> bool:
+        """Tell whether there is a job of an id."""
+        return job_id in self.jobs or f"+{job_id}" in self.jobs
+
     def end_of(self, job_id: str) -> State | None:
         """Return how a job has ended, None where it has not."""
         known = self.jobs.get(job_id)
@@ -205,10 +209,9 @@ class Model:
         self._put(known)
         present = replace(
             known,
-            after=tuple(each for each in known.after if each in self.jobs),
-            after_any=tuple(each for each in known.after_any if each in self.jobs),
+            after=tuple(filter(self.exists, known.after)),
+            after_any=tuple(filter(self.exists, known.after_any)),
         )
-        # It is no parent of its own any more, should a hand have made it one.
         under = self.waits_for(present, self.end_of)
         state = State.PENDING if under is None else State.BLOCKED
         self._put(replace(known, state=state, parent=under))
@@ -238,7 +241,7 @@ class Model:
                 self.stages.append(dict(self.jobs))
                 continue
             job_id, number = known.wanted, 1
-            while job_id in self.jobs or f"+{job_id}" in self.jobs:
+            while self.exists(job_id):
                 number += 1
                 job_id = f"{known.wanted}-{number}"
             document = (DEFAULT_PRIORITY, now)
@@ -311,6 +314,18 @@ class Model:
         self._move_on(known)
         self.cancel(known.id)
 
+    def cancel_orphans(self) -> None:
+        """Cancel what waits for a job that is gone."""
+        for known in self.in_state(State.BLOCKED):
+            if not self.exists(known.parent or ""):
+                self._put(replace(known, state=State.CANCELLED, parent=None))
+
+    def replace(self, old: str, known: Known | None) -> None:
+        """Take note of what a hand has made of a job."""
+        del self.jobs[old]
+        if known is not None:
+            self.jobs[known.id] = known
+
     def release(self, ended: Iterable[str]) -> None:
         """Let those go on that wait for jobs that have ended."""
         for parent in ended:
@@ -377,36 +392,47 @@ def _torn(entry: Entry) -> Known:
 
 def check_lookups(store: Store, model: Model, now: datetime) -> None:
     """Check that lists, counts and finds tell what the model tells."""
-    counts = store.counts(now)
     pending = model.in_state(State.PENDING)
     due = [known for known in pending if known.is_due(now)]
     later = [known for known in pending if not known.is_due(now)]
-    assert counts == Counts(
+    counts = Counts(
         by_state={state: len(model.in_state(state)) for state in State},
         due=len(due),
         oldest_due=min((each.run_at for each in due if each.run_at), default=None),
         next_due=min((each.run_at for each in later if each.run_at), default=None),
         unreadable=model.unreadable,
     )
-    in_order = sorted(due, key=lambda each: (each.priority, each.run_at or now, each.id))
+    _must_be("counts", store.counts(now), counts)
+    # What was dropped is due now, after all that have become due by now.
+    in_order = sorted(
+        due, key=lambda each: (each.priority, each.run_at or now, each.dropped, each.id)
+    )
     in_order += sorted(later, key=lambda each: (each.run_at or now, each.priority, each.id))
     ids = [known.id.lstrip("+") for known in in_order]
-    assert [entry.id for entry in store.entries(State.PENDING, now)] == ids
-    assert [entry.id for entry in store.entries(State.PENDING, now, 2)] == ids[:2]
+    _must_be("pending", [entry.id for entry in store.entries(State.PENDING, now)], ids)
+    _must_be("first", [entry.id for entry in store.entries(State.PENDING, now, 2)], ids[:2])
     states = {known.id: known.state for known in model.jobs.values() if not known.dropped}
-    states |= {known.id[1:]: known.state for known in due if known.dropped}
+    for known in due:
+        # The store is walked through as jobs move: what is blocked is met before what is pending.
+        if known.dropped and states.get(known.id[1:]) is not State.BLOCKED:
+            states[known.id[1:]] = known.state
     found = store.find([*states, "nobody"])
-    assert {job_id: entry.state for job_id, entry in found.items()} == states
+    _must_be("found", {job_id: entry.state for job_id, entry in found.items()}, states)
     for state in State:
         ids = sorted(known.id.lstrip("+") for known in model.in_state(state))
-        assert sorted(store.ids(state)) == ids
+        _must_be(state, sorted(store.ids(state)), ids)
+        entries = store.entries(state, now)
         if state in ENDS:
-            entries = store.entries(state, now)
             told = [entry.changed_at for entry in entries]
-            assert told == sorted(told, key=lambda at: at or now, reverse=True)
-            assert sorted(entry.id for entry in store.finished(state)) == ids
-        for entry in store.entries(state, now):
-            if state is State.BLOCKED:
-                assert entry.parent is not None
-                assert entry.parent_state == model.end_of(entry.parent)
-    assert set(store.named_parents()) == model.named_parents()
+            in_time = sorted(told, key=lambda at: at or now, reverse=True)
+            _must_be(f"ends of {state}", told, in_time)
+            _must_be(f"all {state}", sorted(entry.id for entry in store.finished(state)), ids)
+        if state is State.BLOCKED:
+            parents = {entry.parent: entry.parent_state for entry in entries}
+            ends = {parent: model.end_of(parent or "") for parent in parents}
+            _must_be("parents", parents, ends)
+    _must_be("named parents", set(store.named_parents()), model.named_parents())
+
+
+def _must_be(what: str, told: object, expected: object) -> None:
+    assert told == expected, f"{what}: {told}, not {expected}"

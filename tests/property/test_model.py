@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,9 +36,10 @@ from tests.property.model import (
     observe,
 )
 
-from queuectl.clock import later
+from queuectl.clock import format_instant, later, parse_instant
 from queuectl.job import Job, Outcome, State, encode_job
 from queuectl.store.base import Store
+from queuectl.store.listing import Slice
 from queuectl.store.names import pending_name
 
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
@@ -209,15 +211,12 @@ class StoreMachine(RuleBasedStateMachine):
         )
 
     def _add(self, jobs: list[Job], chosen: list[str], skip: bool, crash: Crash | None) -> None:
-        present = [job.id for job in jobs if self._exists(job.id)]
+        present = [job.id for job in jobs if self.model.exists(job.id)]
         expect = "DuplicateId" if present and not skip else ""
         if not expect:
             self.model.add([known_job(job) for job in jobs if job.id not in present], ())
         answer = self.tell(PERSON, "add", jobs, chosen, skip, crash=crash, expect=expect)
         assert self.died or expect or answer == [job.id for job in jobs]
-
-    def _exists(self, job_id: str) -> bool:
-        return job_id in self.model.jobs or f"+{job_id}" in self.model.jobs
 
     @rule(specs=new_jobs, crash=crashes)
     def add(self, specs: list[dict[str, Any]], crash: Crash | None) -> None:
@@ -248,30 +247,29 @@ class StoreMachine(RuleBasedStateMachine):
                 jobs.append(job)
         self._add(jobs, [job.id for job in jobs], skip, crash)
 
-    @rule()
-    def add_after_nobody(self) -> None:
-        """Add a job that waits for one that does not exist."""
-        self.tick()
-        job = make_job("child", after=("nobody",))
-        self.tell(PERSON, "add", [job], [], False, expect="UnknownParent")
-
-    @precondition(lambda self: self.model.in_state(*State))
+    @precondition(lambda self: self._named())
     @rule(pick=picks, crash=crashes)
     def retry(self, pick: int, crash: Crash | None) -> None:
         """Send a job back, if it has ended."""
         self.tick()
-        known = picked(pick, [each for each in self.model.in_state(*State) if not each.dropped])
+        known = picked(pick, self._named())
         allowed = known.state in ENDS and f"+{known.id}" not in self.model.jobs
         if allowed:
             self.model.retry(known, self.now)
         expect = "" if allowed else "WrongState"
         self.tell(PERSON, "retry", known.id, ENDS, crash=crash, expect=expect)
 
+    def _named(self) -> list[Known]:
+        return [known for known in self.model.in_state(*State) if not known.dropped]
+
     @rule()
-    def retry_nobody(self) -> None:
-        """Send a job back that does not exist."""
+    def ask_for_nobody(self) -> None:
+        """Ask for what does not exist."""
         self.tick()
+        job = make_job("child", after=("nobody",))
+        self.tell(PERSON, "add", [job], [], False, expect="UnknownParent")
         self.tell(PERSON, "retry", "nobody", ENDS, expect="JobNotFound")
+        self.tell(PERSON, "cancel", ["nobody"], expect="JobNotFound")
 
     @precondition(lambda self: self.model.in_state(*ENDS))
     @rule(pick=picks, crash=crashes)
@@ -364,6 +362,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(worker=workers, crash=crashes)
     def claim(self, worker: str, crash: Crash | None) -> None:
         """Take the next job."""
+        self.claim_next(worker, crash)
+
+    def claim_next(self, worker: str, crash: Crash | None) -> None:
+        """Take the next job, which must be the one that comes first."""
         self.tick()
         model = self.model
         # Where the clock was set back, what was due before may be taken still.
@@ -432,6 +434,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _holders(self) -> list[str]:
         return [worker for worker in WORKERS if self._free(worker)]
+
+    @rule(worker=workers, ends=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=3))
+    def work(self, worker: str, ends: list[Outcome]) -> None:
+        """Take and settle some jobs, one after the other."""
+        for outcome in ends:
+            self.claim_next(worker, None)
+            job_id = self.current.get(worker)
+            if job_id is None or job_id in [each for each, _ in self._settles(worker)]:
+                return
+            if worker in self.settling:
+                self._finish(worker, None)
+            self.tick()
+            self._settle(worker, [(job_id, outcome)], "settle", [(job_id, outcome)], None)
 
     def _some_ended(
         self, pick: int, ends: list[tuple[int, Outcome]]
@@ -535,6 +550,7 @@ class StoreMachine(RuleBasedStateMachine):
         answer = self.tell(name, "release_blocked", crash=crash)
         assert self.died or answer == bool(self.model.in_state(State.BLOCKED))
 
+    @precondition(lambda self: self.started > len(self.actors))
     @rule(name=st.sampled_from((PERSON, *WORKERS)), crash=crashes)
     def tidy(self, name: str, crash: Crash | None) -> None:
         """Remove what the dead have left."""
@@ -606,16 +622,12 @@ class StoreMachine(RuleBasedStateMachine):
             ]
             raise AssertionError("\n".join(wrong))
         check_lookups(self.observer, self.model, self.now)
-        self.figures["jobs"] = max(self.figures["jobs"], len(seen))
-
-    @invariant()
-    def workers_are_told(self) -> None:
-        """Check that the workers that live are told of, and that no count of theirs is lost."""
         live = sorted(actor.name for name, actor in self.actors.items() if name in WORKERS)
         assert [record.name for record in self.observer.workers()] == live
         tallied = sum(self.observer.tally().by_outcome.values())
-        assert tallied >= self.tallied
+        assert tallied >= self.tallied, "what was counted is lost"
         self.tallied = tallied
+        self.figures["jobs"] = max(self.figures["jobs"], len(seen))
 
 
 def end_process(pid: int) -> None:
@@ -628,6 +640,201 @@ class DirectoryMachine(StoreMachine):
     """Drive a directory store, and change by hand what lies in it."""
 
     kind = "directory"
+    _defaults = Slice.__init__.__defaults__
+
+    @initialize(small=st.booleans())
+    def keep_few_names(self, small: bool) -> None:
+        """Let what a scan keeps be so little that it is used up, as a million names would."""
+        Slice.__init__.__defaults__ = (3, 2) if small else self._defaults
+
+    def teardown(self) -> None:
+        """Leave all as it was."""
+        Slice.__init__.__defaults__ = self._defaults
+        super().teardown()
+
+    def take_over(self) -> None:
+        """Take over also what is written in documents that were being adopted."""
+        super().take_over()
+        for known in self.model.in_state(State.PENDING):
+            if known.dropped and not known.torn:
+                document = json.loads(self._path(known).read_text())
+                self.model.jobs[known.id] = replace(
+                    known,
+                    wanted=document.get("id", known.id[1:]),
+                    document=(document.get("priority", 5), parse_instant(document["run_at"])),
+                )
+
+    def _path(self, known: Known) -> Path:
+        name = f"{known.id.lstrip('+')}.json"
+        if known.state is State.PENDING and known.run_at is not None:
+            name = pending_name(known.priority, known.run_at, known.id)
+        return self.place.path / known.state / (known.parent or "") / name
+
+    def _waiting_or_ended(self) -> list[Known]:
+        return self.model.in_state(State.PENDING, State.BLOCKED, *ENDS)
+
+    def _whole(self, *states: State) -> list[Known]:
+        return [known for known in self.model.in_state(*states) if not known.torn]
+
+    @precondition(lambda self: self._can_be_moved())
+    @rule(pick=picks, to=st.sampled_from((State.PENDING, State.PENDING, *ENDS)))
+    def move_by_hand(self, pick: int, to: State) -> None:
+        """Move a job that does not run, as `mv dead/x.json pending/` does."""
+        self.tick()
+        known = picked(pick, self._can_be_moved())
+        if known.state is to and to is not State.PENDING:
+            return
+        priority, run_at = known.document
+        now = replace(known, state=to, parent=None, priority=priority, run_at=run_at)
+        if to is State.PENDING:
+            now = replace(now, id=f"+{known.id}", wanted=known.id, priority=5, run_at=None)
+        os.rename(self._path(known), self._path(now))
+        self.model.replace(known.id, now)
+
+    def _can_be_moved(self) -> list[Known]:
+        return [
+            known
+            for known in self._whole(State.PENDING, State.BLOCKED, *ENDS)
+            if not known.dropped
+            and known.wanted in ("", known.id)
+            and f"+{known.id}" not in self.model.jobs
+            and all(known.id != each.wanted for each in self.model.jobs.values() if each.dropped)
+        ]
+
+    @precondition(lambda self: self._waiting_or_ended())
+    @rule(pick=picks)
+    def remove_by_hand(self, pick: int) -> None:
+        """Remove a job that does not run."""
+        self.tick()
+        known = picked(pick, self._waiting_or_ended())
+        self._path(known).unlink()
+        self.model.replace(known.id, None)
+
+    @precondition(lambda self: self._in_order())
+    @rule(pick=picks, priority=st.integers(0, 9), delay=st.sampled_from((-5, 0, 7)))
+    def rename_by_hand(self, pick: int, priority: int, delay: int) -> None:
+        """Give a job another place in the order: the name decides."""
+        self.tick()
+        known = picked(pick, self._in_order())
+        now = replace(known, priority=priority, run_at=later(self.now, delay))
+        os.rename(self._path(known), self._path(now))
+        self.model.replace(known.id, now)
+
+    def _in_order(self) -> list[Known]:
+        return [known for known in self._whole(State.PENDING) if not known.dropped]
+
+    @precondition(lambda self: self._whole(State.PENDING, State.BLOCKED, *ENDS))
+    @rule(pick=picks, in_place=st.booleans())
+    def edit_by_hand(self, pick: int, in_place: bool) -> None:
+        """Edit the command of a job that does not run."""
+        self.tick()
+        known = picked(pick, self._whole(State.PENDING, State.BLOCKED, *ENDS))
+        self.made += 1
+        document = json.loads(self._path(known).read_text())
+        document["command"] = f"run {self.made}"
+        self._write(self._path(known), json.dumps(document), in_place)
+        self.model.replace(known.id, replace(known, command=document["command"]))
+
+    def _write(self, path: Path, text: str, in_place: bool) -> None:
+        written = path if in_place else path.parent / f".{path.name}.swp"
+        written.touch(0o600)
+        written.write_text(text)
+        written.rename(path)
+
+    @rule(
+        stem=st.sampled_from((*CHOSEN, "dropped")),
+        wanted=st.sampled_from(("", *CHOSEN)),
+        priority=st.none() | st.integers(0, 9),
+        in_place=st.booleans(),
+    )
+    def drop_by_hand(self, stem: str, wanted: str, priority: int | None, in_place: bool) -> None:
+        """Drop a file into pending/, as a script does."""
+        self.tick()
+        dropped = [known for known in self.model.jobs.values() if known.dropped]
+        wanted = wanted or stem
+        others = {known.wanted for known in dropped} | {known.id[1:] for known in dropped}
+        if {stem, wanted} & others:
+            return  # which one is adopted under the id is not said
+        self.made += 1
+        document: dict[str, Any] = {"command": f"run {self.made}", "max_retries": 2}
+        document["run_at"] = format_instant(NOON)
+        if wanted != stem:
+            document["id"] = wanted
+        if priority is not None:
+            document["priority"] = priority
+        known = Known(
+            id=f"+{stem}",
+            state=State.PENDING,
+            command=document["command"],
+            max_retries=2,
+            document=(document.get("priority", 5), NOON),
+            wanted=wanted,
+        )
+        self._write(self._path(known), json.dumps(document), in_place)
+        self.model.jobs[known.id] = known
+
+    @rule(priority=st.integers(0, 9), delay=st.sampled_from((-5, 0, 7)), other=st.booleans())
+    def place_by_hand(self, priority: int, delay: int, other: bool) -> None:
+        """Put a document into pending/ under a whole name, which decides."""
+        self.tick()
+        self.made += 1
+        job = make_job(f"placed{self.made}", command=f"run {self.made}")
+        known = replace(
+            known_job(job),
+            priority=priority,
+            run_at=later(self.now, delay),
+            wanted="another" if other else "",
+        )
+        text = encode_job(job._replace(id=known.wanted or known.id)).decode()
+        self._write(self._path(known), text, False)
+        self.model.jobs[known.id] = known
+
+    @precondition(lambda self: self._whole(State.PENDING))
+    @rule(pick=picks)
+    def tear_by_hand(self, pick: int) -> None:
+        """Leave half a document in pending/, long ago."""
+        self.tick()
+        known = picked(pick, self._whole(State.PENDING))
+        path = self._path(known)
+        text = path.read_text()
+        half = path.parent / ".half"
+        half.touch(0o600)
+        half.write_text(text[: len(text) // 2])
+        long_ago = time.time() - 60
+        os.utime(half, (long_ago, long_ago))
+        half.rename(path)
+        torn = Known(
+            id=known.id,
+            state=State.PENDING,
+            priority=known.priority,
+            run_at=known.run_at,
+            torn=True,
+        )
+        self.model.replace(known.id, torn)
+
+    @precondition(lambda self: self._whole(State.PENDING, State.BLOCKED, *ENDS))
+    @rule(pick=picks)
+    def touch_by_hand(self, pick: int) -> None:
+        """Touch a document."""
+        self.tick()
+        self._path(picked(pick, self._whole(State.PENDING, State.BLOCKED, *ENDS))).touch()
+
+    @rule(repair=st.booleans(), crash=crashes)
+    def doctor(self, repair: bool, crash: Crash | None) -> None:
+        """Examine the store; once it is repaired, nothing is wrong with it."""
+        self.tick()
+        if repair:
+            for known in self.model.in_state(State.PENDING):
+                if known.torn and not known.dropped:
+                    self.model.set_aside(known.id)
+                elif known.wanted and not known.dropped:
+                    document = (known.priority, known.run_at)
+                    self.model.replace(known.id, replace(known, wanted="", document=document))
+            self.model.recover(self.held(), self.now)
+            self.model.cancel_orphans()
+        self.tell(PERSON, "doctor", repair, crash=crash)
+        if repair and not self.died:
+            assert self.tell(PERSON, "doctor", False) == []
 
 
 MACHINES: dict[str, type[StoreMachine]] = {"directory": DirectoryMachine}
