@@ -218,11 +218,13 @@ class Model:
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that waits; one that has ended stays as it is."""
-        known = self.jobs[job_id]
+        known = self.jobs.get(f"+{job_id}") or self.jobs[job_id]
         if known.state in (State.PENDING, State.BLOCKED):
-            known = replace(known, state=State.CANCELLED, parent=None)
-            self._put(replace(known, priority=known.document[0], run_at=known.document[1]))
-            self._put(replace(known, document=(known.priority, known.run_at)))
+            self.jobs.pop(known.id)
+            now = replace(known, id=job_id, state=State.CANCELLED, parent=None)
+            self._put(replace(now, priority=known.document[0], run_at=known.document[1]))
+            if not known.dropped:  # else its name says nothing that its document does not
+                self._put(replace(now, document=(known.priority, known.run_at)))
         self.release([job_id])
 
     def purge(self, job_id: str) -> None:
@@ -235,19 +237,21 @@ class Model:
         """Give what hands have put there its place in the order."""
         dropped = [known for known in self.in_state(State.PENDING) if known.dropped]
         for known in sorted(dropped, key=lambda each: each.id != f"+{each.wanted}"):
-            del self.jobs[known.id]
-            if known.torn:
-                self.unreadable += 1
-                self.stages.append(dict(self.jobs))
-                continue
-            job_id, number = known.wanted, 1
-            while self.exists(job_id):
-                number += 1
-                job_id = f"{known.wanted}-{number}"
-            document = (DEFAULT_PRIORITY, now)
-            self._put(
-                replace(known, id=job_id, priority=document[0], run_at=now, document=document)
-            )
+            self.adopt(known, now)
+
+    def adopt(self, known: Known, now: datetime) -> None:
+        """Give a job that a hand has put there its place, under an id that is free."""
+        del self.jobs[known.id]
+        if known.torn:
+            self.unreadable += 1
+            self.stages.append(dict(self.jobs))
+            return
+        job_id, number = known.wanted, 1
+        while self.exists(job_id):
+            number += 1
+            job_id = f"{known.wanted}-{number}"
+        document = (DEFAULT_PRIORITY, now)
+        self._put(replace(known, id=job_id, priority=document[0], run_at=now, document=document))
 
     def may_set_aside(self, now: datetime) -> None:
         """Let the jobs that are torn be set aside as far as they can be met."""

@@ -291,16 +291,23 @@ class StoreMachine(RuleBasedStateMachine):
         among = self._can_be_cancelled()
         ids = list(dict.fromkeys(picked(pick, among).id.lstrip("+") for pick in some))
         for job_id in ids:
+            dropped = self.model.jobs.get(f"+{job_id}")
+            if dropped is not None and job_id in self.model.jobs:
+                self.model.adopt(dropped, self.now)  # it is another one
             self.model.cancel(job_id)
         answer = self.tell(PERSON, "cancel", ids, crash=crash)
         if not self.died:
             assert answer == [(job_id, self.model.jobs[job_id].state) for job_id in ids]
 
     def _can_be_cancelled(self) -> list[Known]:
+        dropped = {known.id[1:] for known in self.model.jobs.values() if known.dropped}
+        # Where two that wait have one name, which of them is meant is not said.
+        unclear = {each.id for each in self.model.jobs.values() if each.state not in ENDS} & dropped
+        torn = {known.id.lstrip("+") for known in self.model.jobs.values() if known.torn}
         return [
             known
             for known in self.model.in_state(State.PENDING, State.BLOCKED, *ENDS)
-            if not known.torn and not known.dropped and f"+{known.id}" not in self.model.jobs
+            if known.id.lstrip("+") not in unclear | torn
         ]
 
     @precondition(lambda self: self.model.in_state(State.PROCESSING))
