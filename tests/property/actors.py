@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from multiprocessing.connection import Connection
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 from tests.crash.steps import CRASHED, changes, watched
+from tests.jobs import NOON, SETTINGS
 
 import queuectl.clock
-from queuectl.config import Settings
 from queuectl.errors import QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import log_name
@@ -28,7 +28,6 @@ from queuectl.store.base import Claim, Settlement, Store
 
 _ASKED_SECONDS = 10.0
 _ANSWER_SECONDS = 30.0
-_SETTINGS = Settings()
 
 
 def _frozen(mapping: dict[str, Any]) -> MappingProxyType[str, Any]:
@@ -72,7 +71,7 @@ class Hands:
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
         self.name = name
-        self.now = datetime.min
+        self.now = NOON
         self._claims: dict[str, Claim] = {}
         self._settlement: Settlement | None = None
         self._is_synced = False
@@ -87,12 +86,15 @@ class Hands:
         self.store.arrivals_fd()
 
     def add(self, jobs: Sequence[Job], chosen: Sequence[str], skip: bool) -> list[str]:
+        """Add jobs."""
         return self.store.add(jobs, chosen=chosen, skip_existing=skip)
 
     def retry(self, job_id: str, states: Sequence[State]) -> Job:
+        """Send a job back."""
         return self.store.retry(job_id, states, self.now)
 
     def cancel(self, job_ids: Sequence[str]) -> list[tuple[str, State | None]]:
+        """Cancel jobs."""
         return list(self.store.cancel(job_ids))
 
     def purge(self, job_id: str, state: State) -> bool:
@@ -113,6 +115,7 @@ class Hands:
         return list(self._claims[job_id].pass_fds)
 
     def give_back(self, job_id: str) -> None:
+        """Give a claim back."""
         self.store.give_back(self._claims.pop(job_id))
 
     def _ended(self, ended: Sequence[tuple[str, Outcome]]) -> list[tuple[Claim, Job]]:
@@ -131,21 +134,25 @@ class Hands:
             outcome=outcome,
             log=log_name(job_id, claim.attempt),
         )
-        return after_attempt(claim.job, attempt, _SETTINGS, self.now, 0.0)
+        return after_attempt(claim.job, attempt, SETTINGS, self.now, 0.0)
 
     def settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:
+        """Settle claims, by how their runs ended."""
         self.store.settle(self._ended(ended))
         self.forget([job_id for job_id, _ in ended])
 
     def begin_settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:
+        """Begin to settle claims."""
         self._settlement = self.store.begin_settle(self._ended(ended))
 
     def sync(self) -> None:
+        """Make durable what is being settled."""
         assert self._settlement is not None
         self._settlement.sync()
         self._is_synced = True
 
     def finish(self, job_ids: Sequence[str]) -> None:
+        """Finish what is being settled."""
         if not self._is_synced:
             self.sync()
         assert self._settlement is not None
@@ -155,6 +162,7 @@ class Hands:
         self.forget(job_ids)
 
     def forget(self, job_ids: Sequence[str]) -> None:
+        """Forget claims that are no more."""
         for job_id in job_ids:
             del self._claims[job_id]
 
@@ -170,17 +178,20 @@ class Hands:
         return self.store.cancel_requested(self._claims[job_id])
 
     def recover(self) -> tuple[list[tuple[str, int, bool, State]], int, int]:
+        """Recover what nobody holds; return what the report tells."""
         report = self.store.recover(self._decide)
         told = [(each.job.id, each.attempt, each.lost, each.job.state) for each in report.recovered]
         return told, report.running, report.unowned
 
     def _decide(self, job: Job, attempt: Attempt) -> Job:
-        return after_attempt(job, attempt, _SETTINGS, self.now, 0.0)
+        return after_attempt(job, attempt, SETTINGS, self.now, 0.0)
 
     def release_blocked(self) -> bool:
+        """Let those go on whose parents have ended."""
         return self.store.release_blocked()
 
     def tidy(self) -> None:
+        """Remove what the dead have left."""
         self.store.tidy()
 
     def doctor(self, repair: bool) -> list[str]:
@@ -194,8 +205,6 @@ class Hands:
 class Actor:
     """Be one process, that a test tells what to do."""
 
-    _live: "ClassVar[set[Actor]]" = set()
-
     def __init__(self, name: str, open_store: Callable[[], Store]) -> None:
         """Start the process, which opens the store."""
         self.name = name
@@ -207,7 +216,7 @@ class Actor:
             code = 1
             try:
                 self._near.close()
-                for other in list(self._live):
+                for other in list(_live):
                     other._close()
                 _serve(far, Hands(open_store(), name))
                 code = 0
@@ -218,7 +227,7 @@ class Actor:
                 os._exit(code)
         far.close()
         self._connection = Connection(os.dup(self._near.fileno()))
-        self._live.add(self)
+        _live.add(self)
 
     def tell(self, what: str, *args: Any, now: datetime, crash: Crash | None = None) -> Any:
         """Let it do something, and return what it returns. Raises: Died."""
@@ -261,9 +270,13 @@ class Actor:
         self._close()
 
     def _close(self) -> None:
-        self._live.discard(self)
+        _live.discard(self)
         self._near.close()
         self._connection.close()
+
+
+# The processes that live, whose connections none of the others is to keep open.
+_live: set[Actor] = set()
 
 
 def _serve(far: socket.socket, hands: Hands) -> None:
@@ -299,5 +312,5 @@ def _done(order: Order, hands: Hands) -> tuple[str, Any]:
             return "done", getattr(hands, order.what)(*order.args)
     except QueuectlError as error:
         return "done", Refused(type(error).__name__, str(error))
-    except BaseException:  # whatever it is, the test tells it
+    except BaseException:  # noqa: BLE001  # whatever it is, the test tells it
         return "bug", traceback.format_exc()

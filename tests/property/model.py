@@ -113,6 +113,7 @@ class Model:
         """Start with nothing."""
         self.jobs: Jobs = {}
         self.unreadable = 0
+        self._unreadable_before = 0
         self.stages: list[Jobs] = []
 
     # --- stages ---
@@ -120,6 +121,7 @@ class Model:
     def begin(self) -> None:
         """Begin an operation."""
         self.stages = [dict(self.jobs)]
+        self._unreadable_before = self.unreadable
 
     def _put(self, *jobs: Known) -> None:
         for known in jobs:
@@ -148,8 +150,8 @@ class Model:
             elif fitting[-1] is not None:
                 jobs[job_id] = fitting[-1]
         gone = sum(known.torn and job_id not in jobs for job_id, known in before.items())
-        if unreadable != self.unreadable + gone:
-            wrong.append(f"{unreadable} are set aside, not {self.unreadable} + {gone}")
+        if unreadable != self._unreadable_before + gone:
+            wrong.append(f"{unreadable} are set aside, not {self._unreadable_before} + {gone}")
         self.jobs, self.unreadable = jobs, unreadable
         return wrong
 
@@ -311,7 +313,7 @@ class Model:
         self._move_on(known)
 
     def cancel_unowned(self, known: Known, outcome: Outcome) -> None:
-        """Cancel a job that nobody holds, or whose command was ended; the attempt does not count."""
+        """Cancel a job that nobody holds, or whose command was ended; that does not count."""
         if not known.ahead:
             known = replace(known, outcomes=(*known.outcomes, outcome), then=State.CANCELLED)
             self._put(known)
@@ -350,9 +352,7 @@ def claimed(known: Known) -> Known:
     """Return a job that runs: its document is as it was."""
     priority, run_at = known.document
     attempt = len(known.outcomes) + 1
-    return replace(
-        known, state=State.PROCESSING, attempt=attempt, priority=priority, run_at=run_at
-    )
+    return replace(known, state=State.PROCESSING, attempt=attempt, priority=priority, run_at=run_at)
 
 
 # --- what a store shows ---------------------------------------------------------------------------
