@@ -44,7 +44,7 @@ from queuectl.store.names import pending_name
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 # An environment variable takes a file that a line is added to for each run, for scripts/soak.
 FIGURES = os.environ.get("QUEUECTL_TEST_FIGURES")
-EXAMPLES = int(os.environ.get("QUEUECTL_TEST_EXAMPLES", "2000" if LARGE else "60"))
+EXAMPLES = int(os.environ.get("QUEUECTL_TEST_EXAMPLES", "2000" if LARGE else "50"))
 STEPS = 80 if LARGE else 40
 
 PERSON = "person"
@@ -298,7 +298,10 @@ class StoreMachine(RuleBasedStateMachine):
         """Cancel jobs, none of which runs."""
         self.tick()
         among = self._can_be_cancelled()
-        ids = list(dict.fromkeys(picked(pick, among).id.lstrip("+") for pick in some))
+        self._cancel([picked(pick, among).id.lstrip("+") for pick in some], crash)
+
+    def _cancel(self, some: list[str], crash: Crash | None) -> None:
+        ids = list(dict.fromkeys(some))
         for job_id in ids:
             dropped = self.model.jobs.get(f"+{job_id}")
             if dropped is not None and job_id in self.model.jobs:
@@ -455,10 +458,13 @@ class StoreMachine(RuleBasedStateMachine):
         worker=workers,
         ends=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=4),
         wait=st.sampled_from((0, 70)),
-        crash=crashes,
+        crash=st.none() | st.builds(Crash, st.integers(6, 10), st.just(False)),
     )
     def work(self, worker: str, ends: list[Outcome], wait: int, crash: Crash | None) -> None:
-        """Take and settle some jobs, one after the other; with a wait what failed comes again."""
+        """Take and settle some jobs, one after the other; with a wait what failed comes again.
+
+        The crash comes about where a job is recorded and moves on; a supervisor looks after it.
+        """
         for number, outcome in enumerate(ends, 1):
             self.now = later(self.now, wait)
             self.claim_next(worker, None)
@@ -470,6 +476,10 @@ class StoreMachine(RuleBasedStateMachine):
             self.tick()
             ended = [(job_id, outcome)]
             self._settle(worker, ended, "settle", ended, crash if number == len(ends) else None)
+            if self.died:
+                self.tick()
+                self._recover(PERSON, None)
+                return
 
     def _some_ended(
         self, pick: int, ends: list[tuple[int, Outcome]]
@@ -796,6 +806,14 @@ class DirectoryMachine(StoreMachine):
         )
         self._write(self._path(known), json.dumps(document), in_place)
         self.model.jobs[known.id] = known
+
+    @precondition(lambda self: any(known.dropped for known in self._can_be_cancelled()))
+    @rule(pick=picks, crash=crashes)
+    def cancel_dropped(self, pick: int, crash: Crash | None) -> None:
+        """Cancel what was dropped, before it is adopted; its name may be an older job's."""
+        self.tick()
+        known = picked(pick, [each for each in self._can_be_cancelled() if each.dropped])
+        self._cancel([known.id[1:]], crash)
 
     @rule(priority=st.integers(0, 9), delay=st.sampled_from((-5, 0, 7)), other=st.booleans())
     def place_by_hand(self, priority: int, delay: int, other: bool) -> None:
