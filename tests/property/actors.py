@@ -26,8 +26,8 @@ from queuectl.logs import log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, Settlement, Store
 
-_ASKED_SECONDS = 10.0
-_ANSWER_SECONDS = 30.0
+_ASKED_SECONDS = 30.0
+_ANSWER_SECONDS = 60.0
 
 
 def _frozen(mapping: dict[str, Any]) -> MappingProxyType[str, Any]:

@@ -44,7 +44,7 @@ from queuectl.store.names import pending_name
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 # An environment variable takes a file that a line is added to for each run, for scripts/soak.
 FIGURES = os.environ.get("QUEUECTL_TEST_FIGURES")
-EXAMPLES = int(os.environ.get("QUEUECTL_TEST_EXAMPLES", "2000" if LARGE else "50"))
+EXAMPLES = int(os.environ.get("QUEUECTL_TEST_EXAMPLES", "2000" if LARGE else "80"))
 STEPS = 80 if LARGE else 40
 
 PERSON = "person"
@@ -875,7 +875,8 @@ class DirectoryMachine(StoreMachine):
 MACHINES: dict[str, type[StoreMachine]] = {"directory": DirectoryMachine}
 
 
-@pytest.mark.timeout(0 if LARGE else 300)
+# A failure is made smaller for five minutes at most, and that is worth to be seen.
+@pytest.mark.timeout(0 if LARGE else 900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_store_and_model_agree_after_every_step(kind: str, tmp_path: Path) -> None:
     """Whatever people, workers, crashes, clocks and hands do, each job is in its one place."""
