@@ -684,16 +684,17 @@ class DirectoryMachine(StoreMachine):
         super().teardown()
 
     def take_over(self) -> None:
-        """Take over also what is written in documents that were being adopted."""
+        """Take over also what is written in documents whose names say something else."""
         super().take_over()
-        for known in self.model.in_state(State.PENDING):
-            if known.dropped and not known.torn:
-                document = json.loads(self._path(known).read_text())
-                self.model.jobs[known.id] = replace(
-                    known,
-                    wanted=document.get("id", known.id[1:]),
-                    document=(document.get("priority", 5), parse_instant(document["run_at"])),
-                )
+        for known in self._whole(State.PENDING):
+            own_id = known.id.lstrip("+")
+            document = json.loads(self._path(known).read_text())
+            written_id = document.get("id", own_id)
+            self.model.jobs[known.id] = replace(
+                known,
+                wanted=written_id if known.dropped or written_id != own_id else "",
+                document=(document.get("priority", 5), parse_instant(document["run_at"])),
+            )
 
     def _path(self, known: Known) -> Path:
         name = f"{known.id.lstrip('+')}.json"
@@ -777,13 +778,19 @@ class DirectoryMachine(StoreMachine):
 
     @rule(
         stem=st.sampled_from((*CHOSEN, "dropped")),
-        wanted=st.sampled_from(("", *CHOSEN)),
+        wanted=st.sampled_from(("", "", *CHOSEN)),
+        again=st.none() | picks,
         priority=st.none() | st.integers(0, 9),
         in_place=st.booleans(),
     )
-    def drop_by_hand(self, stem: str, wanted: str, priority: int | None, in_place: bool) -> None:
-        """Drop a file into pending/, as a script does."""
+    def drop_by_hand(
+        self, stem: str, wanted: str, again: int | None, priority: int | None, in_place: bool
+    ) -> None:
+        """Drop a file into pending/, as a script does, maybe again under the same name."""
         self.tick()
+        ended = self.model.in_state(*ENDS)
+        if again is not None and ended:
+            stem = picked(again, ended).id
         dropped = [known for known in self.model.jobs.values() if known.dropped]
         wanted = wanted or stem
         others = {known.wanted for known in dropped} | {known.id[1:] for known in dropped}

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ class Cancelling(Lookup, Roster):
                 self._move_to_cancelled(entry)
                 return
             self._read(entry.state, entry.token, entry.id)  # what is no document raises
-            self._adopt(entry.token, utc_now())
+            self._adopt([entry.token], utc_now())
         if self._exists(self._fd(State.PENDING), entry.token):
             time.sleep(_HELD_SECONDS)
 
@@ -177,8 +177,8 @@ class Cancelling(Lookup, Roster):
             self._recover_locked(entry.token, fd, parsed, decide)
         return True
 
-    def _adopt(self, name: str, now: datetime) -> None:
-        """Give a file that was dropped into pending/ its place; the rules say how."""
+    def _adopt(self, names: Collection[str], now: datetime) -> None:
+        """Give files that were dropped into pending/ their place; the rules say how."""
         raise NotImplementedError
 
     def _recover_locked(
