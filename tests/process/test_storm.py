@@ -155,8 +155,12 @@ def test_what_was_acknowledged_survives_a_storm(queue: Queue, tmp_path: Path) ->
 
 def left(queue: Queue) -> list[str]:
     """Return what has not ended."""
-    blocked = [path.stem for path in (queue.store / "blocked").glob("*/*.json")]
-    return [*queue.ids("pending"), *queue.ids("processing"), *blocked]
+    blocked = queue.store / "blocked"
+    found = []
+    for parent in os.listdir(blocked):
+        with suppress(FileNotFoundError):  # the directory of a parent goes with its last child
+            found += os.listdir(blocked / parent)
+    return [*found, *queue.ids("pending"), *queue.ids("processing")]
 
 
 pytestmark = pytest.mark.timeout(600 if LARGE else 300)
