@@ -54,11 +54,16 @@ class Place:
         assert os.waitstatus_to_exitcode(status) == 0, "the other process failed"
 
 
+def make_place(kind: str, directory: Path) -> Place:
+    """Return a new, empty place of a kind; what it keeps in files lies in a directory."""
+    assert kind == "directory"
+    return Place(str(directory / "store"))
+
+
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Return a new, empty place of each kind."""
-    assert request.param == "directory"
-    made = Place(str(tmp_path / "store"))
+    made = make_place(request.param, tmp_path)
     yield made
     made.close()
 

@@ -647,3 +647,29 @@ def test_what_is_no_regular_file_counts_as_no_job(place: Place, store: Store) ->
     assert store.entries(State.PENDING, NOON) == []
     store.add([make_job("fifo")], chosen=["fifo"])
     assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["fifo"]
+
+
+@pytest.mark.parametrize("end", [State.COMPLETED, State.CANCELLED])
+def test_cancel_of_a_dropped_file_touches_no_older_job_of_its_name(
+    store: Store, pending: Path, end: State
+) -> None:
+    """A script drops the same name each night: a cancel before it is adopted replaces nothing."""
+    store.add([make_job("night")])
+    if end is State.COMPLETED:
+        drain(store)
+    else:
+        list(store.cancel(["night"]))
+    (pending / "night.json").write_text('{"command": "tonight"}')
+    assert list(store.cancel(["night"])) == [("night", end)]
+    assert store.get("night").command == "run night"
+    assert store.get("night-2").command == "tonight"
+    assert list(store.cancel(["night-2"])) == [("night-2", State.CANCELLED)]
+    assert store.get("night").state is end
+
+
+def test_dropped_file_whose_name_is_free_is_cancelled(store: Store, pending: Path) -> None:
+    """What no worker has adopted yet is cancelled under its name."""
+    (pending / "night.json").write_text('{"command": "tonight"}')
+    assert list(store.cancel(["night"])) == [("night", State.CANCELLED)]
+    assert store.get("night").command == "tonight"
+    assert drain(store) == []

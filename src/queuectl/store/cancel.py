@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import utc_now
@@ -14,7 +15,13 @@ from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
 from queuectl.store.channel import STOP_NOW, receive, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
-from queuectl.store.names import filed_name, parse_blocked, parse_processing, processing_name
+from queuectl.store.names import (
+    filed_name,
+    is_pending_name,
+    parse_blocked,
+    parse_processing,
+    processing_name,
+)
 from queuectl.store.place import LOCK_FD_IN_COMMAND
 from queuectl.store.roster import Roster
 
@@ -87,7 +94,23 @@ class Cancelling(Lookup, Roster):
         return None
 
     def _cancel_waiting(self, entry: Entry) -> None:
-        """Cancel a job that does not run, if it is still there: lock, move, then rewrite."""
+        """Cancel a job that does not run, if it is still there."""
+        if entry.state is not State.PENDING or is_pending_name(entry.token):
+            self._move_to_cancelled(entry)
+            return
+        # It was dropped there by a hand, and another job may have its name for an id, and in
+        # cancelled/ the place that it would take.
+        with self._moving_into_pending():
+            if self._locate(entry.id, except_pending=entry.token) is None:
+                self._move_to_cancelled(entry)
+                return
+            self._read(entry.state, entry.token, entry.id)  # what is no document raises
+            self._adopt([entry.token], utc_now())
+        if self._exists(self._fd(State.PENDING), entry.token):
+            time.sleep(_HELD_SECONDS)
+
+    def _move_to_cancelled(self, entry: Entry) -> None:
+        """Cancel a job that waits: lock, move, then rewrite."""
         with self._locked(entry.state, entry.token) as fd:
             # Read whether it is locked or not: what is no document raises.
             job = self._read(entry.state, entry.token, entry.id)
@@ -182,6 +205,10 @@ class Cancelling(Lookup, Roster):
                 return False
         self._tidy_records()
         return True
+
+    def _adopt(self, names: Collection[str], now: datetime) -> None:
+        """Give files that were dropped into pending/ their place; the rules say how."""
+        raise NotImplementedError
 
     def _recover_locked(
         self, name: str, fd: int, parsed: tuple[str, int], decide: Decide

@@ -1,0 +1,442 @@
+"""Know, in a plain dictionary, where each job of a queue must be, and what must be known of it.
+
+Nothing here is shared with the program but its words: what a failure leads to, who waits for whom
+and which job is next are said once more, so that two have to be wrong in the same way.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from queuectl.config import Settings
+from queuectl.job import DEFAULT_PRIORITY, Job, Outcome, State
+from queuectl.store.base import Counts, Entry, Store
+
+ENDS = (State.COMPLETED, State.DEAD, State.CANCELLED)
+_BACKOFF_MAX_SECONDS = Settings().backoff_max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """Say what is known of one job, wherever it is; what is not compared cannot be seen.
+
+    ``run_at`` is None for a job that is due since it was put there by a hand. ``parent`` is the one
+    under which a blocked job waits, ``attempt`` the one that runs. One that is ``ahead`` has been
+    recorded while it still lies where it ran; ``then`` is where it goes. ``document`` holds the
+    priority and due time that are written down, which a hand may have overruled. ``wanted`` is the
+    id under which one that a hand has put there wants to be adopted; until then its own begins with
+    a plus, since there may be another of the same name.
+    """
+
+    id: str
+    state: State
+    command: str = ""
+    priority: int = DEFAULT_PRIORITY
+    run_at: datetime | None = None
+    attempts: int = 0
+    max_retries: int = 0
+    outcomes: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
+    parent: str | None = None
+    attempt: int | None = None
+    torn: bool = False
+    then: State = field(default=State.PENDING, compare=False)
+    document: tuple[int, datetime | None] = field(default=(0, None), compare=False)
+    wanted: str = field(default="", compare=False)
+
+    @property
+    def ahead(self) -> bool:
+        """Return whether the attempt that lies where it ran has been recorded."""
+        return self.attempt is not None and len(self.outcomes) >= self.attempt
+
+    @property
+    def dropped(self) -> bool:
+        """Return whether it was put there by a hand, and waits to be adopted."""
+        return self.state is State.PENDING and self.run_at is None
+
+    @property
+    def order(self) -> tuple[int, datetime, str]:
+        """Return what jobs that are due are sorted by."""
+        assert self.run_at is not None
+        return self.priority, self.run_at, self.id
+
+    def is_due(self, now: datetime) -> bool:
+        """Tell whether it can be claimed."""
+        return self.state is State.PENDING and (self.run_at is None or self.run_at <= now)
+
+
+def known_job(job: Job) -> Known:
+    """Return what is known of a job as it is written down."""
+    return Known(
+        id=job.id,
+        state=job.state,
+        command=job.command,
+        priority=job.priority,
+        run_at=job.run_at,
+        attempts=job.attempts,
+        max_retries=job.max_retries,
+        outcomes=tuple(attempt.outcome for attempt in job.history),
+        after=job.after,
+        after_any=job.after_any,
+        document=(job.priority, job.run_at),
+    )
+
+
+def recorded(known: Known, outcome: Outcome, now: datetime) -> Known:
+    """Return a running job whose attempt has been recorded, and not moved on."""
+    known = replace(known, outcomes=(*known.outcomes, outcome))
+    if outcome is Outcome.SUCCEEDED:
+        known = replace(known, then=State.COMPLETED)
+    elif outcome is Outcome.CANCELLED:
+        known = replace(known, then=State.CANCELLED)
+    else:
+        attempts = known.attempts + 1
+        known = replace(known, attempts=attempts, then=State.DEAD)
+        if attempts < known.max_retries:
+            wait = timedelta(seconds=min(2.0**attempts, _BACKOFF_MAX_SECONDS))
+            known = replace(known, then=State.PENDING, run_at=now + wait)
+    return replace(known, document=(known.priority, known.run_at))
+
+
+Jobs = dict[str, Known]
+
+
+class Model:
+    """Be a queue.
+
+    Each operation leaves in ``stages`` how things stood between its steps: what a crash may leave
+    is, for each job by itself, how it stood at one of them.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.jobs: Jobs = {}
+        self.unreadable = 0
+        self._unreadable_before = 0
+        self.stages: list[Jobs] = []
+
+    # --- stages ---
+
+    def begin(self) -> None:
+        """Begin an operation."""
+        self.stages = [dict(self.jobs)]
+        self._unreadable_before = self.unreadable
+
+    def _put(self, *jobs: Known) -> None:
+        for known in jobs:
+            self.jobs[known.id] = known
+        self.stages.append(dict(self.jobs))
+
+    def _drop(self, job_id: str) -> None:
+        del self.jobs[job_id]
+        self.stages.append(dict(self.jobs))
+
+    def adopt_what_is(self, seen: Jobs, unreadable: int) -> list[str]:
+        """Take over what an operation that was cut off has left, if it may have left that.
+
+        Returns what is wrong.
+        """
+        before = self.stages[0]
+        wrong = []
+        jobs: Jobs = {}
+        for job_id in sorted(set(seen).union(*self.stages)):
+            may_be = [stage.get(job_id) for stage in self.stages]
+            is_now = seen.get(job_id)
+            fitting = [each for each in may_be if each == is_now]
+            if not fitting:
+                allowed = "\n  or ".join(map(str, dict.fromkeys(may_be)))
+                wrong.append(f"{job_id} is\n     {is_now}\n  not {allowed}")
+            elif fitting[-1] is not None:
+                jobs[job_id] = fitting[-1]
+        gone = sum(known.torn and job_id not in jobs for job_id, known in before.items())
+        if unreadable != self._unreadable_before + gone:
+            wrong.append(f"{unreadable} are set aside, not {self._unreadable_before} + {gone}")
+        self.jobs, self.unreadable = jobs, unreadable
+        return wrong
+
+    # --- looking ---
+
+    def exists(self, job_id: str) -> bool:
+        """Tell whether there is a job of an id."""
+        return job_id in self.jobs or f"+{job_id}" in self.jobs
+
+    def end_of(self, job_id: str) -> State | None:
+        """Return how a job has ended, None where it has not."""
+        known = self.jobs.get(job_id)
+        return known.state if known is not None and known.state in ENDS else None
+
+    def in_state(self, *states: State) -> list[Known]:
+        """Return the jobs in some states, by id."""
+        return [known for _, known in sorted(self.jobs.items()) if known.state in states]
+
+    def next_due(self, now: datetime) -> list[Known]:
+        """Return the jobs that can be claimed, in the order in which they must be."""
+        due = [known for known in self.jobs.values() if known.is_due(now) and not known.dropped]
+        return sorted(due, key=lambda known: known.order)
+
+    def waits_for(self, known: Known, end_of: Callable[[str], State | None]) -> str | None:
+        """Return the first for whose end a job has to wait, None where it can run."""
+        for parent in known.after:
+            if end_of(parent) is not State.COMPLETED:
+                return parent
+        for parent in known.after_any:
+            if end_of(parent) is None:
+                return parent
+        return None
+
+    def named_parents(self) -> set[str]:
+        """Return all that blocked jobs wait for."""
+        named: set[str] = set()
+        for known in self.in_state(State.BLOCKED):
+            named.update(known.after, known.after_any, [known.parent or ""])
+        return named
+
+    # --- what people do ---
+
+    def add(self, jobs: Sequence[Known], skip: Collection[str]) -> None:
+        """Add new jobs, but for those that exist and are to be skipped."""
+        ended = {job_id: self.end_of(job_id) for job_id in self.jobs}
+        for known in jobs:
+            if known.id not in skip or known.id not in self.jobs:
+                under = self.waits_for(known, ended.get)
+                if under is not None:
+                    known = replace(known, state=State.BLOCKED, parent=under)  # noqa: PLW2901
+                self._put(known)
+                ended[known.id] = None
+
+    def retry(self, known: Known, now: datetime) -> None:
+        """Send a job back."""
+        known = replace(known, attempts=0, run_at=now, document=(known.priority, now))
+        self._put(known)
+        present = replace(
+            known,
+            after=tuple(filter(self.exists, known.after)),
+            after_any=tuple(filter(self.exists, known.after_any)),
+        )
+        under = self.waits_for(present, self.end_of)
+        state = State.PENDING if under is None else State.BLOCKED
+        self._put(replace(known, state=state, parent=under))
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job that waits; one that has ended stays as it is."""
+        known = self.jobs.get(f"+{job_id}") or self.jobs[job_id]
+        if known.state in (State.PENDING, State.BLOCKED):
+            self.jobs.pop(known.id)
+            now = replace(known, id=job_id, state=State.CANCELLED, parent=None)
+            self._put(replace(now, priority=known.document[0], run_at=known.document[1]))
+            if not known.dropped:  # else its name says nothing that its document does not
+                self._put(replace(now, document=(known.priority, known.run_at)))
+        self.release([job_id])
+
+    def purge(self, job_id: str) -> None:
+        """Delete a job."""
+        self._drop(job_id)
+
+    # --- what workers do ---
+
+    def adopt_dropped(self, now: datetime) -> None:
+        """Give what hands have put there its place in the order."""
+        dropped = [known for known in self.in_state(State.PENDING) if known.dropped]
+        for known in sorted(dropped, key=lambda each: each.id != f"+{each.wanted}"):
+            self.adopt(known, now)
+
+    def adopt(self, known: Known, now: datetime) -> None:
+        """Give a job that a hand has put there its place, under an id that is free."""
+        del self.jobs[known.id]
+        if known.torn:
+            self.unreadable += 1
+            self.stages.append(dict(self.jobs))
+            return
+        job_id, number = known.wanted, 1
+        while self.exists(job_id):
+            number += 1
+            job_id = f"{known.wanted}-{number}"
+        document = (DEFAULT_PRIORITY, now)
+        self._put(replace(known, id=job_id, priority=document[0], run_at=now, document=document))
+
+    def may_set_aside(self, now: datetime) -> None:
+        """Let the jobs that are torn be set aside as far as they can be met."""
+        for known in self.next_due(now):
+            if known.torn:
+                stage = dict(self.jobs)
+                del stage[known.id]
+                self.stages.append(stage)
+
+    def may_claim(self, now: datetime) -> None:
+        """Let each of the jobs that can be claimed be claimed."""
+        for known in self.next_due(now):
+            if not known.torn:
+                self.stages.append(self.jobs | {known.id: claimed(known)})
+
+    def claim(self, job_id: str) -> None:
+        """Let a job run."""
+        self._put(claimed(self.jobs[job_id]))
+
+    def set_aside(self, job_id: str) -> None:
+        """Take away what cannot be read."""
+        self.unreadable += 1
+        self._drop(job_id)
+
+    def settle(self, ended: Iterable[tuple[Known, Outcome]], now: datetime) -> None:
+        """Record how attempts ended, each of a job as it was claimed, and move them on."""
+        done = [recorded(known, outcome, now) for known, outcome in ended]
+        for known in done:
+            self._put(known)
+        for known in done:
+            self._move_on(known)
+        self.release([known.id for known in done])
+
+    def _move_on(self, known: Known) -> None:
+        self._put(replace(known, state=known.then, attempt=None))
+
+    def give_back(self, known: Known) -> None:
+        """Put a job back as it was claimed."""
+        self._put(replace(known, state=State.PENDING, attempt=None))
+
+    def recover(self, held: Collection[str], now: datetime) -> dict[tuple[str, int], bool]:
+        """Settle what runs and nobody holds; return what that is, and whether it was lost."""
+        found = {}
+        for known in self.in_state(State.PROCESSING):
+            if known.id not in held:
+                assert known.attempt is not None
+                found[known.id, known.attempt] = not known.ahead
+                self.settle_unowned(known, Outcome.LOST, now)
+        self.release([job_id for job_id, _ in found])
+        return found
+
+    def settle_unowned(self, known: Known, outcome: Outcome, now: datetime) -> None:
+        """Move a job on that nobody holds, with an outcome where none is recorded."""
+        if not known.ahead:
+            known = recorded(known, outcome, now)
+            self._put(known)
+        self._move_on(known)
+
+    def cancel_unowned(self, known: Known, outcome: Outcome) -> None:
+        """Cancel a job that nobody holds, or whose command was ended; that does not count."""
+        if not known.ahead:
+            known = replace(known, outcomes=(*known.outcomes, outcome), then=State.CANCELLED)
+            self._put(known)
+        self._move_on(known)
+        self.cancel(known.id)
+
+    def cancel_orphans(self) -> None:
+        """Cancel what waits for a job that is gone."""
+        for known in self.in_state(State.BLOCKED):
+            if not self.exists(known.parent or ""):
+                self._put(replace(known, state=State.CANCELLED, parent=None))
+
+    def replace(self, old: str, known: Known | None) -> None:
+        """Take note of what a hand has made of a job."""
+        del self.jobs[old]
+        if known is not None:
+            self.jobs[known.id] = known
+
+    def release(self, ended: Iterable[str]) -> None:
+        """Let those go on that wait for jobs that have ended."""
+        for parent in ended:
+            if self.end_of(parent) is None:
+                continue
+            for known in self.in_state(State.BLOCKED):
+                if known.parent == parent:
+                    under = self.waits_for(known, self.end_of)
+                    state = State.PENDING if under is None else State.BLOCKED
+                    self._put(replace(known, state=state, parent=under))
+
+    def release_blocked(self) -> None:
+        """Let those go on whose parents' ends were missed."""
+        self.release(sorted({each.parent or "" for each in self.in_state(State.BLOCKED)}))
+
+
+def claimed(known: Known) -> Known:
+    """Return a job that runs: its document is as it was."""
+    priority, run_at = known.document
+    attempt = len(known.outcomes) + 1
+    return replace(known, state=State.PROCESSING, attempt=attempt, priority=priority, run_at=run_at)
+
+
+# --- what a store shows ---------------------------------------------------------------------------
+
+
+def observe(store: Store, now: datetime) -> Jobs:
+    """Return what a store shows of each job; fail where one is shown twice."""
+    from queuectl.errors import BadDocument
+
+    seen: Jobs = {}
+    for state in State:
+        for entry in store.entries(state, now):
+            dropped = state is State.PENDING and entry.run_at is None
+            key = f"+{entry.id}" if dropped else entry.id
+            assert key not in seen, f"{key} is {seen[key].state} and {state}"
+            try:
+                job = store.read(entry)
+            except BadDocument:
+                seen[key] = replace(_torn(entry), id=key)
+                continue
+            assert job is not None, f"{entry.id} is told of and cannot be read"
+            assert (job.id, job.state) == (entry.id, state)
+            assert [each.number for each in job.history] == list(range(1, len(job.history) + 1))
+            known = known_job(job)
+            if state is State.PENDING:
+                assert entry.run_at in (None, job.run_at)
+                assert entry.run_at is None or entry.priority == job.priority
+                known = replace(known, priority=entry.priority or 0, run_at=entry.run_at)
+            seen[key] = replace(known, id=key, parent=entry.parent, attempt=entry.attempt)
+    commands = [known.command for known in seen.values() if not known.torn]
+    assert len(commands) == len(set(commands)), f"a job is there twice: {sorted(commands)}"
+    return seen
+
+
+def _torn(entry: Entry) -> Known:
+    assert entry.priority is not None
+    return Known(
+        id=entry.id, state=entry.state, priority=entry.priority, run_at=entry.run_at, torn=True
+    )
+
+
+def check_lookups(store: Store, model: Model, now: datetime) -> None:
+    """Check that lists, counts and finds tell what the model tells."""
+    pending = model.in_state(State.PENDING)
+    due = [known for known in pending if known.is_due(now)]
+    later = [known for known in pending if not known.is_due(now)]
+    counts = Counts(
+        by_state={state: len(model.in_state(state)) for state in State},
+        due=len(due),
+        oldest_due=min((each.run_at for each in due if each.run_at), default=None),
+        next_due=min((each.run_at for each in later if each.run_at), default=None),
+        unreadable=model.unreadable,
+    )
+    _must_be("counts", store.counts(now), counts)
+    # What was dropped is due now, after all that have become due by now.
+    in_order = sorted(
+        due, key=lambda each: (each.priority, each.run_at or now, each.dropped, each.id)
+    )
+    in_order += sorted(later, key=lambda each: (each.run_at or now, each.priority, each.id))
+    ids = [known.id.lstrip("+") for known in in_order]
+    _must_be("pending", [entry.id for entry in store.entries(State.PENDING, now)], ids)
+    _must_be("first", [entry.id for entry in store.entries(State.PENDING, now, 2)], ids[:2])
+    states = {known.id: known.state for known in model.jobs.values() if not known.dropped}
+    for known in due:
+        # The store is walked through as jobs move: what is blocked is met before what is pending.
+        if known.dropped and states.get(known.id[1:]) is not State.BLOCKED:
+            states[known.id[1:]] = known.state
+    found = store.find([*states, "nobody"])
+    _must_be("found", {job_id: entry.state for job_id, entry in found.items()}, states)
+    for state in State:
+        ids = sorted(known.id.lstrip("+") for known in model.in_state(state))
+        _must_be(state, sorted(store.ids(state)), ids)
+        entries = store.entries(state, now)
+        if state in ENDS:
+            told = [entry.changed_at for entry in entries]
+            in_time = sorted(told, key=lambda at: at or now, reverse=True)
+            _must_be(f"ends of {state}", told, in_time)
+            _must_be(f"all {state}", sorted(entry.id for entry in store.finished(state)), ids)
+        if state is State.BLOCKED:
+            parents = {entry.parent: entry.parent_state for entry in entries}
+            ends = {parent: model.end_of(parent or "") for parent in parents}
+            _must_be("parents", parents, ends)
+    _must_be("named parents", set(store.named_parents()), model.named_parents())
+
+
+def _must_be(what: str, told: object, expected: object) -> None:
+    assert told == expected, f"{what}: {told}, not {expected}"
