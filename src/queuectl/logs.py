@@ -8,9 +8,10 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
+from queuectl.clock import from_timestamp
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
 
@@ -120,7 +121,7 @@ class LogDir:
                     modified = entry.stat(follow_symlinks=False).st_mtime
                 except FileNotFoundError:
                     continue
-                yield Log(*parsed, modified_at=datetime.fromtimestamp(modified, UTC))
+                yield Log(*parsed, modified_at=from_timestamp(modified))
 
     def remove(self, job_id: str, attempt: int, *, unchanged_since: datetime | None = None) -> None:
         """Delete the log of an attempt, unless it was written to after ``unchanged_since``."""
@@ -128,7 +129,7 @@ class LogDir:
         with suppress(FileNotFoundError):
             if unchanged_since is not None:
                 modified = os.stat(path, follow_symlinks=False).st_mtime
-                if datetime.fromtimestamp(modified, UTC) > unchanged_since:
+                if from_timestamp(modified) > unchanged_since:
                     return
             os.unlink(path)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.jobs import LATER, NOON, claimed, decide, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, claimed, decide, decode_job, ended, make_job, make_jobs
 from tests.power.disk import Disk, Site, Tree, lay_down
 
 import queuectl.store
 from queuectl.errors import QueuectlError
-from queuectl.job import Defaults, Job, Outcome, State, decode_job
+from queuectl.job import Defaults, Job, Outcome, State
 from queuectl.store import open_store
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
