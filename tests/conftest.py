@@ -1,5 +1,6 @@
 """Set hypothesis up for machines that others share, and count the faults that tests have tried."""
 
+import os
 from collections import Counter
 
 import pytest
@@ -7,10 +8,16 @@ from hypothesis import HealthCheck, settings
 
 # A test must not fail because the machine is slow at the moment: no clock decides here.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
-
+settings.register_profile("large", settings.get_profile("shared"), max_examples=5000)
+_LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
+settings.load_profile("large" if _LARGE else "shared")
 
 FAULT = "fault at a system call"  # a property of a test, once for each
+
+
+def examples(few: int, many: int) -> int:
+    """Return how many examples a test tries: few, or many with QUEUECTL_TEST_LARGE."""
+    return many if _LARGE else few
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

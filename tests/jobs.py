@@ -5,7 +5,7 @@ from typing import Any
 
 from queuectl.clock import later
 from queuectl.config import Settings
-from queuectl.job import Attempt, Job, Outcome
+from queuectl.job import Attempt, Defaults, Job, Outcome, job_from_document, parse_object
 from queuectl.logs import log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, Store
@@ -13,6 +13,11 @@ from queuectl.store.base import Claim, Store
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
 LATER = later(NOON, 86400.0)  # whatever waits for a backoff is due by then
 SETTINGS = Settings()
+
+
+def decode_job(data: bytes, job_id: str, defaults: Defaults) -> Job:
+    """Return the job that a document's bytes hold; ``job_id`` where it names none."""
+    return job_from_document(parse_object(data), job_id, defaults)
 
 
 def make_job(job_id: str, **changes: Any) -> Job:

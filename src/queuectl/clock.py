@@ -7,7 +7,7 @@ argument; lengths are taken from the monotonic clock.
 import re
 from datetime import UTC, datetime, timedelta
 
-from queuectl.errors import UsageError
+from queuectl.errors import UsageError, shorten
 
 MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
 _UNIT_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -33,7 +33,7 @@ def parse_instant(text: str) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{text!r} is not an instant; write ISO 8601, such as 2026-11-24T21:30 or"
+            f"{shorten(text)} is not an instant; write ISO 8601, such as 2026-11-24T21:30 or"
             " 2026-11-24T20:30:00Z"
         ) from error
 
@@ -53,11 +53,13 @@ def parse_duration(text: str, *, allow_zero: bool = False) -> float:
         or (len(parts) > 1 and any(unit == "" for _, unit in parts))
         or len({unit for _, unit in parts}) != len(parts)
     ):
-        raise UsageError(f"{text!r} is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m")
+        raise UsageError(f"{shorten(text)} is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m")
     seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
     if seconds > MAX_DURATION_SECONDS or seconds < 0 or (seconds == 0 and not allow_zero):
         least = "from 0" if allow_zero else "above 0"
-        raise UsageError(f"{text!r} is out of bounds; a duration is {least} and up to 100 years")
+        raise UsageError(
+            f"{shorten(text)} is out of bounds; a duration is {least} and up to 100 years"
+        )
     return seconds
 
 
@@ -72,6 +74,18 @@ def format_duration(seconds: float) -> str:
         if amount:
             text += f"{amount}{unit}"
     return text
+
+
+def from_timestamp(seconds: float) -> datetime:
+    """Return the instant that a file's time is; the nearest of the years 1 to 9999.
+
+    Units: seconds since 1970, of which file systems hold more than a datetime does.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
+        return last if seconds > 0 else first
 
 
 def later(instant: datetime, seconds: float) -> datetime:

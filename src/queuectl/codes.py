@@ -16,7 +16,8 @@ def check_codes(text: str, rule: str) -> str:
     ``rule`` is a key of NO_RULE. Raises: UsageError where it is anything else; 0 is no code of a
     failure.
     """
-    compact = re.sub(r"\s*([,-])\s*", r"\1", text.strip().lower())
+    parts = (part.split("-") for part in text.strip().lower().split(","))
+    compact = ",".join("-".join(map(str.strip, part)) for part in parts)
     if compact != NO_RULE[rule]:
         for part in compact.split(","):
             match = _PART.fullmatch(part)

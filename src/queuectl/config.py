@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from queuectl.clock import format_duration, parse_duration
 from queuectl.codes import NO_RULE, check_codes
-from queuectl.errors import ConfigError, UsageError
-from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, shorten
+from queuectl.errors import ConfigError, UsageError, shorten
+from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY
 
 
 class Settings(NamedTuple):

@@ -4,6 +4,14 @@ Source: the codes are those of BSD ``sysexits.h``, as cli reference lists them.
 """
 
 
+def shorten(value: object, limit: int = 60) -> str:
+    """Return a value quoted for a message, on one line and cut to ``limit`` characters."""
+    if isinstance(value, str):
+        value = value[:limit]  # a document may hold one of any length
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 class QueuectlError(Exception):
     """Be the root of every error that a user is told about in one line."""
 

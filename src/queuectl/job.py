@@ -8,7 +8,8 @@ write in a document of their own is a part of it (``USER_KEYS``); what was recor
 import json
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
 from queuectl.codes import NO_RULE, check_codes
-from queuectl.errors import BadDocument, BadId, ConfigError, UsageError
+from queuectl.errors import BadDocument, BadId, ConfigError, UsageError, shorten
 
 SCHEMA = 1
 MAX_PRIORITY = 9
@@ -24,7 +25,13 @@ DEFAULT_PRIORITY = 5
 MAX_MAX_RETRIES = 1_000_000
 # Linux lets one argument of a program be 32 pages long, its final NUL included (MAX_ARG_STRLEN).
 MAX_COMMAND_BYTES = 131_071
+# All of a program's environment may be three quarters of 8 MiB at most (_STK_LIM).
+MAX_ENVIRONMENT_BYTES = 6 * 1024 * 1024
+MAX_PATH_BYTES = 4096
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+MAX_NESTING = 100
+# So that the next one, too, is a number of nine digits, as the names of running jobs and logs hold.
+MAX_ATTEMPT = 999_999_998
 
 ID_PATTERN = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 _ID = re.compile(ID_PATTERN)
@@ -143,12 +150,6 @@ def check_id(text: str) -> str:
     return text
 
 
-def shorten(value: object, limit: int = 60) -> str:
-    """Return a value quoted for a message, on one line and cut to ``limit`` characters."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 # --- reading ------------------------------------------------------------------------------------
 
 
@@ -156,40 +157,71 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object that a document holds.
 
     Raises: BadDocument for anything else, NaN, a key that stands twice and nesting too deep
-    included.
+    included. How deep is not left to the stack: what one process reads, all can read and write.
     """
     try:
         if isinstance(data, bytes):
             data = data.decode()
         value = _from_json(data)
     except RecursionError as error:
-        raise BadDocument("not a job document: nested too deeply") from error
+        raise _too_deep() from error
     except UnicodeDecodeError as error:
         raise BadDocument(f"not a job document: not UTF-8 at byte {error.start}") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, _NotJson) as error:
         raise BadDocument(f"not a job document: bad JSON: {error}") from error
+    except ValueError as error:  # all that is left is what Python says of a long whole number
+        most = sys.get_int_max_str_digits()
+        raise BadDocument(
+            f"not a job document: bad JSON: a number has more than {most} digits"
+        ) from error
     if not isinstance(value, dict):
         raise BadDocument(f"not a job document: a JSON {_json_type(value)}, not an object")
+    # What has fewer brackets than that cannot be deeper, and nearly all documents have.
+    if data.count("[") + data.count("{") > MAX_NESTING and _is_deep(value):
+        raise _too_deep()
     return value
 
 
+class _NotJson(ValueError):
+    """Report what Python takes for JSON, and nobody else."""
+
+
+def _too_deep() -> BadDocument:
+    return BadDocument(f"not a job document: nested more than {MAX_NESTING} deep")
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_NESTING):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                below += each.values()
+            elif isinstance(each, list):
+                below += each
+        level = below
+    return any(isinstance(each, dict | list) for each in level)
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+    raise _NotJson(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if value - value != 0:  # 1e999 is read as infinity, which could not be written again
-        raise ValueError(f"{text} is out of range")
+        raise _NotJson(f"{text[:60]} is out of range")
     return value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shorten(twice)} stands twice")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _NotJson(f"the key {shorten(key)} stands twice")
+            seen.add(key)
     return value
 
 
@@ -228,6 +260,12 @@ class _Reader:
             raise BadDocument(f"{self.what}{key!r} is missing")
         return check_text(value, f"{self.what}{key!r}")
 
+    def path(self, key: str, default: str) -> str:
+        value = self.text(key, default)
+        if not value.startswith("/"):
+            self.fail(key, value, "an absolute path")
+        return value
+
     def integer(self, key: str, default: int, least: int, most: int) -> int:
         expected = f"a whole number from {least} to {most}"
         value: int = self.take(key, int, expected, default)
@@ -243,6 +281,20 @@ class _Reader:
         if not 0 < value <= MAX_DURATION_SECONDS:
             self.fail(key, value, expected)
         return float(value)
+
+    def duration(self, key: str) -> float | None:
+        expected = "null or a number of seconds, from 0 to 100 years"
+        value: float | None = self.take(key, (int, float, type(None)), expected, None)
+        if value is not None and not 0 <= value <= MAX_DURATION_SECONDS:
+            self.fail(key, value, expected)
+        return value
+
+    def number(self, key: str, least: int, most: int) -> int | None:
+        expected = f"null or a whole number from {least} to {most}"
+        value: int | None = self.take(key, (int, type(None)), expected, None)
+        if value is not None and not least <= value <= most:
+            self.fail(key, value, expected)
+        return value
 
     def instant(self, key: str, default: datetime | None) -> datetime:
         value = self.take(key, str, "an instant in ISO 8601", default)
@@ -317,9 +369,15 @@ def check_env(name: object, value: object) -> None:
     """Raise BadDocument where a variable of the environment is not a name and a text."""
     if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
         raise BadDocument(f"{shorten(name)} is not the name of an environment variable")
+    what = f"'env': {name[:60]}"
     if not isinstance(value, str):
-        raise BadDocument(f"'env': {name} is {shorten(value)}; it must be a string")
-    check_text(value, f"'env': {name}")
+        raise BadDocument(f"{what} is {shorten(value)}; it must be a string")
+    check_text(value, what)
+    if (size := len(f"{name}={value}".encode("utf-8", "surrogateescape"))) > MAX_COMMAND_BYTES:
+        raise BadDocument(
+            f"{what} has {size} bytes with its name; {MAX_COMMAND_BYTES} is the most that the"
+            " kernel takes"
+        )
 
 
 class Defaults(NamedTuple):
@@ -351,7 +409,18 @@ def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) 
                 f"{shorten(key)} is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
             )
     job = job_from_document(document, job_id, defaults)
-    return job._replace(command=check_command(job.command))
+    check_command(job.command)
+    _check_size("'cwd' has", (job.cwd,), MAX_PATH_BYTES)
+    _check_size(
+        "'env' has", (f"{name}={value}" for name, value in job.env.items()), MAX_ENVIRONMENT_BYTES
+    )
+    return job
+
+
+def _check_size(what: str, texts: Iterable[str], most: int) -> None:
+    size = sum(len(text.encode("utf-8", "surrogateescape")) + 1 for text in texts)
+    if size > most:
+        raise BadDocument(f"{what} {size} bytes; {most} is the most that the kernel takes")
 
 
 def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
@@ -381,7 +450,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
         timeout_seconds=read.seconds("timeout", defaults.timeout_seconds),
         retry_on=read.codes("retry_on", defaults.retry_on),
         no_retry_on=read.codes("no_retry_on", defaults.no_retry_on),
-        cwd=read.text("cwd", defaults.cwd),
+        cwd=read.path("cwd", defaults.cwd),
         env=read.env(_NOTHING),
         after=read.ids("after"),
         after_any=read.ids("after_any"),
@@ -404,16 +473,16 @@ def _attempt_from(document: object, index: int) -> Attempt:
     outcome = read.take("outcome", str, "an outcome", None)
     if outcome not in _OUTCOMES:
         read.fail("outcome", outcome, "one of " + ", ".join(Outcome))
-    number = read.integer("number", index, 1, 2**53)
+    number = read.integer("number", index, 1, MAX_ATTEMPT)
     started_at = read.instant("started_at", None)
     return Attempt(
         number=number,
         worker=read.text("worker", ""),
         started_at=started_at,
         finished_at=read.instant("finished_at", started_at),
-        duration_seconds=read.take("duration", (int, float, type(None)), "seconds", None),
-        exit_code=read.take("exit_code", (int, type(None)), "an exit code or null", None),
-        signal=read.take("signal", (int, type(None)), "a signal number or null", None),
+        duration_seconds=read.duration("duration"),
+        exit_code=read.number("exit_code", 0, 255),
+        signal=read.number("signal", 1, 127),
         outcome=Outcome(outcome),
         log=read.text("log", ""),
         extra=read.rest,
@@ -494,10 +563,3 @@ def job_document(job: Job) -> dict[str, Any]:
     """Return the JSON object of a job, in the order of its keys."""
     document: dict[str, Any] = json.loads(encode_job(job))
     return document
-
-
-def decode_job(data: bytes, job_id: str, defaults: Defaults) -> Job:
-    """Return the job that a document's bytes hold; see job_from_document for what it raises."""
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
-    return job_from_document(parse_object(data), job_id, defaults)

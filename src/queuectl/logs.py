@@ -10,9 +10,10 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
+from queuectl.clock import from_timestamp
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
 
@@ -159,7 +160,7 @@ class LogDir:
                     modified = entry.stat(follow_symlinks=False).st_mtime
                 except FileNotFoundError:
                     continue
-                yield Log(*parsed, modified_at=datetime.fromtimestamp(modified, UTC))
+                yield Log(*parsed, modified_at=from_timestamp(modified))
         finally:
             found.close()
             os.close(own_fd)
@@ -172,7 +173,7 @@ class LogDir:
                 return
             if unchanged_since is not None:
                 modified = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mtime
-                if datetime.fromtimestamp(modified, UTC) > unchanged_since:
+                if from_timestamp(modified) > unchanged_since:
                     return
             os.unlink(name, dir_fd=dir_fd)
 

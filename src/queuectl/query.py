@@ -19,6 +19,7 @@ from queuectl.store.base import FINISHED, Entry, Store
 
 # What runs, then what waits; these change too fast, and are too few or too well sorted, to merge.
 _UNFINISHED = (State.PROCESSING, State.PENDING, State.BLOCKED)
+_MOST = 2**31  # more than there can be, and not too much for what counts up to it
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -66,6 +67,8 @@ def select(
     blocked, then what is finished, newest first. ``changed_before`` keeps what came to its state
     until then; ``matches`` the jobs that it is true for, no document that cannot be read.
     """
+    if limit is not None:
+        limit = min(limit, _MOST)
     as_they_come = sort is None and not reverse and not changed_before and not matches
     entries = iter(_entries(store, states, now, limit if as_they_come else None))
     if changed_before:

@@ -4,7 +4,6 @@ Nothing here reads or writes: what is wrong is found before a store is touched.
 """
 
 import json
-import os.path
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
@@ -14,7 +13,14 @@ from queuectl.clock import format_instant, later
 from queuectl.codes import NO_RULE
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, QueuectlError, UsageError
-from queuectl.job import Defaults, Job, job_from_user, new_id, parse_object, shorten
+from queuectl.job import (
+    MAX_DOCUMENT_BYTES,
+    Defaults,
+    Job,
+    job_from_user,
+    new_id,
+    parse_object,
+)
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -102,6 +108,8 @@ class Submitter:
         Raises: UsageError, BadDocument or BadId that names the line.
         """
         for number, line in enumerate(lines, 1):
+            if len(line) > MAX_DOCUMENT_BYTES:
+                raise BadDocument(f"line {number}: more than {MAX_DOCUMENT_BYTES} bytes")
             if number == 1:
                 line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write it)
             # A byte that is no UTF-8 reaches the shell as it is.
@@ -139,8 +147,6 @@ class Submitter:
         if isinstance(env, dict):  # anything else is reported with the rest of what is wrong
             merged["env"] = {**self._options.env, **env}
         job = job_from_user(merged, made_id, self._defaults)
-        if not os.path.isabs(job.cwd):
-            raise BadDocument(f"'cwd' is {shorten(job.cwd)}; it must be an absolute path")
         self._check_agreement(document, job)
         return job
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.jobs import NOON, claimed, decide, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import NOON, claimed, decide, decode_job, ended, fail_for_good, make_job, make_jobs
 
 from queuectl.errors import BadDocument, StoreError
-from queuectl.job import Defaults, Job, Outcome, State, decode_job, encode_job
+from queuectl.job import Defaults, Job, Outcome, State, encode_job
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
 

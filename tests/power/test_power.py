@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.jobs import LATER, NOON, claimed, decide, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, claimed, decide, decode_job, ended, make_job, make_jobs
 from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
 from queuectl.errors import QueuectlError
-from queuectl.job import Defaults, Job, Outcome, State, decode_job, parse_object
+from queuectl.job import Defaults, Job, Outcome, State, parse_object
 from queuectl.store import adding, blocked, open_store
 from queuectl.store import directory as directory_store
 from queuectl.store.base import Claim, Store

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.jobs import decode_job
 
 from queuectl.clock import (
     MAX_DURATION_SECONDS,
@@ -20,6 +21,7 @@ from queuectl.clock import (
 from queuectl.errors import BadDocument, BadId, QueuectlError, UsageError
 from queuectl.job import (
     ID_PATTERN,
+    MAX_ATTEMPT,
     MAX_MAX_RETRIES,
     Attempt,
     Defaults,
@@ -27,7 +29,6 @@ from queuectl.job import (
     NewerSchema,
     Outcome,
     State,
-    decode_job,
     encode_job,
     job_document,
     new_id,
@@ -67,7 +68,7 @@ values = st.recursive(
 _ATTEMPT_KEYS = set(Attempt.__annotations__) | {"duration"}
 attempts = st.builds(
     Attempt,
-    number=st.integers(1, 2**53),
+    number=st.integers(1, MAX_ATTEMPT),
     worker=texts,
     started_at=instants,
     finished_at=instants,
@@ -98,7 +99,7 @@ jobs = st.builds(
     attempts=st.integers(0, 2**53),
     max_retries=st.integers(0, MAX_MAX_RETRIES),
     timeout_seconds=st.none() | st.floats(1e-9, MAX_DURATION_SECONDS),
-    cwd=texts,
+    cwd=texts.map(lambda text: "/" + text),
     retry_on=st.none(),
     no_retry_on=st.none(),
     env=st.dictionaries(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.jobs import decode_job
 
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings
@@ -15,7 +16,6 @@ from queuectl.job import (
     Job,
     Outcome,
     State,
-    decode_job,
     encode_job,
     job_from_user,
 )

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from queuectl.errors import StoreUnavailable, UnsafeStore
+from queuectl.errors import BadDocument, StoreUnavailable, UnsafeStore
 from queuectl.store import files
 
 
@@ -126,12 +126,31 @@ def test_all_of_a_file_is_read(tmp_path: Path, directory_fd: int, size: int) -> 
     os.close(fd)
 
 
-def test_reading_stops_just_beyond_the_most(tmp_path: Path) -> None:
-    """A huge file costs no more memory than is allowed, and is seen to be too large."""
+@pytest.mark.parametrize("size", [4097, 65536, 65537, 100_000])
+def test_file_of_more_than_the_most_is_refused(tmp_path: Path, size: int) -> None:
+    """One byte too many is too many, wherever the pieces end in which a file is read."""
+    (tmp_path / "a").write_bytes(bytes(size))
+    with open(tmp_path / "a", "rb") as file:
+        assert len(files.read_all(file.fileno(), size)) == size
+        with pytest.raises(BadDocument, match=f"more than {size - 1} bytes"):
+            files.read_all(file.fileno(), size - 1)
+
+
+def test_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size of a file decides, so that 100 MB cost neither memory nor time."""
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        read.append(size)
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
     with open(tmp_path / "a", "w+b") as file:
-        file.truncate(10_000_000)
-        data = files.read_all(file.fileno(), 1_000_000)
-    assert 1_000_000 < len(data) < 1_200_000
+        file.truncate(100_000_000)
+        with pytest.raises(BadDocument, match="more than 1000000 bytes"):
+            files.read_all(file.fileno(), 1_000_000)
+    assert sum(read) <= 65536
 
 
 def test_lock_is_held_until_the_last_copy_of_its_descriptor_is_closed(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.jobs import decode_job
 
-from queuectl.errors import BadDocument, BadId
+from queuectl.errors import BadDocument, BadId, shorten
 from queuectl.job import (
     MAX_COMMAND_BYTES,
     USER_KEYS,
@@ -18,12 +19,10 @@ from queuectl.job import (
     State,
     check_command,
     check_id,
-    decode_job,
     encode_job,
     job_from_user,
     new_id,
     parse_object,
-    shorten,
 )
 
 NOW = datetime(2026, 11, 24, 21, 29, 59, 1002, UTC)
@@ -141,7 +140,7 @@ def test_the_only_key_that_a_document_needs_is_its_command() -> None:
         (b'{"a": 1e999}', "not a job document: bad JSON: 1e999 is out of range"),
         (b'{"a": 1, "a": 1}', "not a job document: bad JSON: the key 'a' stands twice"),
         (b'{"a": "\xff"}', "not a job document: not UTF-8 at byte 7"),
-        (b"[" * 100_000, "not a job document: nested too deeply"),
+        (b"[" * 100_000, "not a job document: nested more than 100 deep"),
     ],
     ids=lambda value: repr(value)[:20],
 )

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.jobs import NOON, drain
+from tests.jobs import NOON, decode_job, drain
 
-from queuectl.job import SCHEMA, Defaults, State, decode_job, job_document
+from queuectl.job import SCHEMA, Defaults, State, job_document
 from queuectl.store import open_store
 from queuectl.store.names import pending_name
 

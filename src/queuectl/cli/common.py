@@ -113,8 +113,13 @@ class _Regex(click.ParamType["re.Pattern[str]"]):
     ) -> "re.Pattern[str]":
         if isinstance(value, re.Pattern):
             return value
+        import warnings
+
         try:
-            return re.compile(value)
+            with warnings.catch_warnings():
+                # A later Python may read "[[" otherwise: no news for who types it now.
+                warnings.simplefilter("ignore", FutureWarning)
+                return re.compile(value)
         except (re.error, RecursionError, OverflowError) as error:
             self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
 

@@ -22,7 +22,7 @@ from queuectl.cli.common import (
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
 from queuectl.errors import BadDocument, DuplicateId, StoreError, UnknownParent, UsageError
-from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_env
+from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, check_env
 from queuectl.submit import Options, Submitter
 
 
@@ -204,7 +204,8 @@ def enqueue(
     if batch is None:
         submitter.one(command)
     else:
-        submitter.batch(batch)
+        # No more of a line than can be refused: what has no end of a line may have no end at all.
+        submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
     if submitter.jobs:
         _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
         _print_ids([job.id for job in submitter.jobs])

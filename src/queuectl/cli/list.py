@@ -92,7 +92,7 @@ def list_jobs(
     if as_json:
         echo_json_array(map(row_document, rows))
         return
-    shown = list(islice(rows, TABLE_ROWS if limit is None else limit))
+    shown = list(islice(rows, TABLE_ROWS) if limit is None else rows)
     gone = _gone_parents(store, [row.entry for row in shown])
     echo_table(
         [(*_columns(row, now, gone), command_cell(row)) for row in shown],

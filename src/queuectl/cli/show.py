@@ -20,7 +20,7 @@ from queuectl.cli.common import (
     printable,
 )
 from queuectl.clock import format_duration, format_instant, utc_now
-from queuectl.errors import BadDocument, JobNotFound
+from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import Attempt, Job, Outcome, State, job_document
 from queuectl.logs import LogDir
 from queuectl.query import attempts_text
@@ -93,7 +93,7 @@ def _state_of(store: Store, job_id: str) -> str:
         return store.get(job_id).state
     except JobNotFound:
         return "no such job"
-    except BadDocument:
+    except (BadDocument, ConfigError):  # a newer version has written it
         return "unreadable"
 
 

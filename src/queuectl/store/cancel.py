@@ -155,7 +155,7 @@ class Cancelling(Lookup, Roster):
         asked.difference_update([each for each in asked if each[1] == entry.token])
 
     def _is_running(self, entry: Entry) -> bool:
-        return self._exists(self._fd(State.PROCESSING), entry.token)
+        return self._is_document(State.PROCESSING, entry.token)
 
     def _sleep_while_running(self, entry: Entry, watch: "Watch") -> None:
         until = time.monotonic() + self.poll_seconds

@@ -25,7 +25,7 @@ def channel_name(worker: str) -> str:
 
 def channel_owner(name: str) -> str | None:
     """Return the worker whose FIFO has such a name, None where it is not one."""
-    return name.removesuffix(".control") if name.endswith(".control") else None
+    return name.removesuffix(".control") or None if name.endswith(".control") else None
 
 
 def open_channel(directory_fd: int, worker: str) -> int:

@@ -26,10 +26,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from queuectl.clock import later, utc_now
+from queuectl.clock import from_timestamp, later, utc_now
 from queuectl.errors import (
     BadDataError,
     ConfigError,
@@ -113,6 +113,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
     _clock_seen: tuple[str | None, float] | None = None
+    # Names in processing/ that recovery could do nothing about: a newer version has written them.
+    _left: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Free what the store holds open."""
@@ -236,7 +238,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         self._worklist()
         assert self._watch is not None
         self._watch.add_departures(os.path.join(self.location, State.PROCESSING))
-        return any(True for _ in self._identified(State.PROCESSING))
+        return any(name not in self._left for _, name in self._identified(State.PROCESSING))
 
     def next_due(self) -> datetime | None:
         """Return when the next known name is due; see Store.next_due."""
@@ -458,10 +460,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     def _read_dropped(self, fd: int, name: str, now: datetime) -> Job | None:
         """Return the job in a locked file, with the id that it is to have; None for no job."""
         try:
-            document = self._parse(files.read_all(fd, MAX_DOCUMENT_BYTES))
-            wanted = document.get("id")
-            wanted = check_id(name[: -len(SUFFIX)] if wanted is None else str(wanted))
-            return self._from_document(document, wanted, now)
+            data = files.read_all(fd, MAX_DOCUMENT_BYTES)
+            job = self._decode(data, name.removesuffix(SUFFIX), now)
+            check_id(job.id)
+            return job
         except NewerSchema:
             self._worklist().left_alone.add(name)
         except BadDataError as error:
@@ -592,6 +594,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
+        left: set[str] = set()
         problems: list[str] = []
         for name in list(self._names(State.PROCESSING)):
             parsed = parse_processing(name)
@@ -603,15 +606,19 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     self._locked(State.PROCESSING, name) as fd,
                 ):
                     if fd is None:
-                        held.add(parsed)
+                        if self._is_document(State.PROCESSING, name):
+                            held.add(parsed)
                     else:
                         found = self._recover_locked(name, fd, parsed, decide)
                         if found is not None:
                             recovered.append(found)
+                        else:
+                            left.add(name)
             except StillRuns:
                 held.add(parsed)
             except (ConfigError, StoreError) as error:
                 problems.append(str(error))
+        self._left = frozenset(left)
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
         if any(each.lost for each in recovered):
@@ -648,7 +655,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         attempt = Attempt(
             number=number,
             worker=self._worker_of(job_id, number),
-            started_at=datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC),
+            started_at=from_timestamp(os.fstat(fd).st_mtime),
             finished_at=now,
             duration_seconds=None,
             exit_code=None,

@@ -165,10 +165,10 @@ class Doctor(DirectoryStore):
             known = super()._check_format()
         except ConfigError as error:
             try:
-                text = (self._read_root_file("format") or b"").decode(errors="replace").strip()
+                data = self._read_root_file("format") or b""
             except ConfigError:
-                text = ""
-            if text.isascii() and text.isdigit():
+                data = b""
+            if data.strip().lstrip(b"0").isdigit():
                 raise
             self._format_problem = str(error)
             return True
@@ -274,15 +274,16 @@ class Doctor(DirectoryStore):
         if fd is None:
             return
         try:
-            data = files.read_all(fd, 4096)
             age = time.time() - os.fstat(fd).st_mtime
+            try:
+                data = files.read_all(fd, 4096)
+                if data.strip():
+                    parse_object(data)
+            except BadDocument as error:
+                if not 0 <= age < _STILL_BEING_WRITTEN_SECONDS:
+                    yield self._set_apart(ROOT, "stop_workers", "bad request to stop", str(error))
         finally:
             os.close(fd)
-        if data.strip() and not 0 <= age < _STILL_BEING_WRITTEN_SECONDS:
-            try:
-                parse_object(data)
-            except BadDocument as error:
-                yield self._set_apart(ROOT, "stop_workers", "bad request to stop", str(error))
 
     # --- files, whatever they hold ---
 
@@ -330,7 +331,10 @@ class Doctor(DirectoryStore):
                 continue
             for name in list(self._names(state)):
                 if state is State.PENDING and is_stranger(name):
-                    continue  # it is adopted
+                    # It is adopted, whatever its mode, unless nobody may read it.
+                    if self._is_ours(state, name) and not self._is_document(state, name):
+                        yield from self._check_file(state, name)
+                    continue
                 job_id = self._id_of(state, name)
                 if job_id is not None:
                     yield from self._check_job(state, name, job_id)
@@ -662,12 +666,22 @@ class Doctor(DirectoryStore):
                 "abandoned file", f"tmp/{name}", "a worker, or --repair, removes it", "was removed"
             )
 
+    def _is_directory(self, directory: str, name: str) -> bool:
+        try:
+            status = os.stat(name, dir_fd=self._fd(directory), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISDIR(status.st_mode)
+
     def _check_workers(self) -> Iterator[Finding]:
         """Find what workers left that are gone: a record that can be locked, a FIFO without one."""
         stale = []
         for name in list(self._names("workers")):
             owner = channel_owner(name)
             if owner is not None:
+                if self._is_directory("workers", name):
+                    yield self._foreign("workers", name)
+                    continue
                 is_alone = not self._exists(self._fd("workers"), filed_name(owner))
                 if is_alone and not is_read(self._fd("workers"), owner):
                     stale.append(name)

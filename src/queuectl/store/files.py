@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from queuectl.errors import StoreError, StoreUnavailable, UnsafeStore
+from queuectl.errors import BadDocument, StoreError, StoreUnavailable, UnsafeStore
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -184,6 +184,8 @@ def open_and_stat(directory_fd: int, name: str) -> tuple[int, os.stat_result] | 
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES):
             return None
+        if _is_other_than_file(directory_fd, name):  # the driver of a device may refuse in any way
+            return None
         raise
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -192,19 +194,29 @@ def open_and_stat(directory_fd: int, name: str) -> tuple[int, os.stat_result] | 
     return fd, status
 
 
+def _is_other_than_file(directory_fd: int, name: str) -> bool:
+    try:
+        mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode)
+
+
 def read_all(fd: int, most: int) -> bytes:
-    """Return what a file holds, from its start; stops just beyond ``most`` bytes."""
+    """Return what a file holds, from its start.
+
+    Raises: BadDocument where that is more than ``most`` bytes; then little of it is read.
+    """
     parts: list[bytes] = []
     offset = 0
-    while offset <= most:
+    while True:
         part = os.pread(fd, _CHUNK, offset)
-        if not part:
-            break
         parts.append(part)
         offset += len(part)
+        if offset > most or (offset == _CHUNK and os.fstat(fd).st_size > most):
+            raise BadDocument(f"not a job document: more than {most} bytes")
         if len(part) < _CHUNK:
-            break
-    return b"".join(parts)
+            return b"".join(parts)
 
 
 def lock(fd: int) -> bool:

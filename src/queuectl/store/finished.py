@@ -4,8 +4,9 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
+from queuectl.clock import from_timestamp
 from queuectl.errors import ConfigError
 from queuectl.job import Job, State
 from queuectl.store import files
@@ -63,7 +64,7 @@ class Finished(Lookup):
             if fd is None:
                 return False
             if unchanged_since is not None and (
-                datetime.fromtimestamp(os.fstat(fd).st_mtime, UTC) > unchanged_since
+                from_timestamp(os.fstat(fd).st_mtime) > unchanged_since
             ):
                 return False
             job = self._read(state, name, job_id)

@@ -5,9 +5,8 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
-from queuectl.clock import utc_now
+from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import (
     AmbiguousPrefix,
     BadDataError,
@@ -91,12 +90,21 @@ class Lookup(Place):
                     yield name[:-5], name
             elif state is State.PROCESSING:
                 parsed = parse_processing(name)
-                if parsed is not None:
+                if parsed is not None and self._is_document(state, name):
                     yield parsed[0], name
             else:
                 filed = parse_filed(name)
                 if filed is not None:
                     yield filed, name
+
+    def _is_document(self, state: State, name: str) -> bool:
+        """Tell whether a name is that of a document; anything else is never waited for."""
+        with self._telling(f"{self.location}/{state}/{name} cannot be opened"):
+            fd = files.open_document(self._fd(state), name)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
 
     def _parents(self) -> Iterator[str]:
         """Stream the ids that blocked/ has directories of; anything else there is left alone."""
@@ -253,19 +261,10 @@ class Lookup(Place):
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""
-        document = self._parse(data)
-        return self._from_document(document, job_id, now)
-
-    def _from_document(self, document: dict[str, Any], job_id: str, now: datetime) -> Job:
+        document = parse_object(data)
         # One that was recorded holds its limits; where it has no rule, there is to be none.
         complete = all(key in document for key in _LIMITS)
         return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
-
-    @staticmethod
-    def _parse(data: bytes) -> dict[str, Any]:
-        if len(data) > MAX_DOCUMENT_BYTES:
-            raise BadDocument(f"not a job document: more than {MAX_DOCUMENT_BYTES} bytes")
-        return parse_object(data)
 
     def resolve(self, prefix: str) -> str:
         """Return the id that is ``prefix`` or, alone, starts with it; see Store.resolve."""
@@ -339,7 +338,7 @@ class Lookup(Place):
             yield status.st_mtime, name
 
     def _entry(self, state: State, name: str, changed: float | None) -> Entry:
-        changed_at = None if changed is None else datetime.fromtimestamp(changed, UTC)
+        changed_at = None if changed is None else from_timestamp(changed)
         if state is State.PENDING:
             if not is_pending_name(name):
                 return Entry(id=name[:-5], state=state, priority=DEFAULT_PRIORITY, token=name)
@@ -390,7 +389,7 @@ class Lookup(Place):
     @staticmethod
     def _id_in(state: State, name: str) -> str | None:
         if state is State.PENDING:
-            return name[:-5] if is_stranger(name) else None
+            return parse_filed(name) if is_stranger(name) else None
         if state is State.PROCESSING:
             parsed = parse_processing(name)
             return parsed[0] if parsed is not None else None

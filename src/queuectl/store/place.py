@@ -104,10 +104,10 @@ class Place:
                         " 'format'; give a new or empty directory"
                     )
             return False
-        text = data.decode(errors="replace").strip()
+        text = data.decode(errors="replace").strip().lstrip("0")
         if not (text.isascii() and text.isdigit()):
             raise ConfigError(f"{self.location}/format is broken: it must hold the number {FORMAT}")
-        if int(text) > FORMAT:
+        if text != str(FORMAT):
             raise ConfigError(
                 f"{self.location} has format {text[:20]}, and this version of queuectl knows"
                 f" {FORMAT}: upgrade queuectl"
@@ -159,6 +159,8 @@ class Place:
                 return None
             try:
                 return files.read_all(fd, MAX_DOCUMENT_BYTES)
+            except BadDocument as error:
+                raise ConfigError(f"{self.location}/{name} is broken: it is too long") from error
             finally:
                 os.close(fd)
 
@@ -321,7 +323,7 @@ class Place:
         """Apply a change to what was set, under pending.lock."""
         with self._moving_into_pending():
             document = change(self.read_config())
-            data = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+            data = json.dumps(document, indent=2) + "\n"
             self._write_root_file("config.json", data.encode())
 
     def settings(self) -> Settings:

@@ -13,11 +13,12 @@ from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from queuectl.clock import format_instant, utc_now
+from queuectl.clock import format_instant, parse_instant, utc_now
 from queuectl.errors import (
     BadDocument,
     ConfigError,
     StoreError,
+    UsageError,
 )
 from queuectl.job import (
     Attempt,
@@ -33,11 +34,20 @@ from queuectl.store.base import (
 from queuectl.store.channel import STOP_NOW, channel_name, channel_owner, open_channel, send
 from queuectl.store.names import (
     filed_name,
+    parse_filed,
     parse_processing,
     processing_name,
 )
 from queuectl.store.place import Place
-from queuectl.store.tally import Recent, counted, joined, tally_document, tally_from
+from queuectl.store.tally import (
+    Recent,
+    counted,
+    joined,
+    number,
+    tally_document,
+    tally_from,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
@@ -53,6 +63,10 @@ class Pill(NamedTuple):
     inode: int
     modified_at: int
     now: bool
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and parse_filed(filed_name(value)) is not None
 
 
 class Roster(Place):
@@ -146,8 +160,11 @@ class Roster(Place):
         """Return what workers that are gone have counted, and which of them may have a record."""
         try:
             document = parse_object(self._read_root_file(_TALLY_NAME) or b"{}")
-            return tally_from(document), list(map(str, document.get("workers", ())))
-        except (BadDocument, ConfigError, ValueError, TypeError, AttributeError):
+            names = document.get("workers", [])
+            if not isinstance(names, list) or not all(map(_is_name, names)):
+                raise ValueError("not the names of workers")
+            return tally_from(document), names
+        except (BadDocument, ConfigError, ValueError):
             return Tally(), []  # broken by a hand: the counting begins anew
 
     @contextmanager
@@ -226,7 +243,7 @@ class Roster(Place):
                     mine = self._worker is not None and name == filed_name(self._worker[1])
                     live = mine or files.is_locked(fd)
                     record, tally = self._read_record(fd)
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except ValueError:
                     continue  # no record, or one that is being written at this moment
                 finally:
                     os.close(fd)
@@ -234,20 +251,28 @@ class Roster(Place):
 
     @staticmethod
     def _read_record(fd: int) -> tuple[WorkerRecord, Tally]:
-        """Return what a record holds. Raises: ValueError, KeyError, TypeError, AttributeError."""
-        document: Mapping[str, Any] = json.loads(os.pread(fd, _RECORD_BYTES, 0))
-        tally = tally_from(document)
-        recent = Recent(int(document.get("slot", 0)), tuple(document.get("recent", (0,) * 6)))
-        now = time.time()
+        """Return what a record holds. Raises: ValueError where it is none."""
+        try:
+            document: Mapping[str, Any] = parse_object(os.pread(fd, _RECORD_BYTES, 0))
+            since = parse_instant(str(document.get("since")))
+        except (BadDocument, UsageError) as error:
+            raise ValueError(str(error)) from error
+        name, host, job = document.get("name"), document.get("host"), document.get("job")
+        if not (_is_name(name) and isinstance(host, str) and (job is None or _is_name(job))):
+            raise ValueError("not the record of a worker")
+        attempt = document.get("attempt")
+        pid, slot = whole_numbers([document.get("pid"), document.get("slot", 0)])
+        recent = Recent(slot, whole_numbers(document.get("recent", Recent().counts)))
+        tally, now = tally_from(document), time.time()
         record = WorkerRecord(
-            name=str(document["name"]),
-            pid=int(document["pid"]),
-            host=str(document["host"]),
-            since=datetime.fromisoformat(document["since"]),
-            job=document["job"],
-            attempt=document["attempt"],
+            name=str(name),
+            pid=pid,
+            host=host,
+            since=since,
+            job=job,
+            attempt=None if attempt is None else whole_numbers([attempt])[0],
             settled=sum(tally.by_outcome.values()),
-            rate=recent.rate(now, now - float(document.get("started_at", now))),
+            rate=recent.rate(now, now - number(document.get("started_at", now))),
         )
         return record, tally
 
@@ -275,14 +300,15 @@ class Roster(Place):
                 if fd is not None and name.endswith(".json"):
                     if self._tells_of_a_running_job(fd):
                         continue
-                    with suppress(ValueError, KeyError, TypeError, AttributeError):
+                    with suppress(ValueError):
                         record, tally = self._read_record(fd)
                         self._add_to_totals(record.name, tally)
                     os.unlink(name, dir_fd=self._fd("workers"))
         for name in list(self._names("workers")):
             worker = channel_owner(name)
             if worker and not self._exists(self._fd("workers"), filed_name(worker)):
-                with suppress(FileNotFoundError):  # its worker has just left
+                # Its worker has just left, or a hand has made it, and not a file.
+                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(name, dir_fd=self._fd("workers"))
 
     def _tells_of_a_running_job(self, fd: int) -> bool:
@@ -319,14 +345,12 @@ class Roster(Place):
                 return None
             try:
                 status = os.fstat(fd)
-                data = files.read_all(fd, 4096)
+                now = bool(parse_object(files.read_all(fd, 4096)).get("now", False))
+            except BadDocument:
+                # A hand may write the file, too: `touch stop_workers` asks for a graceful stop.
+                now = False
             finally:
                 os.close(fd)
-        # A hand may write the file, too: `touch stop_workers` asks for a graceful stop.
-        try:
-            now = bool(parse_object(data).get("now", False))
-        except BadDocument:
-            now = False
         return Pill(status.st_ino, status.st_mtime_ns, now)
 
     def stop_now_requested(self) -> bool:

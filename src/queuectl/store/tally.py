@@ -8,9 +8,11 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from queuectl.errors import shorten
 from queuectl.job import Attempt, Outcome
 from queuectl.store.base import LENGTH_BOUNDS, Tally
 
+_MOST = 2**53  # a double holds each whole number up to it
 _SLOT_SECONDS = 10
 _SLOTS = 6  # "lately" is the last minute
 
@@ -53,16 +55,31 @@ def tally_document(tally: Tally) -> dict[str, Any]:
 def tally_from(document: Mapping[str, Any]) -> Tally:
     """Return the tally in a JSON object, an empty one where there is none.
 
-    Raises: ValueError, TypeError or AttributeError where it is no tally.
+    Raises: ValueError where it is no tally.
     """
-    lengths = tuple(map(int, document.get("lengths", Tally().by_length)))
-    if len(lengths) != len(LENGTH_BOUNDS) + 1:
-        raise ValueError("not the lengths that are counted")
+    outcomes, lengths = document.get("outcomes", {}), document.get("lengths", Tally().by_length)
+    if not isinstance(outcomes, dict) or len(whole_numbers(lengths)) != len(LENGTH_BOUNDS) + 1:
+        raise ValueError("not the outcomes, or the lengths, that are counted")
+    counts = whole_numbers([*outcomes.values()])
     return Tally(
-        by_outcome={Outcome(each): int(n) for each, n in document.get("outcomes", {}).items()},
-        by_length=lengths,
-        seconds=float(document.get("seconds", 0.0)),
+        by_outcome=dict(zip(map(Outcome, outcomes), counts, strict=True)),
+        by_length=whole_numbers(lengths),
+        seconds=number(document.get("seconds", 0.0)),
     )
+
+
+def number(value: object) -> float:
+    """Return a number of a JSON object that counts or measures. Raises: ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST:
+        raise ValueError(f"{shorten(value)} is no count")
+    return float(value)
+
+
+def whole_numbers(values: object) -> tuple[int, ...]:
+    """Return the counts in a list of a JSON object. Raises: ValueError."""
+    if not isinstance(values, list | tuple) or any(type(each) is not int for each in values):
+        raise ValueError(f"{shorten(values)} are no counts")
+    return tuple(int(number(each)) for each in values)
 
 
 class Recent:
