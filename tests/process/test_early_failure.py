@@ -20,10 +20,10 @@ sys.exit(pool.run_pool(sys.argv[1], 2, drain=False, detach=False, quiet=True))
 REFUSED = """
 import sys
 from queuectl import pool
-from queuectl.errors import StoreError
+from queuectl.errors import ConfigError
 
 def refuse(worker):
-    raise StoreError("no room for a record")
+    raise ConfigError("a setting is wrong")
 
 pool.Worker.run = refuse
 pool._REPLACE_SECONDS = 0.001
@@ -74,10 +74,10 @@ def test_workers_that_are_refused_at_their_start_say_why_in_a_line(tmp_path: Pat
         text=True,
         check=False,
     )
-    assert done.returncode == 74
+    assert done.returncode == 78
     assert "Traceback" not in done.stderr
-    assert done.stderr.count(" cannot work: no room for a record\n") == 10
-    assert " supervisor gives up: 10 workers failed at their start\n" in done.stderr
+    assert done.stderr.count(" cannot work: a setting is wrong\n") == 10
+    assert " supervisor gives up: its workers fail at their start\n" in done.stderr
 
 
 def test_detached_workers_that_are_refused_say_why_in_a_line(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_detached_workers_that_are_refused_say_why_in_a_line(tmp_path: Path) -> 
         "the supervisor has given up",
     )
     assert "Traceback" not in told
-    assert " cannot work: no room for a record\n" in told
+    assert " cannot work: a setting is wrong\n" in told
