@@ -21,6 +21,7 @@ from queuectl.job import (
     Job,
     State,
     job_from_document,
+    new_job_from,
     parse_object,
 )
 from queuectl.store import files
@@ -238,11 +239,13 @@ class Lookup(Place):
     def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
         """Return the job as its place tells: the name decides about what stands in it."""
         if state is State.PENDING and is_pending_name(name):
-            due = pending_due(name)
+            due, priority = pending_due(name), pending_priority(name)
             run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
-            return job._replace(
-                id=job_id, state=state, priority=pending_priority(name), run_at=run_at
-            )
+            if (job.id, job.state, job.priority) == (job_id, state, priority) and (
+                run_at is job.run_at
+            ):
+                return job
+            return job._replace(id=job_id, state=state, priority=priority, run_at=run_at)
         if job.id == job_id and job.state is state:
             return job
         return job._replace(id=job_id, state=state)
@@ -261,6 +264,9 @@ class Lookup(Place):
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""
+        job = new_job_from(data)
+        if job is not None:
+            return job
         document = parse_object(data)
         # One that was recorded holds its limits; where it has no rule, there is to be none.
         complete = all(key in document for key in _LIMITS)

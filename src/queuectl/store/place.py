@@ -267,8 +267,11 @@ class Place:
             raise
 
     def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
-        with self._telling(f"{self.location}/{source}/{name} cannot be moved to {target}"):
+        try:
             os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
+        except OSError as error:
+            what = f"{self.location}/{source}/{name} cannot be moved to {target}"
+            raise files.as_store_error(error, what) from error
 
     def _make_arrivals_durable(self, state: State) -> None:
         """Make durable what has come into a state, before it moves on from there.
