@@ -130,8 +130,8 @@ def main() -> None:
         )
         own = median([limit / each for limit, each in zip(limits, ours, strict=True)])
         sys.stdout.write(
-            f"{given.count} jobs, {given.workers} workers, seconds:"
-            f" xargs {median(limits):.2f}, floor {median(floors):.2f}, queuectl {median(ours):.2f}\n"
+            f"{given.count} jobs, {given.workers} workers, seconds: xargs {median(limits):.2f},"
+            f" floor {median(floors):.2f}, queuectl {median(ours):.2f}\n"
             f"rate over xargs: floor {1 / median(ratios):.2f}, queuectl {own:.2f}\n"
         )
         remove(Path(folder))
