@@ -464,3 +464,15 @@ def test_clock_that_is_set_right_by_a_little_changes_no_name(place: Place, store
     assert store.claim(NOON) is None
     assert store.claim(later(NOON, -9.0)) is None
     assert sorted(os.listdir(place.path / "pending")) == before
+
+
+def test_clock_that_was_set_back_is_noticed_behind_a_job_that_is_gone(place: Place) -> None:
+    """What a worker knew to be next may be gone, and then tells nothing of the clock."""
+    worker, person = place.open(), place.open()
+    person.add([make_job("first", run_at=later(NOON, -60), updated_at=later(NOON, -60))])
+    person.add([make_job("gone", run_at=later(NOON, -5), updated_at=later(NOON, -60))])
+    person.add([make_job("put-off")])
+    set_back = later(NOON, -30)
+    assert claimed(worker, set_back).job.id == "first"
+    assert dict(person.cancel(["gone"])) == {"gone": State.CANCELLED}
+    assert claimed(worker, set_back).job.id == "put-off"

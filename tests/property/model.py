@@ -14,6 +14,9 @@ from queuectl.store.base import Counts, Entry, Store
 
 ENDS = (State.COMPLETED, State.DEAD, State.CANCELLED)
 _BACKOFF_MAX_SECONDS = Settings().backoff_max
+_PROOF = timedelta(seconds=10)  # what was written so much later than now was by another clock
+_AT_ONCE = timedelta(seconds=2)
+_IN_A_ROW = timedelta(milliseconds=1)  # what many that are due at once may differ by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +25,11 @@ class Known:
 
     ``run_at`` is None for a job that is due since it was put there by a hand. ``parent`` is the one
     under which a blocked job waits, ``attempt`` the one that runs. One that is ``ahead`` has been
-    recorded while it still lies where it ran; ``then`` is where it goes. ``document`` holds the
-    priority and due time that are written down, which a hand may have overruled. ``wanted`` is the
-    id under which one that a hand has put there wants to be adopted; until then its own begins with
-    a plus, since there may be another of the same name.
+    recorded while it still lies where it ran; ``then`` is where it goes. ``written_at`` is when its
+    document was written, of one that can still run. ``document`` holds the priority and due time
+    that are written down, which a hand or a clock may have overruled. ``wanted`` is the id under
+    which one that a hand has put there wants to be adopted; until then its own begins with a plus,
+    since there may be another of the same name.
     """
 
     id: str
@@ -41,9 +45,15 @@ class Known:
     parent: str | None = None
     attempt: int | None = None
     torn: bool = False
+    written_at: datetime | None = None
     then: State = field(default=State.PENDING, compare=False)
     document: tuple[int, datetime | None] = field(default=(0, None), compare=False)
     wanted: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Forget when it was written, where nothing comes of that."""
+        if self.state in ENDS or self.dropped:
+            object.__setattr__(self, "written_at", None)
 
     @property
     def ahead(self) -> bool:
@@ -56,14 +66,39 @@ class Known:
         return self.state is State.PENDING and self.run_at is None
 
     @property
+    def filed(self) -> str:
+        """Return what ends its name, which sorts a-2 before a, since a dot comes after a dash."""
+        return f"{self.id}.json"
+
+    @property
     def order(self) -> tuple[int, datetime, str]:
         """Return what jobs that are due are sorted by."""
         assert self.run_at is not None
-        return self.priority, self.run_at, self.id
+        return self.priority, self.run_at, self.filed
 
     def is_due(self, now: datetime) -> bool:
         """Tell whether it can be claimed."""
         return self.state is State.PENDING and (self.run_at is None or self.run_at <= now)
+
+    @property
+    def waits(self) -> timedelta | None:
+        """Return how long it was to wait when it was written down; None if its time was past."""
+        if self.run_at is None or self.written_at is None or self.run_at < self.written_at:
+            return None
+        return self.run_at - self.written_at
+
+    def is_put_off(self, now: datetime) -> bool:
+        """Tell whether it waits for no other reason than that the clock was set back since.
+
+        That is so where nobody asked for the wait: it was to run at once, or after a failure.
+        """
+        return (
+            self.state is State.PENDING
+            and self.waits is not None
+            and self.written_at is not None
+            and self.written_at - _PROOF > now
+            and (self.attempts > 0 or self.waits <= _AT_ONCE)
+        )
 
 
 def known_job(job: Job) -> Known:
@@ -79,13 +114,14 @@ def known_job(job: Job) -> Known:
         outcomes=tuple(attempt.outcome for attempt in job.history),
         after=job.after,
         after_any=job.after_any,
+        written_at=job.updated_at,
         document=(job.priority, job.run_at),
     )
 
 
 def recorded(known: Known, outcome: Outcome, now: datetime) -> Known:
     """Return a running job whose attempt has been recorded, and not moved on."""
-    known = replace(known, outcomes=(*known.outcomes, outcome))
+    known = replace(known, outcomes=(*known.outcomes, outcome), written_at=now)
     if outcome is Outcome.SUCCEEDED:
         known = replace(known, then=State.COMPLETED)
     elif outcome is Outcome.CANCELLED:
@@ -115,6 +151,7 @@ class Model:
         self.unreadable = 0
         self._unreadable_before = 0
         self.stages: list[Jobs] = []
+        self._puts_right_at: datetime | None = None
 
     # --- stages ---
 
@@ -122,6 +159,7 @@ class Model:
         """Begin an operation."""
         self.stages = [dict(self.jobs)]
         self._unreadable_before = self.unreadable
+        self._puts_right_at = None
 
     def _put(self, *jobs: Known) -> None:
         for known in jobs:
@@ -138,7 +176,7 @@ class Model:
         Returns what is wrong.
         """
         before = self.stages[0]
-        wrong = []
+        wrong = self._put_right_in_part(seen)
         jobs: Jobs = {}
         for job_id in sorted(set(seen).union(*self.stages)):
             may_be = [stage.get(job_id) for stage in self.stages]
@@ -174,6 +212,16 @@ class Model:
         """Return the jobs that can be claimed, in the order in which they must be."""
         due = [known for known in self.jobs.values() if known.is_due(now) and not known.dropped]
         return sorted(due, key=lambda known: known.order)
+
+    def put_off(self, now: datetime) -> list[Known]:
+        """Return the jobs that only a clock that was set back puts off, the soonest first."""
+        put_off = [known for known in self.jobs.values() if known.is_put_off(now)]
+        return sorted(put_off, key=lambda known: known.run_at or now)
+
+    def soonest(self, now: datetime) -> Known | None:
+        """Return the job that becomes due next of those that are not due."""
+        waiting = [each for each in self.in_state(State.PENDING) if not each.is_due(now)]
+        return min(waiting, key=lambda each: (each.run_at, each.priority, each.filed), default=None)
 
     def waits_for(self, known: Known, end_of: Callable[[str], State | None]) -> str | None:
         """Return the first for whose end a job has to wait, None where it can run."""
@@ -216,7 +264,7 @@ class Model:
         )
         under = self.waits_for(present, self.end_of)
         state = State.PENDING if under is None else State.BLOCKED
-        self._put(replace(known, state=state, parent=under))
+        self._put(replace(known, state=state, parent=under, written_at=now))
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that waits; one that has ended stays as it is."""
@@ -252,8 +300,72 @@ class Model:
         while self.exists(job_id):
             number += 1
             job_id = f"{known.wanted}-{number}"
-        document = (DEFAULT_PRIORITY, now)
-        self._put(replace(known, id=job_id, priority=document[0], run_at=now, document=document))
+        known = replace(known, id=job_id, priority=DEFAULT_PRIORITY, run_at=now)
+        self._put(replace(known, written_at=now, document=(known.priority, now)))
+
+    def redated(self, seen: Jobs) -> dict[str, datetime]:
+        """Return the new due times of the jobs that wait at another one than they should."""
+        told = {}
+        for known in self.in_state(State.PENDING):
+            is_now = seen.get(known.id)
+            if (
+                is_now is not None
+                and is_now.state is State.PENDING
+                and is_now.run_at is not None
+                and is_now.run_at != known.run_at
+            ):
+                told[known.id] = is_now.run_at
+        return told
+
+    def put_right(
+        self, told: dict[str, datetime], now: datetime, gone: Collection[str] = ()
+    ) -> list[str]:
+        """Take over the due times that jobs were given since the clock was set back.
+
+        Those that are ``gone`` from where they waited have told nothing.
+        Returns what is wrong: one that is touched and should not be, one that is passed over, or a
+        new due time that makes it wait longer than it was to, or overtake another one.
+        """
+        put_off = self.put_off(now)
+        wrong = [f"{each} is touched" for each in told.keys() - {each.id for each in put_off}]
+        before: Known | None = None
+        passed_over: Known | None = None
+        for known in put_off:
+            assert known.waits is not None
+            due = told.get(known.id)
+            if due is None:
+                if known.id not in gone:
+                    passed_over = passed_over or known
+                continue
+            if passed_over is not None and passed_over.run_at != known.run_at:
+                wrong.append(f"{passed_over.id} is passed over")
+            if known.waits > _AT_ONCE:
+                if due != now + known.waits:
+                    wrong.append(f"{known.id} is due at {due}, not {known.waits} after {now}")
+                continue
+            if not now - _IN_A_ROW <= due < now:
+                wrong.append(f"{known.id} is due at {due}, not just before {now}")
+            if before is not None and before.run_at != known.run_at and told[before.id] >= due:
+                wrong.append(f"{known.id} overtakes {before.id}")
+            before = known
+        for job_id, due in told.items():
+            self._put(replace(self.jobs[job_id], run_at=due))
+        return wrong
+
+    def may_put_right(self, now: datetime) -> None:
+        """Let the jobs that only the clock puts off be given other due times, and be claimed."""
+        if not any(not known.torn for known in self.next_due(now)):
+            self._puts_right_at = now
+            for known in self.put_off(now):
+                if known.waits is not None and known.waits <= _AT_ONCE:
+                    self.stages.append(self.jobs | {known.id: claimed(known)})
+
+    def _put_right_in_part(self, seen: Jobs) -> list[str]:
+        now = self._puts_right_at
+        if now is None:
+            return []
+        gone = {each for each in self.jobs if each not in seen or seen[each].state != State.PENDING}
+        return self.put_right(self.redated(seen), now, gone)
 
     def may_set_aside(self, now: datetime) -> None:
         """Let the jobs that are torn be set aside as far as they can be met."""
@@ -409,9 +521,9 @@ def check_lookups(store: Store, model: Model, now: datetime) -> None:
     _must_be("counts", store.counts(now), counts)
     # What was dropped is due now, after all that have become due by now.
     in_order = sorted(
-        due, key=lambda each: (each.priority, each.run_at or now, each.dropped, each.id)
+        due, key=lambda each: (each.priority, each.run_at or now, each.dropped, each.filed)
     )
-    in_order += sorted(later, key=lambda each: (each.run_at or now, each.priority, each.id))
+    in_order += sorted(later, key=lambda each: (each.run_at or now, each.priority, each.filed))
     ids = [known.id.lstrip("+") for known in in_order]
     _must_be("pending", [entry.id for entry in store.entries(State.PENDING, now)], ids)
     _must_be("first", [entry.id for entry in store.entries(State.PENDING, now, 2)], ids[:2])

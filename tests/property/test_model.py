@@ -108,6 +108,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.daemons: list[int] = []
         self.died = False
         self.latest: dict[str, datetime] = {}
+        # When each worker last found nothing due, and what it saw to be next.
+        self.looks: dict[str, tuple[datetime, Place | None]] = {}
         self.tallied = 0
         self.figures["examples"] += 1
 
@@ -164,6 +166,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.settling.pop(name, None)
         self.settled_at.pop(name, None)
         self.current.pop(name, None)
+        self.looks.pop(name, None)
         if name in WORKERS:
             self.claims[name].clear()
         if name in POOLED:
@@ -203,6 +206,8 @@ class StoreMachine(RuleBasedStateMachine):
             job_id,
             command=f"run {self.made}",
             priority=spec["priority"],
+            created_at=self.now,
+            updated_at=self.now,
             run_at=later(self.now, spec["delay"] + len(before) / 1_000_000),
             max_retries=spec["max_retries"],
             after=tuple(dict.fromkeys(after)),
@@ -363,7 +368,7 @@ class StoreMachine(RuleBasedStateMachine):
         elif answer == "given back":
             self._end_command(known.id)
             actor.tell("give_back", known.id, now=self.now)
-            self._let_go(worker, [known.id])
+            self._let_go(worker, [known.id], given_back=True)
             self.model.give_back(claim)
             self.model.cancel(known.id)
         elif worker in self.settling:
@@ -395,6 +400,7 @@ class StoreMachine(RuleBasedStateMachine):
         adopted = dict(model.jobs), model.unreadable
         model.may_set_aside(latest)
         model.may_claim(latest)
+        model.may_put_right(self.now)
         model.jobs, model.unreadable = before
         answer = self.tell(worker, "claim", crash=crash)
         if not self.died:
@@ -403,6 +409,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _check_claim(self, worker: str, answer: Any, latest: datetime) -> None:
         model = self.model
+        self._check_put_right(worker, answer)
         due = [known for known in model.next_due(self.now) if not known.torn]
         winner = None
         if isinstance(answer, tuple):
@@ -430,6 +437,38 @@ class StoreMachine(RuleBasedStateMachine):
             self.claims[worker][winner.id] = claim
             self.current[worker] = winner.id
 
+    def _check_put_right(self, worker: str, answer: Any) -> None:
+        """Check that a clock that was set back puts nothing off, where the worker can know."""
+        model, soonest = self.model, place_of(self.model.soonest(self.now))
+        seen = observe(self.observer, self.now)
+        if isinstance(answer, tuple):
+            job, _ = answer
+            seen[job.id] = known_job(job._replace(state=State.PENDING))
+        told, put_off = model.redated(seen), model.put_off(self.now)
+        if told:
+            due = [known for known in model.next_due(self.now) if not known.torn]
+            assert not due, f"{due[0].id} is due, and others are given another time"
+            assert told.keys() == {known.id for known in put_off}
+            self.figures["put right"] += 1
+        elif answer is None or isinstance(answer, datetime):
+            assert not put_off or not self._can_know(worker), f"{put_off[0].id} is put off"
+        wrong = model.put_right(told, self.now)
+        assert not wrong, "\n".join(wrong)
+        if not isinstance(answer, tuple):
+            self.looks[worker] = self.now, place_of(model.soonest(self.now))
+        elif told:
+            self.looks[worker] = self.now, soonest
+        elif worker in self.looks:
+            at, saw = self.looks[worker]
+            self.looks[worker] = min(at, self.now), saw
+
+    def _can_know(self, worker: str) -> bool:
+        """Tell whether a worker can know by now that the clock was set back."""
+        at, saw = self.looks.get(worker, (self.now, None))
+        soonest = self.model.soonest(self.now)
+        proves = soonest is not None and soonest.is_put_off(self.now)
+        return self.now < later(at, -10) or (proves and place_of(soonest) != saw)
+
     def _comes_due(self, known: Known) -> bool:
         return (
             known.state is State.PENDING
@@ -438,13 +477,13 @@ class StoreMachine(RuleBasedStateMachine):
             and known.run_at > self.now
         )
 
-    def _let_go(self, worker: str, ids: Sequence[str]) -> None:
+    def _let_go(self, worker: str, ids: Sequence[str], *, given_back: bool = False) -> None:
         for job_id in ids:
             del self.claims[worker][job_id]
             if job_id in self.commands:
                 self.daemons.append(self.commands.pop(job_id))
-            if self.current.get(worker) == job_id:
-                self.current[worker] = None
+            if self.current.get(worker) == job_id or given_back:
+                self.current[worker] = None  # it tells that it runs nothing
 
     def _free(self, worker: str) -> list[str]:
         """Return what a worker holds and is not settling."""
@@ -558,7 +597,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.give_back(self.claims[worker][job_id])
         self.tell(worker, "give_back", job_id, crash=crash)
         if not self.died:
-            self._let_go(worker, [job_id])
+            self._let_go(worker, [job_id], given_back=True)
 
     @rule(
         name=st.sampled_from((PERSON, *WORKERS)),
@@ -638,6 +677,27 @@ class StoreMachine(RuleBasedStateMachine):
         """Set the clock."""
         self.now = later(self.now, seconds)
 
+    @rule(
+        specs=new_jobs,
+        seconds=st.sampled_from((5, 61, 61, 3600)),
+        worker=workers,
+        claims=st.integers(1, 4),
+        crash=crashes,
+    )
+    def set_back(
+        self,
+        specs: list[dict[str, Any]],
+        seconds: int,
+        worker: str,
+        claims: int,
+        crash: Crash | None,
+    ) -> None:
+        """Set the clock back when jobs have just been added, and take what is due by then."""
+        self.add_made(specs, None)
+        self.jump(-seconds)
+        for left in reversed(range(claims)):
+            self.claim_next(worker, crash if left == 0 else None)
+
     # --- what must hold ---
 
     @invariant()
@@ -659,6 +719,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert tallied >= self.tallied, "what was counted is lost"
         self.tallied = tallied
         self.figures["most jobs at once"] = max(self.figures["most jobs at once"], len(seen))
+
+
+Place = tuple[int, datetime, str]
+
+
+def place_of(known: Known | None) -> Place | None:
+    """Return the place of a job in the order, None for no job."""
+    return None if known is None else known.order
 
 
 def end_process(pid: int) -> None:
@@ -887,7 +955,7 @@ MACHINES: dict[str, type[StoreMachine]] = {"directory": DirectoryMachine}
 @pytest.mark.parametrize("kind", KINDS)
 def test_store_and_model_agree_after_every_step(kind: str, tmp_path: Path) -> None:
     """Whatever people, workers, crashes, clocks and hands do, each job is in its one place."""
-    figures = dict.fromkeys(("examples", "steps", "crashes", "most jobs at once"), 0)
+    figures = dict.fromkeys(("examples", "steps", "crashes", "put right", "most jobs at once"), 0)
 
     class Machine(MACHINES.get(kind, StoreMachine)):  # type: ignore[misc]
         pass

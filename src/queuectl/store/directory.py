@@ -273,6 +273,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     def _clock_was_set_back(self, worklist: "Listing", now: datetime) -> bool:
         """Tell whether jobs are due, though none was, since the clock was set back; see SetBack."""
         soonest = worklist.soonest()
+        while soonest is not None and not self._exists(self._fd(State.PENDING), soonest):
+            worklist.forget(soonest)  # it is gone, and would hide those that tell of the clock
+            soonest = worklist.soonest()
         # What the wall clock is ahead of one that is never set.
         ahead = now.timestamp() - time.monotonic()
         seen, self._clock_seen = self._clock_seen, (soonest, ahead)

@@ -222,6 +222,15 @@ class Listing:
         due = [each for each in self._later if each[0] == pending_due(each[1])]
         return min(due)[1] if due else None
 
+    def forget(self, name: str) -> None:
+        """Forget the name that soonest returned."""
+        at = pending_due(name)
+        if self._later[0] == (at, name):
+            heapq.heappop(self._later)
+        else:
+            self._later.remove((at, name))
+            heapq.heapify(self._later)
+
     def forget_put_off(self) -> None:
         """Hand out at the next scan what was put off until an instant of another clock."""
         self._later = [each for each in self._later if each[0] == pending_due(each[1])]
