@@ -143,7 +143,7 @@ class Supervisor:
         self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
         self._alive_fd, self._alive_write_fd = os.pipe()
-        self._store.prepare_pool()
+        self._store.prepare_pool(self._count)
         poll = select.poll()
         poll.register(self._interrupts.fd, select.POLLIN)
         stop_fd = self._store.stop_fd()
@@ -183,6 +183,7 @@ class Supervisor:
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
         name = "w-" + "".join(random.SystemRandom().choices(_NAME_ALPHABET, k=5))
         supervisor_pid = os.getpid()
+        self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:

@@ -411,6 +411,37 @@ def test_name_that_a_dead_worker_was_handed_is_found_by_the_one_that_replaces_it
     os.close(results)
 
 
+def test_workers_that_start_together_scan_once(
+    store: DirectoryStore, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes during the only scan is told to each of them, and one that comes later scans."""
+    store.add(make_jobs("a"))
+    store.prepare_pool(2)
+    results, report = os.pipe()
+    original = Listing._scan
+
+    def scan(listing: Listing, now: str) -> None:
+        os.write(report, b"scan ")
+        original(listing, now)
+
+    monkeypatch.setattr(Listing, "_scan", scan)
+
+    def work(wanted: str) -> None:
+        assert claimed(store).job.id == wanted
+
+    store.prepare_worker()
+    in_child(lambda: work("a"))
+    store.add(make_jobs("b"))  # after the scan, and before the second worker runs
+    store.prepare_worker()
+    in_child(lambda: work("b"))
+    store.add(make_jobs("c"))
+    store.prepare_worker()
+    in_child(lambda: work("c"))
+    assert os.read(results, 100).split() == [b"scan"] * 2
+    os.close(results)
+    os.close(report)
+
+
 def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_anew(
     store: DirectoryStore,
 ) -> None:

@@ -286,8 +286,14 @@ class Store(Protocol):
 
     # --- what workers do ---
 
-    def prepare_pool(self) -> None:
-        """Set up what the workers that are forked from this process share."""
+    def prepare_pool(self, count: int = 0) -> None:
+        """Set up what the workers that are forked from this process share.
+
+        ``count`` of them are forked at once, each after ``prepare_worker``.
+        """
+
+    def prepare_worker(self) -> None:
+        """Set up what the worker that is forked next has for itself."""
 
     def register(self, name: str, now: datetime) -> None:
         """Record this process as a live worker, until it ends or unregisters."""

@@ -110,6 +110,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _slice: "Slice | None" = None
     _listing: "Listing | None" = None
     _watch: "Watch | None" = None
+    _watches: "tuple[Watch, ...]" = ()
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
     _clock_seen: tuple[str | None, float] | None = None
@@ -118,6 +119,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def close(self) -> None:
         """Free what the store holds open."""
+        self._close_watches()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -204,14 +206,29 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     # --- what workers do: claim ---
 
-    def prepare_pool(self) -> None:
-        """Load what each worker would load for itself, and reserve the memory of a shared scan."""
+    def prepare_pool(self, count: int = 0) -> None:
+        """Reserve the memory of a shared scan, and load what each worker would load for itself.
+
+        The watches of those that start together begin here, before the first of them scans, so that
+        one scan does for all.
+        """
         from queuectl.store.listing import Slice
-        from queuectl.store.watch import Watch  # noqa: F401
+        from queuectl.store.watch import Watch
 
         files.load_library()
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
+        path = os.path.join(self.location, "pending")
+        self._watches = tuple(Watch(path) for _ in range(count))
+
+    def prepare_worker(self) -> None:
+        """Hand the next watch to the worker that is forked next; see Store.prepare_worker."""
+        if self._watch is not None:
+            self._watch.close()  # the worker before has it
+            self._watch = None
+        if self._watches:
+            self._watch, *others = self._watches
+            self._watches = tuple(others)
 
     def _worklist(self) -> "Listing":
         if self._listing is None:
@@ -221,11 +238,19 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             if self._slice is None:
                 with self._telling(f"{self.location} cannot be worked on"):
                     self._slice = Slice()
-            # Watch before the first scan, so that what comes during it is told.
-            self._watch = Watch(os.path.join(self.location, "pending"))
             self._listing = Listing(lambda: self._reopen("pending"), self._slice)
-            self._listing.invalidate()
+            self._close_watches()
+            if self._watch is None:
+                # Watch before the scan, so that what comes during it is told. A new scan, since a
+                # worker that died may have held a name, and since none was told what came before.
+                self._watch = Watch(os.path.join(self.location, "pending"))
+                self._listing.invalidate()
         return self._listing
+
+    def _close_watches(self) -> None:
+        for watch in self._watches:
+            watch.close()
+        self._watches = ()
 
     def arrivals_fd(self) -> int | None:
         """Return the descriptor that tells of names in pending/; see Store.arrivals_fd."""

@@ -420,7 +420,7 @@ class Lookup(Place):
         """Count the jobs by the names of their files."""
         by_state = dict.fromkeys(State, 0)
         due_by = due_text(now)
-        due = 0
+        pending = due = 0  # an enum as a key takes as long as the rest of a name
         oldest = next_due = ""
         for name in self._names(State.PENDING):
             # As looks_pending does, whose call would be most of the cost.
@@ -436,7 +436,8 @@ class Lookup(Place):
                 continue
             else:
                 due += 1
-            by_state[State.PENDING] += 1
+            pending += 1
+        by_state[State.PENDING] = pending
         for state in State:
             if state is not State.PENDING:
                 by_state[state] = sum(1 for _ in self._identified(state))
