@@ -681,19 +681,23 @@ class StoreMachine(RuleBasedStateMachine):
         specs=new_jobs,
         seconds=st.sampled_from((5, 61, 61, 3600)),
         worker=workers,
+        failures=st.sampled_from((0, 0, 2)),
         claims=st.integers(1, 4),
         crash=crashes,
     )
     def set_back(
         self,
+        *,
         specs: list[dict[str, Any]],
         seconds: int,
         worker: str,
+        failures: int,
         claims: int,
         crash: Crash | None,
     ) -> None:
-        """Set the clock back when jobs have just been added, and take what is due by then."""
-        self.add_made(specs, None)
+        """Set the clock back when jobs have just been added or failed, and take what is due."""
+        self.add_made([spec | {"max_retries": 3} if failures else spec for spec in specs], None)
+        self.work(worker, [Outcome.FAILED] * failures, 70, None)
         self.jump(-seconds)
         for left in reversed(range(claims)):
             self.claim_next(worker, crash if left == 0 else None)
