@@ -371,10 +371,9 @@ class StoreMachine(RuleBasedStateMachine):
             self._let_go(worker, [known.id], given_back=True)
             self.model.give_back(claim)
             self.model.cancel(known.id)
-        elif worker in self.settling:
-            self._finish(worker, None)
-            self._answer_cancel(worker, known, answer)
         else:
+            if worker in self.settling:
+                self._finish(worker, None)
             outcome = Outcome(answer)
             actor.tell("settle", [(known.id, outcome)], now=self.now)
             self._let_go(worker, [known.id])
