@@ -245,9 +245,17 @@ class Model:
     def add(self, jobs: Sequence[Known], skip: Collection[str]) -> None:
         """Add new jobs, but for those that exist and are to be skipped."""
         ended = {job_id: self.end_of(job_id) for job_id in self.jobs}
+
+        def is_first_seen_as(job_id: str) -> State | None:
+            # A file of that name that was dropped into pending/ is met before the one that ended.
+            return None if f"+{job_id}" in self.jobs else ended.get(job_id)
+
         for known in jobs:
             if known.id not in skip or known.id not in self.jobs:
                 under = self.waits_for(known, ended.get)
+                first = self.waits_for(known, is_first_seen_as)
+                if first != under:
+                    self._put(replace(known, state=State.BLOCKED, parent=first))
                 if under is not None:
                     known = replace(known, state=State.BLOCKED, parent=under)  # noqa: PLW2901
                 self._put(known)
@@ -300,7 +308,7 @@ class Model:
         while self.exists(job_id):
             number += 1
             job_id = f"{known.wanted}-{number}"
-        known = replace(known, id=job_id, priority=DEFAULT_PRIORITY, run_at=now)
+        known = replace(known, id=job_id, priority=DEFAULT_PRIORITY, run_at=now, wanted="")
         self._put(replace(known, written_at=now, document=(known.priority, now)))
 
     def redated(self, seen: Jobs) -> dict[str, datetime]:
