@@ -13,11 +13,10 @@ import gc
 import os
 import select
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import alternating, median, remove, seconds
+from benchmarks.measure import alternating, median, remove, scratch, seconds
 from benchmarks.run import Bench, drain, xargs
 from queuectl.runner import _DEFAULT_SIGNALS
 from queuectl.store import files
@@ -115,9 +114,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workers", nargs="?", type=int, default=2)
     parser.add_argument("count", nargs="?", type=int, default=3000)
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp/queuectl-bench"))
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
-        bench = Bench(Path(folder), quick=False)
+    with scratch(given.folder) as folder:
+        bench = Bench(folder, quick=False)
         ours: list[float] = []
 
         def run_floor() -> float:
@@ -134,8 +134,7 @@ def main() -> None:
             f" floor {median(floors):.2f}, queuectl {median(ours):.2f}\n"
             f"rate over xargs: floor {1 / median(ratios):.2f}, queuectl {own:.2f}\n"
         )
-        remove(Path(folder))
-        os.mkdir(folder)
+        remove(folder)
 
 
 if __name__ == "__main__":

@@ -325,21 +325,58 @@ class At(Queue):
             (self.folder / "ready").unlink(missing_ok=True)
 
 
-class Huey(Queue):
-    """Be huey, with threads as workers, which is its default."""
+class Library(Queue):
+    """Be a library of PyPI, which a driver of ours uses as its documentation says.
 
-    form: ClassVar[str]
-    recovers = "nothing: what a worker had taken is gone"
+    The driver is the program PACKAGE_jobs.py; it adds the commands of its input, counts what is
+    left, and enqueues one after the other from a program that is running.
+    """
+
+    package: ClassVar[str]
 
     @classmethod
     def install(cls, installation: Installation) -> None:
         """Install it from PyPI."""
-        installation.venv("huey")
+        installation.venv(cls.package)
 
     @classmethod
     def version(cls, installation: Installation) -> str:
         """Return the version."""
-        return pypi_version(installation, "huey")
+        return pypi_version(installation, cls.package)
+
+    @property
+    def _driver(self) -> tuple[str, str]:
+        return (self.installed.program("python"), str(_DRIVERS / f"{self.package}_jobs.py"))
+
+    def enqueue(self, command: str) -> Sequence[str]:
+        """Return the words that enqueue what comes on their input."""
+        del command
+        return (*self._driver, "add")
+
+    def input(self, command: str) -> bytes:
+        """Return the command, as the driver reads it."""
+        return f"{command}\n".encode()
+
+    def add_many(self, commands: Sequence[str]) -> None:
+        """Enqueue from one process, by the call that is made for many where there is one."""
+        self.run((*self._driver, "add"), "".join(f"{each}\n" for each in commands).encode())
+
+    def left(self) -> int:
+        """Count what it has, taken or failed included."""
+        return int(self.run((*self._driver, "left")))
+
+    def latencies(self, fifo: Path, gaps: Sequence[float]) -> list[float]:
+        """Enqueue from a program that is running, as its users do."""
+        output = self.run((*self._driver, "latency", str(fifo), *map(str, gaps)))
+        return [float(each) for each in output.split()]
+
+
+class Huey(Library):
+    """Be huey, with threads as workers, which is its default."""
+
+    package = "huey"
+    form: ClassVar[str]
+    recovers = "nothing: what a worker had taken is gone"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -355,32 +392,10 @@ class Huey(Queue):
         """Make the storage, so that no measurement has to."""
         self.run((*self._driver, "add"))
 
-    @property
-    def _driver(self) -> tuple[str, str]:
-        return (self.installed.program("python"), str(_DRIVERS / "huey_jobs.py"))
-
-    def enqueue(self, command: str) -> Sequence[str]:
-        """Return the words that enqueue what comes on their input."""
-        del command
-        return (*self._driver, "add")
-
-    def input(self, command: str) -> bytes:
-        """Return the command, as the driver reads it."""
-        return f"{command}\n".encode()
-
-    def add_many(self, commands: Sequence[str]) -> None:
-        """Enqueue by TaskWrapper.map."""
-        self.run((*self._driver, "add"), "".join(f"{each}\n" for each in commands).encode())
-
     def work(self, workers: int) -> None:
         """Start the consumer."""
         consumer = self.installed.program("huey_consumer")
         self.start(consumer, "huey_jobs.huey", "--quiet", "--workers", str(workers))
-
-    def latencies(self, fifo: Path, gaps: Sequence[float]) -> list[float]:
-        """Enqueue from a program that is running, as huey's users do."""
-        output = self.run((*self._driver, "latency", str(fifo), *map(str, gaps)))
-        return [float(each) for each in output.split()]
 
 
 class HueySqlite(Huey):
@@ -407,45 +422,19 @@ class HueyFile(Huey):
         return sum(path.is_file() for path in (self.folder / "files/queue").rglob("*"))
 
 
-class Dirq(Queue):
+class Dirq(Library):
     """Be dirq, a library: its consumers are those of its documentation, and run commands."""
 
     name = "dirq"
+    package = "dirq"
     about = "QueueSimple of PyPI's dirq, a library; the worker is the loop of its documentation"
     has_worker = False
     recovers = "purge() releases what has been locked for 600 s, whether its worker lives or not"
-
-    @classmethod
-    def install(cls, installation: Installation) -> None:
-        """Install it from PyPI."""
-        installation.venv("dirq")
-
-    @classmethod
-    def version(cls, installation: Installation) -> str:
-        """Return the version."""
-        return pypi_version(installation, "dirq")
 
     @property
     def environment(self) -> dict[str, str]:
         """Say where the queue is."""
         return {**super().environment, "PEER_FOLDER": str(self.folder)}
-
-    @property
-    def _driver(self) -> tuple[str, str]:
-        return (self.installed.program("python"), str(_DRIVERS / "dirq_jobs.py"))
-
-    def enqueue(self, command: str) -> Sequence[str]:
-        """Return the words that enqueue what comes on their input."""
-        del command
-        return (*self._driver, "add")
-
-    def input(self, command: str) -> bytes:
-        """Return the command, as the driver reads it."""
-        return f"{command}\n".encode()
-
-    def add_many(self, commands: Sequence[str]) -> None:
-        """Enqueue from one process."""
-        self.run((*self._driver, "add"), "".join(f"{each}\n" for each in commands).encode())
 
     def work(self, workers: int) -> None:
         """Start consumers."""
@@ -457,14 +446,11 @@ class Dirq(Queue):
         for process in [self.start(*self._driver, "work", "--drain") for _ in range(workers)]:
             process.wait()
 
-    def left(self) -> int:
-        """Count the elements that it has, locked or not."""
-        return int(self.run((*self._driver, "left")))
 
-
-class Rq(Queue):
+class Rq(Library):
     """Be rq, with a redis-server of its own that listens on the loopback interface only."""
 
+    package = "rq"
     slow = True
     servers = ("redis-server", "redis-check-rdb")
     durable: ClassVar[bool]
@@ -473,7 +459,7 @@ class Rq(Queue):
     @classmethod
     def install(cls, installation: Installation) -> None:
         """Install rq from PyPI, and unpack Debian's server."""
-        installation.venv("rq")
+        super().install(installation)
         installation.debian("redis-server")
 
     @classmethod
@@ -484,7 +470,7 @@ class Rq(Queue):
             environment={**os.environ, **installation.environment},
         )
         redis = server.decode().split("v=")[1].split()[0]
-        return f"{pypi_version(installation, 'rq')}, redis {redis}"
+        return f"{super().version(installation)}, redis {redis}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -518,23 +504,6 @@ class Rq(Queue):
 
         until(answers, seconds=20)
 
-    @property
-    def _driver(self) -> tuple[str, str]:
-        return (self.installed.program("python"), str(_DRIVERS / "rq_jobs.py"))
-
-    def enqueue(self, command: str) -> Sequence[str]:
-        """Return the words that enqueue what comes on their input."""
-        del command
-        return (*self._driver, "add")
-
-    def input(self, command: str) -> bytes:
-        """Return the command, as the driver reads it."""
-        return f"{command}\n".encode()
-
-    def add_many(self, commands: Sequence[str]) -> None:
-        """Enqueue by Queue.enqueue_many."""
-        self.run((*self._driver, "add"), "".join(f"{each}\n" for each in commands).encode())
-
     def _pool(self, workers: int) -> tuple[str, ...]:
         url = self.environment["PEER_URL"]
         rq = self.installed.program("rq")
@@ -549,15 +518,6 @@ class Rq(Queue):
     def drain(self, workers: int) -> None:
         """Let a pool end when the queue is empty."""
         self.run((*self._pool(workers), "--burst"))
-
-    def left(self) -> int:
-        """Count what is queued, started or failed."""
-        return int(self.run((*self._driver, "left")))
-
-    def latencies(self, fifo: Path, gaps: Sequence[float]) -> list[float]:
-        """Enqueue from a program that is running, as rq's users do."""
-        output = self.run((*self._driver, "latency", str(fifo), *map(str, gaps)))
-        return [float(each) for each in output.split()]
 
 
 class RqDefault(Rq):
