@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, SETTINGS, claimed, decide, ended, make_job, make_jobs
+from tests.trees import tree
 
 from queuectl.errors import QueuectlError, UnsafeStore
 from queuectl.job import Outcome, State
@@ -22,16 +23,6 @@ from queuectl.store.place import DIRECTORIES
 PRECIOUS = "precious\n"
 STRANGER = 12345
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-
-
-def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Return what lies in a directory: modes, owners and contents."""
-    found = {}
-    for each in [path, *sorted(path.rglob("*"))]:
-        status = each.lstat()
-        data = each.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        found[str(each.relative_to(path))] = (status.st_mode, status.st_uid, data)
-    return found
 
 
 def use_all(store: Store, location: str) -> int:

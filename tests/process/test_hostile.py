@@ -143,22 +143,10 @@ def test_files_that_may_not_be_read(made: Queue) -> None:
         put(made, where, {}).chmod(0)
     put(made, "completed/d.json", {}).chmod(0)
     prefix = AS_ANYBODY if os.geteuid() == 0 else ()
-
-    def run(*words: str) -> Answer:
-        done = subprocess.run(
-            [*prefix, *QUEUECTL, *words],
-            env=made.env,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
-
     made.enqueue("true", "e")
-    assert run("worker", "start", "--drain").exit_code == 0
+    assert made("worker", "start", "--drain", prefix=prefix).exit_code == 0
     assert made.ids("completed") == ["d", "e", "fine"]
-    assert "d.json" in error_of(run("show", "d"), 65)
-    assert run("doctor").stdout.count("mode 0000: ") == 4
-    assert run("doctor", "--repair").exit_code == 0
-    assert run("show", "d").exit_code == 0
+    assert "d.json" in error_of(made("show", "d", prefix=prefix), 65)
+    assert made("doctor", prefix=prefix).stdout.count("mode 0000: ") == 4
+    assert made("doctor", "--repair", prefix=prefix).exit_code == 0
+    assert made("show", "d", prefix=prefix).exit_code == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.support import QUEUECTL, Queue
+from tests.trees import tree
 
 from queuectl.store.place import DIRECTORIES
 
@@ -48,16 +49,6 @@ COMMANDS = (
     ("config", "unset", "priority"),
     ("metrics",),
 )
-
-
-def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Return what lies in a directory: modes, times and contents."""
-    found = {}
-    for each in [path, *sorted(path.rglob("*"))]:
-        status = each.lstat()
-        data = each.read_bytes() if stat.S_ISREG(status.st_mode) else b""
-        found[str(each.relative_to(path))] = (status.st_mode, status.st_mtime_ns, data)
-    return found
 
 
 def live_a_life(queue: Queue) -> None:

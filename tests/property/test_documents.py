@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.jobs import decode_job
+from tests.jobs import DEFAULTS, NOON, decode_job
 
 from queuectl.clock import (
     MAX_DURATION_SECONDS,
@@ -24,7 +24,6 @@ from queuectl.job import (
     MAX_ATTEMPT,
     MAX_MAX_RETRIES,
     Attempt,
-    Defaults,
     Job,
     NewerSchema,
     Outcome,
@@ -47,9 +46,6 @@ from queuectl.store.names import (
     pending_priority,
     processing_name,
 )
-
-NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON)
 
 instants = st.datetimes(timezones=st.just(UTC))
 ids = st.from_regex(ID_PATTERN, fullmatch=True)

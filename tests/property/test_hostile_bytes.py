@@ -10,21 +10,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.cli.conftest import Result
-from tests.jobs import NOON, decode_job
+from tests.jobs import DEFAULTS, NOON, decode_job
 from tests.property.hostile import TEXTS
 
 from queuectl.clock import parse_instant
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings, read_settings, settings_document
 from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
-from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, Defaults, check_id, encode_job, parse_object
+from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, encode_job, parse_object
 from queuectl.logs import log_name, parse_log_name
 from queuectl.store.base import Tally
 from queuectl.store.roster import Roster
 from queuectl.store.tally import joined, tally_document, tally_from
 from queuectl.submit import Options, Submitter
 
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON)
 _LONGEST_MESSAGE = 1000
 
 texts = st.text() | st.binary().map(os.fsdecode)

@@ -1,11 +1,10 @@
 """Exit codes: how lists of them are read, and what they decide about a retry."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.jobs import decode_job
+from tests.jobs import DEFAULTS, NOON, decode_job
 
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings
@@ -20,9 +19,6 @@ from queuectl.job import (
     job_from_user,
 )
 from queuectl.policy import after_attempt
-
-NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +68,7 @@ def test_a_range_includes_both_ends(code: int, is_in: bool) -> None:
 def job(**changes: Any) -> Job:
     """Return a job that may run three times."""
     return Job(
-        id="a", command="c", cwd="/", max_retries=3, created_at=NOW, updated_at=NOW, run_at=NOW,
+        id="a", command="c", cwd="/", max_retries=3, created_at=NOON, updated_at=NOON, run_at=NOON,
         **changes,
     )  # fmt: skip
 
@@ -80,7 +76,7 @@ def job(**changes: Any) -> Job:
 def attempt(outcome: Outcome, exit_code: int | None, signal: int | None = None) -> Attempt:
     """Return how the first attempt ended."""
     return Attempt(
-        number=1, worker="w", started_at=NOW, finished_at=NOW, duration_seconds=0.0,
+        number=1, worker="w", started_at=NOON, finished_at=NOON, duration_seconds=0.0,
         exit_code=exit_code, signal=signal, outcome=outcome, log="a.1.log",
     )  # fmt: skip
 
@@ -102,7 +98,7 @@ def attempt(outcome: Outcome, exit_code: int | None, signal: int | None = None) 
 def test_the_exit_code_decides(rules: dict[str, str], code: int, state: State) -> None:
     """A code that is not to be retried ends in dead at once, its attempt counted."""
     outcome = Outcome.NOT_FOUND if code == 127 else Outcome.FAILED
-    after = after_attempt(job(**rules), attempt(outcome, code), Settings(), NOW, 0.0)
+    after = after_attempt(job(**rules), attempt(outcome, code), Settings(), NOON, 0.0)
     assert (after.state, after.attempts, len(after.history)) == (state, 1, 1)
 
 
@@ -121,13 +117,13 @@ def test_the_exit_code_decides(rules: dict[str, str], code: int, state: State) -
 def test_what_has_no_exit_code_of_its_own_is_always_retried(ended: Attempt) -> None:
     """The rules are about what a command answers, not about what was done to it."""
     rules = {"retry_on": "75", "no_retry_on": "3"}
-    assert after_attempt(job(**rules), ended, Settings(), NOW, 0.0).state is State.PENDING
+    assert after_attempt(job(**rules), ended, Settings(), NOON, 0.0).state is State.PENDING
 
 
 def test_a_rule_does_not_add_attempts() -> None:
     """max_retries ends a job whose code is to be retried."""
     last = job(retry_on="1", attempts=2)
-    after = after_attempt(last, attempt(Outcome.FAILED, 1), Settings(), NOW, 0.0)
+    after = after_attempt(last, attempt(Outcome.FAILED, 1), Settings(), NOON, 0.0)
     assert after.state is State.DEAD
 
 
@@ -143,7 +139,7 @@ def test_a_document_holds_the_rules_only_where_there_are_some() -> None:
 def test_a_user_chooses_by_key(value: str | None, read: str | None) -> None:
     """Null or "none" makes a job without the config's rule."""
     defaults = Defaults(
-        max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOW, no_retry_on="9"
+        max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON, no_retry_on="9"
     )
     document = {"command": "true", "no_retry_on": value}
     assert job_from_user(document, "a", defaults).no_retry_on == read

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.jobs import NOON, decode_job, make_job
+from tests.jobs import DEFAULTS, NOON, decode_job, make_job
 
 from queuectl.clock import from_timestamp, parse_duration, parse_instant
 from queuectl.codes import check_codes
@@ -15,7 +15,6 @@ from queuectl.job import (
     MAX_ATTEMPT,
     MAX_COMMAND_BYTES,
     MAX_NESTING,
-    Defaults,
     encode_job,
     job_from_user,
     parse_object,
@@ -24,7 +23,6 @@ from queuectl.store import open_store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.tally import tally_from
 
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON)
 LONG = "x" * 1_000_000
 
 
