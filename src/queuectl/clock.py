@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from queuectl.errors import UsageError, shorten
 
+_LONGEST_POLL_SECONDS = 86400.0
 MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
 _UNIT_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms]?)", re.ASCII)
@@ -74,6 +75,12 @@ def format_duration(seconds: float) -> str:
         if amount:
             text += f"{amount}{unit}"
     return text
+
+
+def poll_milliseconds(seconds: float) -> int:
+    """Return a time for poll(2), which takes no more than 24 days; who waits longer asks again."""
+    # Rounded up: a timeout cut to whole milliseconds would spin through the last one.
+    return int(max(0.0, min(seconds, _LONGEST_POLL_SECONDS)) * 1000) + 1
 
 
 def from_timestamp(seconds: float) -> datetime:

@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from queuectl.errors import ConfigError, QueuectlError, StoreError, TimeoutExpired
+from queuectl.clock import poll_milliseconds
+from queuectl.errors import QueuectlError, StoreError, TimeoutExpired
 from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
-from queuectl.store.base import RecoveryReport, Store, WorkerRecord
+from queuectl.store.base import Store, WorkerRecord
 from queuectl.worker import Interrupts, Talk, Worker, recover
 
 _REPLACE_SECONDS = 1.0
@@ -177,7 +178,7 @@ class Supervisor:
             waits.append(max(0.0, self._recover_at - time.monotonic()))
         if self._is_deaf:
             waits.append(_RECOVER_SECONDS)
-        return int(min(waits) * 1000) + 1 if waits else None
+        return poll_milliseconds(min(waits)) if waits else None
 
     def _fork(self) -> None:
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
@@ -297,10 +298,7 @@ class Supervisor:
 
     def _recover(self) -> None:
         self._recover_at = time.monotonic() + _RECOVER_SECONDS
-        try:
-            report = recover(self._store, self._store.settings())
-        except (ConfigError, StoreError) as error:
-            report = RecoveryReport(unowned=1, problems=[str(error)])
+        report = recover(self._store)
         # Their commands outlived their worker; other workers may be too busy to look again.
         self._unowned = report.unowned
         if not report.problems:
@@ -359,6 +357,6 @@ def _wait_for_ends(process_fds: Collection[int]) -> None:
     left = set(process_fds)
     deadline = time.monotonic() + _EXIT_SECONDS
     while left and (seconds := deadline - time.monotonic()) > 0:
-        for fd, _ in poll.poll(int(seconds * 1000) + 1):
+        for fd, _ in poll.poll(poll_milliseconds(seconds)):
             poll.unregister(fd)
             left.discard(fd)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from queuectl.clock import poll_milliseconds
 from queuectl.job import Outcome
 
 SHELL = "/bin/sh"
@@ -31,7 +32,6 @@ _SCARCE = frozenset((
 _COERCED_LOCALES = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 _GROUP_CHECK_SECONDS = 0.02
 _GROUP_KILL_SECONDS = 5.0
-_LONGEST_POLL_SECONDS = 86400.0
 
 
 def is_scarcity(error: OSError) -> bool:
@@ -125,7 +125,7 @@ class Command:
             return True
         for fd in wake_fds:
             self._poll.register(fd, select.POLLIN)
-        self._poll.poll(None if timeout_seconds is None else _milliseconds(timeout_seconds))
+        self._poll.poll(None if timeout_seconds is None else poll_milliseconds(timeout_seconds))
         return self._reap()
 
     def _reap(self) -> bool:
@@ -166,7 +166,7 @@ class Command:
         if self._status is None and self._pidfd >= 0:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)
-            poll.poll(_milliseconds(left_seconds))
+            poll.poll(poll_milliseconds(left_seconds))
             self._reap()
         else:
             time.sleep(min(left_seconds, _GROUP_CHECK_SECONDS))
@@ -201,12 +201,6 @@ class Command:
             signal=-code if code < 0 else None,
             duration_seconds=round(self._duration, 6),
         )
-
-
-def _milliseconds(seconds: float) -> int:
-    """Return a time for poll(2), which takes no more than 24 days; who waits longer asks again."""
-    # Rounded up: a timeout cut to whole milliseconds would spin through the last one.
-    return int(max(0.0, min(seconds, _LONGEST_POLL_SECONDS)) * 1000) + 1
 
 
 def _is_unreaped(group: int) -> bool:

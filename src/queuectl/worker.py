@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.clock import format_duration, format_instant, poll_milliseconds, utc_now
 from queuectl.config import Settings
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeStore
 from queuectl.job import Attempt, Job, Outcome, State
@@ -287,11 +287,7 @@ class Worker:
         self._release_at = time.monotonic() + again_seconds
 
     def _recover(self) -> RecoveryReport:
-        try:
-            self._settings = self._store.settings()
-            report = recover(self._store, self._settings)
-        except (ConfigError, StoreError) as error:
-            report = RecoveryReport(unowned=1, problems=[str(error)])
+        report = recover(self._store)
         for problem in report.problems:
             self._tell_once("recover", f"cannot recover: {problem}")
         if not report.problems:
@@ -339,7 +335,7 @@ class Worker:
             timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
         poll = self._wakers(fd)
         if self._interrupts.level == 0:
-            poll.poll(int(timeout_seconds * 1000) + 1)
+            poll.poll(poll_milliseconds(timeout_seconds))
         self._interrupts.drain()
 
     def _tell_once(self, trouble: str, text: str) -> None:
@@ -580,13 +576,20 @@ class Worker:
             self._interrupts.drain()
 
 
-def recover(store: Store, settings: Settings) -> RecoveryReport:
-    """Settle the claims that nobody holds, lost attempts by the policy. Raises: StoreError."""
+def recover(store: Store) -> RecoveryReport:
+    """Settle the claims that nobody holds, lost attempts by the policy.
 
-    def decide(job: Job, attempt: Attempt) -> Job:
-        return after_attempt(job, attempt, settings, utc_now(), random.random())
+    What keeps that from being done is one of the report's problems.
+    """
+    try:
+        settings = store.settings()
 
-    return store.recover(decide)
+        def decide(job: Job, attempt: Attempt) -> Job:
+            return after_attempt(job, attempt, settings, utc_now(), random.random())
+
+        return store.recover(decide)
+    except (ConfigError, StoreError) as error:
+        return RecoveryReport(unowned=1, problems=[str(error)])
 
 
 def _ending(attempt: Attempt) -> str:

@@ -233,8 +233,9 @@ class Cancelling(Lookup, Roster):
         from queuectl.store.holders import holders
 
         parsed = parse_processing(name)
+        assert parsed is not None, name
         fd = files.open_document(self._fd(State.PROCESSING), name)
-        if fd is None or parsed is None:
+        if fd is None:
             return set()
         try:
             pids = holders(os.fstat(fd), name, LOCK_FD_IN_COMMAND)

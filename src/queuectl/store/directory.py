@@ -395,12 +395,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         try:
             # RACE: a hand may have put another file there between check and rename; see
             # test_hand_that_replaces_a_document_while_it_is_claimed.
-            is_taken = files.names_inode(processing_fd, running, status)
-            if is_taken:
+            if files.names_inode(processing_fd, running, status):
                 os.utime(fd)
-        except OSError:
-            is_taken = False
-            raise
+                is_taken = True
         finally:
             if not is_taken:  # it has not run, so it is not a lost attempt
                 os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)

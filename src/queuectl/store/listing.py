@@ -217,9 +217,9 @@ class Listing:
 
         Called after none was due.
         """
-        if self._later and self._later[0][0] == pending_due(self._later[0][1]):
+        if self._later and not _is_put_off(self._later[0]):
             return self._later[0][1]
-        due = [each for each in self._later if each[0] == pending_due(each[1])]
+        due = [each for each in self._later if not _is_put_off(each)]
         return min(due)[1] if due else None
 
     def forget(self, name: str) -> None:
@@ -233,7 +233,7 @@ class Listing:
 
     def forget_put_off(self) -> None:
         """Hand out at the next scan what was put off until an instant of another clock."""
-        self._later = [each for each in self._later if each[0] == pending_due(each[1])]
+        self._later = [each for each in self._later if not _is_put_off(each)]
         heapq.heapify(self._later)
         self.invalidate()
 
@@ -251,7 +251,7 @@ class Listing:
         self.more_strangers = False
         self._ready.clear()
         # What was put off keeps its time: found again by each scan, it would be looked at forever.
-        self._later = [each for each in self._later if each[0] != pending_due(each[1])]
+        self._later = [each for each in self._later if _is_put_off(each)]
         heapq.heapify(self._later)
         self._put_off = {name for _, name in self._later}
         fd = self._open_directory()
@@ -283,3 +283,9 @@ class Listing:
             self.strangers.append(name)
         else:
             self.more_strangers = True
+
+
+def _is_put_off(waiting: tuple[str, str]) -> bool:
+    """Tell whether an instant and a name wait for something other than what the name tells."""
+    at, name = waiting
+    return at != pending_due(name)

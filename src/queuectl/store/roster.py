@@ -315,9 +315,9 @@ class Roster(Place):
         """Tell whether a stale record is the only one to say who ran a command that runs still."""
         try:
             record, _ = self._read_record(fd)
-            name = processing_name(str(record.job), int(record.attempt or 0))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             return False
+        name = processing_name(str(record.job), record.attempt or 0)
         return parse_processing(name) is not None and self._exists(self._fd(State.PROCESSING), name)
 
     def request_stop(self, *, now: bool) -> Pill:

@@ -5,6 +5,8 @@ import select
 import sys
 import time
 
+from queuectl.clock import poll_milliseconds
+
 _LOOK_SECONDS = 0.2
 _SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two changes, one time
 
@@ -65,7 +67,7 @@ class Watch:
         poll = select.poll()
         if self.fd is not None:
             poll.register(self.fd, select.POLLIN)
-        poll.poll(int(timeout_seconds * 1000) + 1)
+        poll.poll(poll_milliseconds(timeout_seconds))
         return self.arrivals()
 
     def add_departures(self, path: str) -> None:
