@@ -6,6 +6,7 @@ argument; lengths are taken from the monotonic clock.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from queuectl.errors import UsageError, shorten
 
@@ -20,6 +21,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+# The same are written again and again: that of a claim into a worker's record and, when its job has
+# ended, with a hundred others into documents.
+@lru_cache(maxsize=1024)
 def format_instant(instant: datetime) -> str:
     """Return an aware UTC instant as ``2026-11-24T21:29:59.001002Z``."""
     return instant.isoformat(timespec="microseconds")[:-6] + "Z"

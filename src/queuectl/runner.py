@@ -19,12 +19,9 @@ from queuectl.job import Outcome
 
 SHELL = "/bin/sh"
 _NOT_FOUND = 127
-# Python, nohup and shells that start a job in the background ignore some of these, and a command
-# would inherit that.
-_DEFAULT_SIGNALS = (
-    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM,
-    signal.SIGTTOU, signal.SIGUSR1, signal.SIGCHLD,
-)  # fmt: skip
+# Python, nohup and shells that start a job in the background ignore some, and a command would
+# inherit that. All are named: of each that is not, the C library asks the kernel first.
+_DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 # What a machine runs out of for a while; none of it is the job's fault.
 _SCARCE = frozenset((
     errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS,

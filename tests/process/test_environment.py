@@ -102,10 +102,16 @@ def test_a_command_runs_in_a_session_of_its_own(queue: Queue) -> None:
 
 
 def test_a_command_starts_with_the_default_signals(queue: Queue) -> None:
-    """Neither what Python ignores nor what nohup ignores is ignored or blocked there."""
+    """What Python, nohup or anybody else ignores is neither ignored nor blocked there."""
 
     def ignore() -> None:
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        for number in (
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGQUIT,
+            signal.SIGALRM,
+            signal.SIGRTMAX,
+        ):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGALRM])
 

@@ -9,6 +9,7 @@ ISO 8601 in UTC with microseconds, so that the order of names is the order of ru
 import re
 from datetime import UTC, datetime
 
+from queuectl.clock import format_instant
 from queuectl.job import ID_PATTERN
 
 SUFFIX = ".json"
@@ -20,8 +21,7 @@ _FILED = re.compile(rf"({ID_PATTERN})\.json")
 
 def due_text(instant: datetime) -> str:
     """Return an aware UTC instant as ``20261124T212959.001002Z``."""
-    text = instant.isoformat(timespec="microseconds")
-    return text[:-6].replace("-", "").replace(":", "") + "Z"
+    return format_instant(instant).replace("-", "").replace(":", "")
 
 
 def parse_due(text: str) -> datetime:
