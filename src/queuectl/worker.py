@@ -241,7 +241,7 @@ class Worker:
         self._is_refused = False
         self._is_over("claim")
         if claim is not None and self._interrupts.level > 0:
-            self._store.give_back(claim)
+            self._give_back(claim)
             return None
         return claim
 
@@ -372,7 +372,8 @@ class Worker:
         else:
             result = self._wait_for(started, claim) if isinstance(started, Command) else started
         if result is None:
-            self._give_back(claim)
+            if self._give_back(claim):
+                self._talk.job(job.id, number, "is given back, not counted")
         else:
             self._finish(claim, result)
 
@@ -478,9 +479,21 @@ class Worker:
 
     # --- settle ---
 
-    def _give_back(self, claim: Claim) -> None:
-        self._store.give_back(claim)
-        self._talk.job(claim.job.id, claim.attempt, "is given back, not counted")
+    def _give_back(self, claim: Claim) -> bool:
+        """Put a job back, however long it takes; only a second signal gives up."""
+        while True:
+            try:
+                self._store.give_back(claim)
+            except StoreError as error:
+                attempt = f"{claim.job.id} attempt {claim.attempt}"
+                if self._interrupts.level > 1:
+                    self._talk.error(f"{attempt} cannot be given back, and counts as lost: {error}")
+                    return False
+                self._tell_once("give back", f"tries again to give back {attempt}: {error}")
+            else:
+                self._is_over("give back")
+                return True
+            self._pause()
 
     def _finish(self, claim: Claim, result: Result) -> None:
         now = utc_now()
@@ -569,11 +582,15 @@ class Worker:
             if self._interrupts.level > 1:
                 self._talk.error("leaves its ended jobs unrecorded: they will count as lost")
                 return
-            # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone.
-            poll = select.poll()
-            poll.register(self._interrupts.fd, select.POLLIN)
-            poll.poll(_RETRY_SECONDS * 1000)
-            self._interrupts.drain()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait until a second signal may have come, or it is time to try again."""
+        # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone.
+        poll = select.poll()
+        poll.register(self._interrupts.fd, select.POLLIN)
+        poll.poll(_RETRY_SECONDS * 1000)
+        self._interrupts.drain()
 
 
 def recover(store: Store) -> RecoveryReport:

@@ -56,6 +56,51 @@ def test_a_second_signal_puts_the_jobs_back_as_they_were(queue: Queue) -> None:
     assert "job-0 attempt 1 is given back, not counted" in pool.talk()
 
 
+def test_a_job_that_cannot_be_put_back_is_told_and_counts_as_lost(queue: Queue) -> None:
+    """The worker leaves in order, as after any second signal, and the job runs again later."""
+    queue.configure(backoff_base=1, backoff_max="0.01s")
+    gate = queue.gate()
+    queue.enqueue(f"test $QUEUECTL_ATTEMPT -gt 1 || {gate.wait}", "job")
+    pool = queue.pool()
+    gate.reached()
+    (queue.store / "pending").rmdir()
+    pool.signal(signal.SIGTERM)
+    until(lambda: "stops when" in pool.talk(), "the first one has arrived")
+    pool.signal(signal.SIGTERM)
+    assert pool.wait() == 0
+    assert "job attempt 1 cannot be given back, and counts as lost: " in pool.talk()
+    assert "cannot work" not in pool.talk()
+    assert queue.ids("processing") == ["job.1"]
+    assert queue.ids("workers") == []
+    queue.drain()
+    assert queue.history("completed", "job") == ["lost", "succeeded"]
+
+
+def test_a_job_that_was_not_started_is_put_back_as_soon_as_it_can_be(queue: Queue) -> None:
+    """Told once to stop, a worker tries again until it can: the attempt has not run."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "parent")
+    queue.enqueue("true", "job", "--after", "parent")
+    first = queue.pool()
+    gate.reached()
+    pool = queue.pool().ready()
+    (queue.store / "logs").chmod(0o777)
+    first.signal(signal.SIGTERM)
+    until(lambda: "stops when" in first.talk(), "it takes no other job")
+    gate.open()
+    until(lambda: "job waits to be started: " in pool.talk(), "the other one has taken it")
+    lock = queue.store / "pending.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    pool.signal(signal.SIGTERM)
+    until(lambda: "tries again to give back job attempt 1: " in pool.talk(), "it is told")
+    assert queue.ids("processing") == ["job.1"]
+    lock.rmdir()
+    assert pool.wait() == 0
+    assert queue.pending() == ["job"]
+    assert queue.ids("processing") == []
+
+
 def test_one_signal_to_all_processes_of_a_pool_is_one_request(queue: Queue) -> None:
     """As killall and a service manager send it: the job that runs is finished nevertheless."""
     gate = queue.gate()
