@@ -1,10 +1,13 @@
 """Measure the floor under a drain: what the rules ask of the system, and nothing else.
 
-`python -m benchmarks.floor [WORKERS [COUNT]]` makes the system calls that a worker makes for a job
-that succeeds (claim, log, start, wait, settle; many made durable at once), in plain loops without a
-check, a record, a config, an error or a word of JSON, and prints its rate over that of xargs, the
-program's own between them. What the program lacks of the floor is its own to lose; what the floor
+`python -m benchmarks.floor [--backlog] [WORKERS [COUNT]]` makes the system calls that a worker
+makes for a job that succeeds (claim, log, start, wait, settle; many made durable at once), in plain
+loops without a check, a record, a config, an error or a word of JSON, and prints its rate over that
+of xargs, the program's own between them. What the program lacks of the floor is its own to lose; what the floor
 lacks of xargs is the price of keeping the jobs, by any program that is written in Python.
+
+With --backlog it compares its own rate with a million pending jobs with that with COUNT: what the
+file system takes for a large directory.
 """
 
 import argparse
@@ -93,9 +96,8 @@ def settle(ended: list[tuple[int, str]], spares: list[str], fds: tuple[int, int,
     ended.clear()
 
 
-def floor(store_dir: Path, workers: int) -> None:
-    """Drain a store by plain loops in forked processes."""
-    names = sorted(os.listdir(store_dir / "pending"))
+def floor(store_dir: Path, names: list[str], workers: int) -> None:
+    """Run jobs of a store by plain loops in forked processes."""
     files.load_library()
     gc.freeze()
     pids = []
@@ -109,31 +111,61 @@ def floor(store_dir: Path, workers: int) -> None:
         os.waitpid(pid, 0)
 
 
+def pending(store_dir: Path, count: int) -> list[str]:
+    """Return the names of the first jobs of a store, in their order."""
+    return sorted(os.listdir(store_dir / "pending"))[:count]
+
+
+def seconds_of_floor(store_dir: Path, count: int, workers: int) -> float:
+    """Time the floor for the first jobs of a store."""
+    names = pending(store_dir, count)
+    return seconds(lambda: floor(store_dir, names, workers))
+
+
+def compare_with_xargs(bench: Bench, count: int, workers: int) -> None:
+    """Print the rates of the floor and of the program over that of xargs."""
+    ours: list[float] = []
+
+    def run_floor() -> float:
+        ours.append(seconds(lambda: drain(bench.new_store(count), workers)))
+        return seconds_of_floor(bench.new_store(count), count, workers)
+
+    floors, limits, ratios = alternating(
+        run_floor, lambda: seconds(lambda: xargs(count, workers)), 5
+    )
+    own = median([limit / each for limit, each in zip(limits, ours, strict=True)])
+    sys.stdout.write(
+        f"{count} jobs, {workers} workers, seconds: xargs {median(limits):.2f},"
+        f" floor {median(floors):.2f}, queuectl {median(ours):.2f}\n"
+        f"rate over xargs: floor {1 / median(ratios):.2f}, queuectl {own:.2f}\n"
+    )
+
+
+def compare_backlogs(bench: Bench, count: int, workers: int) -> None:
+    """Print the rate of the floor with very many pending jobs over that with few."""
+    backlog = bench.backlog()
+    small, large, ratios = alternating(
+        lambda: seconds_of_floor(bench.new_store(count), count, workers),
+        lambda: seconds_of_floor(backlog, count, workers),
+        5,
+    )
+    sys.stdout.write(
+        f"{count} jobs, {workers} workers, seconds of the floor: {median(small):.2f} alone,"
+        f" {median(large):.2f} of {bench.many} pending\nrate over rate: {median(ratios):.2f}\n"
+    )
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workers", nargs="?", type=int, default=2)
     parser.add_argument("count", nargs="?", type=int, default=3000)
+    parser.add_argument("--backlog", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/queuectl-bench"))
     given = parser.parse_args()
+    compare = compare_backlogs if given.backlog else compare_with_xargs
     with scratch(given.folder) as folder:
-        bench = Bench(folder, quick=False)
-        ours: list[float] = []
-
-        def run_floor() -> float:
-            store_dir = bench.new_store(given.count)
-            ours.append(seconds(lambda: drain(bench.new_store(given.count), given.workers)))
-            return seconds(lambda: floor(store_dir, given.workers))
-
-        floors, limits, ratios = alternating(
-            run_floor, lambda: seconds(lambda: xargs(given.count, given.workers)), 5
-        )
-        own = median([limit / each for limit, each in zip(limits, ours, strict=True)])
-        sys.stdout.write(
-            f"{given.count} jobs, {given.workers} workers, seconds: xargs {median(limits):.2f},"
-            f" floor {median(floors):.2f}, queuectl {median(ours):.2f}\n"
-            f"rate over xargs: floor {1 / median(ratios):.2f}, queuectl {own:.2f}\n"
-        )
+        compare(Bench(folder, quick=False), given.count, given.workers)
         remove(folder)
 
 
