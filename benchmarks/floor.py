@@ -3,8 +3,9 @@
 `python -m benchmarks.floor [--backlog] [WORKERS [COUNT]]` makes the system calls that a worker
 makes for a job that succeeds (claim, log, start, wait, settle; many made durable at once), in plain
 loops without a check, a record, a config, an error or a word of JSON, and prints its rate over that
-of xargs, the program's own between them. What the program lacks of the floor is its own to lose; what the floor
-lacks of xargs is the price of keeping the jobs, by any program that is written in Python.
+of xargs, the program's own between them. What the program lacks of the floor is its own to lose;
+what the floor lacks of xargs is the price of keeping the jobs, by any program that is written in
+Python.
 
 With --backlog it compares its own rate with a million pending jobs with that with COUNT: what the
 file system takes for a large directory.
