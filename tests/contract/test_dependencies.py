@@ -191,6 +191,16 @@ def test_retried_job_does_not_wait_for_what_was_purged(store: Store) -> None:
     assert store.retry("c", [State.COMPLETED], NOON).state is State.PENDING
 
 
+def test_retried_job_forgets_what_was_purged_also_where_it_waits_for_another(store: Store) -> None:
+    """Else it would wait for ever for the one that is gone, as soon as the other has ended."""
+    add(store, make_job("p"), make_job("q"), make_job("c", after=("p",), after_any=("p", "q")))
+    list(store.cancel(["c"]))
+    end(store)
+    assert store.purge("p", State.COMPLETED)
+    assert store.retry("c", [State.CANCELLED], NOON).state is State.BLOCKED
+    assert drain(store) == ["q", "c"]
+
+
 def test_cancelled_parent_lets_go_on_whom_any_end_serves(store: Store) -> None:
     """Cancelling what waits is an end, too."""
     add(store, make_job("p"), make_job("c", after=("p",)), make_job("d", after_any=("c",)))

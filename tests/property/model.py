@@ -262,15 +262,17 @@ class Model:
                 ended[known.id] = None
 
     def retry(self, known: Known, now: datetime) -> None:
-        """Send a job back."""
-        known = replace(known, attempts=0, run_at=now, document=(known.priority, now))
-        self._put(known)
-        present = replace(
+        """Send a job back; it waits no longer for what is gone."""
+        known = replace(
             known,
+            attempts=0,
+            run_at=now,
+            document=(known.priority, now),
             after=tuple(filter(self.exists, known.after)),
             after_any=tuple(filter(self.exists, known.after_any)),
         )
-        under = self.waits_for(present, self.end_of)
+        self._put(known)
+        under = self.waits_for(known, self.end_of)
         state = State.PENDING if under is None else State.BLOCKED
         self._put(replace(known, state=state, parent=under, written_at=now))
 

@@ -60,14 +60,14 @@ class Blocked(Lookup):
     def retry(self, state: State, name: str, job: Job) -> Job:
         """Send a locked, finished job back to pending/, or under a parent; return it as it is then.
 
-        Parents that are gone do not count: they may have been purged since the job ended.
+        It forgets parents that are gone: they may have been purged since the job ended.
         """
         found = self._find_states((*job.after, *job.after_any))
-        present = job._replace(
+        job = job._replace(
             after=tuple(each for each in job.after if each in found),
             after_any=tuple(each for each in job.after_any if each in found),
         )
-        parent = waits_for(present, found.get)
+        parent = waits_for(job, found.get)
         if parent is not None:
             job = job._replace(state=State.BLOCKED)
         recorded_fd = self._record_in_place(state, name, job)
