@@ -7,7 +7,7 @@ of xargs, the program's own between them. What the program lacks of the floor is
 what the floor lacks of xargs is the price of keeping the jobs, by any program that is written in
 Python.
 
-With --backlog it compares its own rate with a million pending jobs with that with COUNT: what the
+With --backlog it compares both rates with a million pending jobs with those with COUNT: what the
 file system takes for a large directory.
 """
 
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import alternating, median, remove, scratch, seconds
-from benchmarks.run import Bench, drain, xargs
+from benchmarks.run import Bench, drain, drain_some, xargs
 from queuectl.runner import _DEFAULT_SIGNALS
 from queuectl.store import files
 
@@ -143,16 +143,22 @@ def compare_with_xargs(bench: Bench, count: int, workers: int) -> None:
 
 
 def compare_backlogs(bench: Bench, count: int, workers: int) -> None:
-    """Print the rate of the floor with very many pending jobs over that with few."""
+    """Print the rates of floor and program with very many pending jobs over those with few."""
     backlog = bench.backlog()
-    small, large, ratios = alternating(
-        lambda: seconds_of_floor(bench.new_store(count), count, workers),
-        lambda: seconds_of_floor(backlog, count, workers),
-        5,
-    )
+    rounds: list[tuple[float, float, float, float]] = [
+        (
+            seconds_of_floor(bench.new_store(count), count, workers),
+            seconds_of_floor(backlog, count, workers),
+            drain_some(bench.new_store(count), count - 100, workers).per_second,
+            drain_some(backlog, count - 100, workers).per_second,
+        )
+        for _ in range(5)
+    ]
+    floors = median([few / many for few, many, _, _ in rounds])
+    own = median([many / few for _, _, few, many in rounds])
     sys.stdout.write(
-        f"{count} jobs, {workers} workers, seconds of the floor: {median(small):.2f} alone,"
-        f" {median(large):.2f} of {bench.many} pending\nrate over rate: {median(ratios):.2f}\n"
+        f"{count} jobs, {workers} workers, rate with {bench.many} pending over that with {count}:"
+        f" floor {floors:.2f}, queuectl {own:.2f}\n"
     )
 
 

@@ -338,11 +338,11 @@ class Drained:
     worker_mb: float  # private memory of the larger worker
 
 
-def drain_some(store_dir: Path, count: int) -> Drained:
-    """Let a pool of two run at least so many jobs of a store."""
+def drain_some(store_dir: Path, count: int, workers: int = 2) -> Drained:
+    """Let a pool run at least so many jobs of a store."""
     store = open_store(str(store_dir))
     start = time.perf_counter()
-    with pool(store_dir, 2) as pids:
+    with pool(store_dir, workers) as pids:
         wait_for(lambda: bool(os.listdir(store_dir / "processing")))
         first = time.perf_counter()
         # By the workers' own counts: to list what is completed takes longer the more there is.
