@@ -424,6 +424,32 @@ def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
     assert [each.job.id for each in store.recover(decide).recovered] == ["b"]
 
 
+def test_recovery_tells_what_it_has_recovered_where_a_record_cannot_be_removed(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a killed worker is in nobody's way: it is told, and no worker ends with it."""
+    store.add(make_jobs("a"))
+
+    def work(other: Store) -> None:
+        other.register("w-2", NOON)
+        claimed(other)
+
+    place.process_that(work)
+
+    def refuse(name: str, *, dir_fd: int) -> None:
+        del dir_fd
+        raise OSError(errno.EIO, "Input/output error", name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        report = store.recover(decide)
+    assert [(each.job.id, each.lost) for each in report.recovered] == [("a", True)]
+    (problem,) = report.problems
+    assert problem.endswith("workers cannot be tidied: Input/output error")
+    assert report.unowned == 1  # looked after again
+    assert store.recover(decide).problems == []
+
+
 def test_clock_that_was_set_back_leaves_only_what_was_asked_for_to_the_clock(
     place: Place, store: Store
 ) -> None:

@@ -647,7 +647,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
         if any(each.lost for each in recovered):
-            self._tidy_records()  # those that told who had run what was lost
+            try:
+                self._tidy_records()  # those that told who had run what was lost
+            except StoreError as error:
+                problems.append(str(error))
         unowned = held - owned
         return RecoveryReport(
             recovered=recovered,

@@ -284,32 +284,30 @@ class Roster(Place):
 
     def tidy(self) -> None:
         """Remove records and FIFOs that nobody holds and old files in tmp/; see Store.tidy."""
-        with self._telling(f"{self.location} cannot be tidied"):
-            self._tidy()
-
-    def _tidy(self) -> None:
-        for name in list(self._names("tmp")):
-            with self._locked("tmp", name) as fd:
-                if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
-                    os.unlink(name, dir_fd=self._fd("tmp"))
+        with self._telling(f"{self.location}/tmp cannot be tidied"):
+            for name in list(self._names("tmp")):
+                with self._locked("tmp", name) as fd:
+                    if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
+                        os.unlink(name, dir_fd=self._fd("tmp"))
         self._tidy_records()
 
     def _tidy_records(self) -> None:
-        for name in list(self._names("workers")):
-            with self._locked("workers", name) as fd:
-                if fd is not None and name.endswith(".json"):
-                    if self._tells_of_a_running_job(fd):
-                        continue
-                    with suppress(ValueError):
-                        record, tally = self._read_record(fd)
-                        self._add_to_totals(record.name, tally)
-                    os.unlink(name, dir_fd=self._fd("workers"))
-        for name in list(self._names("workers")):
-            worker = channel_owner(name)
-            if worker and not self._exists(self._fd("workers"), filed_name(worker)):
-                # Its worker has just left, or a hand has made it, and not a file.
-                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                    os.unlink(name, dir_fd=self._fd("workers"))
+        with self._telling(f"{self.location}/workers cannot be tidied"):
+            for name in list(self._names("workers")):
+                with self._locked("workers", name) as fd:
+                    if fd is not None and name.endswith(".json"):
+                        if self._tells_of_a_running_job(fd):
+                            continue
+                        with suppress(ValueError):
+                            record, tally = self._read_record(fd)
+                            self._add_to_totals(record.name, tally)
+                        os.unlink(name, dir_fd=self._fd("workers"))
+            for name in list(self._names("workers")):
+                worker = channel_owner(name)
+                if worker and not self._exists(self._fd("workers"), filed_name(worker)):
+                    # Its worker has just left, or a hand has made it, and not a file.
+                    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                        os.unlink(name, dir_fd=self._fd("workers"))
 
     def _tells_of_a_running_job(self, fd: int) -> bool:
         """Tell whether a stale record is the only one to say who ran a command that runs still."""
