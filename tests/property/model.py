@@ -245,21 +245,26 @@ class Model:
     def add(self, jobs: Sequence[Known], skip: Collection[str]) -> None:
         """Add new jobs, but for those that exist and are to be skipped."""
         ended = {job_id: self.end_of(job_id) for job_id in self.jobs}
+        for known in jobs:
+            if known.id not in skip or known.id not in self.jobs:
+                self._place(known, ended.get)
+                ended[known.id] = None
+
+    def _place(self, known: Known, end_of: Callable[[str], State | None]) -> None:
+        """Put a job where it can run, or under the first for whose end it has to wait."""
 
         def is_first_seen_as(job_id: str) -> State | None:
             # A file of that name that was dropped into pending/ is met before the one that ended.
-            return None if f"+{job_id}" in self.jobs else ended.get(job_id)
+            return None if f"+{job_id}" in self.jobs else end_of(job_id)
 
-        for known in jobs:
-            if known.id not in skip or known.id not in self.jobs:
-                under = self.waits_for(known, ended.get)
-                first = self.waits_for(known, is_first_seen_as)
-                if first != under:
-                    self._put(replace(known, state=State.BLOCKED, parent=first))
-                if under is not None:
-                    known = replace(known, state=State.BLOCKED, parent=under)  # noqa: PLW2901
-                self._put(known)
-                ended[known.id] = None
+        first = self.waits_for(known, is_first_seen_as)
+        under = self.waits_for(known, end_of)
+        if first != under:
+            self._put(replace(known, state=State.BLOCKED, parent=first))
+        state = State.PENDING if under is None else State.BLOCKED
+        self._put(replace(known, state=state, parent=under))
+        if first is not None and first != under:
+            self.release([first])  # at the second look, and with it who waits there, too
 
     def retry(self, known: Known, now: datetime) -> None:
         """Send a job back; it waits no longer for what is gone."""
@@ -272,9 +277,7 @@ class Model:
             after_any=tuple(filter(self.exists, known.after_any)),
         )
         self._put(known)
-        under = self.waits_for(known, self.end_of)
-        state = State.PENDING if under is None else State.BLOCKED
-        self._put(replace(known, state=state, parent=under, written_at=now))
+        self._place(replace(known, state=State.PENDING, written_at=now), self.end_of)
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job that waits; one that has ended stays as it is."""
