@@ -212,7 +212,6 @@ class Supervisor:
                 supervisor_fd=self._alive_fd,
                 ready_fd=self._ready_fd,
             )
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             worker.run()
             code = 0
         except BaseException as error:

@@ -100,6 +100,8 @@ class Interrupts:
         # Writing to the terminal from a process group in the background must not stop it.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Whoever has started us may have blocked some, as a supervisor does while it forks.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def hear_children(self) -> None:
         """Let the end of a child wake this process, too, from now on."""
@@ -173,6 +175,7 @@ class Worker:
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
         self._to_sync: SimpleQueue[_Settling] | None = None
+        self._settle_again_at = 0.0  # after a failure, it is tried again no sooner
         self._keeps = False  # what ended could not be settled, and no new job is taken
         self._is_refused = False  # whether there is a job to take could not be told
         self._troubles: dict[str, set[str]] = {}  # what is told of each, while it lasts
@@ -445,7 +448,7 @@ class Worker:
                 if timeout <= 0:
                     command.end(self._settings.kill_grace)
                     return command.result()._replace(outcome=Outcome.TIMED_OUT)
-            pause = _RETRY_SECONDS if "settle" in self._troubles else _SHORT_SECONDS
+            pause = max(_SHORT_SECONDS, self._settle_again_at - time.monotonic())
             to_settle = self._unsettled and self._settling is None
             if to_settle and (timeout is None or timeout > pause):
                 if command.wait(pause, *wake_fds):
@@ -456,8 +459,7 @@ class Worker:
             self._interrupts.drain()
             self._collect_settled()
             is_cancelled = self._store.cancel_requested(claim)
-            if self._store.stop_now_requested():
-                self._interrupts.level = 2
+            self._hear_stop()
             if self._interrupts.level > 1:
                 command.end(self._settings.kill_grace)
                 return None
@@ -517,7 +519,7 @@ class Worker:
 
     def _begin_settling(self) -> None:
         """Record what ended, and let a thread wait for the disk while the next command runs."""
-        if self._settling is not None:
+        if self._settling is not None or time.monotonic() < self._settle_again_at:
             return
         batch, self._unsettled = self._unsettled, []
         try:
@@ -560,12 +562,16 @@ class Worker:
             settling.settlement.finish()
         except StoreError as error:
             self._keep_unsettled(settling.batch, error)
-            return
-        self._keeps = False
-        self._is_over("settle")
+        else:
+            self._keeps = False
+            self._is_over("settle")
+        for claim in settling.settlement.gone:
+            attempt = f"{claim.job.id} attempt {claim.attempt}"
+            self._talk.error(f"{attempt} is not recorded: somebody has taken it from processing/")
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._unsettled = batch + self._unsettled
+        self._settle_again_at = time.monotonic() + _RETRY_SECONDS
         if not self._keeps:  # told once, however many they become
             ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
             self._tell_once("settle", f"keeps {ended}, and tries again: {error}")
@@ -575,22 +581,35 @@ class Worker:
         """Settle what ended, however long it takes; only a second signal gives up."""
         self._collect_settled(wait=True)
         while self._unsettled:
+            self._settle_again_at = 0.0  # who comes here has waited
             self._begin_settling()
             self._collect_settled(wait=True)
             if not self._unsettled:
                 return
             if self._interrupts.level > 1:
-                self._talk.error("leaves its ended jobs unrecorded: they will count as lost")
+                what = "leaves ended jobs unsettled: what is not recorded counts as lost"
+                self._tell_once("leave", what)
                 return
             self._pause()
 
     def _pause(self) -> None:
-        """Wait until a second signal may have come, or it is time to try again."""
-        # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone.
+        """Wait until another signal has come, or it is time to try again."""
+        # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone. Nor
+        # does it end for the thread that has synced, whose call to wake may come late.
         poll = select.poll()
         poll.register(self._interrupts.fd, select.POLLIN)
-        poll.poll(_RETRY_SECONDS * 1000)
-        self._interrupts.drain()
+        if (control_fd := self._store.control_fd()) is not None:
+            poll.register(control_fd, select.POLLIN)
+        level, until = self._interrupts.level, time.monotonic() + _RETRY_SECONDS
+        while self._interrupts.level == level and (left := until - time.monotonic()) > 0:
+            poll.poll(poll_milliseconds(left))
+            self._interrupts.drain()
+            self._hear_stop()
+
+    def _hear_stop(self) -> None:
+        """Take note of a request to stop now that has come past the supervisor."""
+        if self._store.stop_now_requested():
+            self._interrupts.level = 2
 
 
 def recover(store: Store) -> RecoveryReport:

@@ -14,7 +14,7 @@ from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, claimed, drain, ended, fail_for_good, make_job, make_jobs
 
 from queuectl.clock import format_instant, later
-from queuectl.job import MAX_DOCUMENT_BYTES, Outcome, State, encode_job
+from queuectl.job import MAX_DOCUMENT_BYTES, Job, Outcome, State, encode_job
 from queuectl.store import files, open_store
 from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
@@ -249,6 +249,50 @@ def test_document_of_a_dead_job_moved_into_pending_has_one_more_run(
 
 
 # --- rm, mv and an editor ---
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_running_job_that_was_taken_away_lets_the_others_be_settled(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch, is_recorded: bool
+) -> None:
+    """Whether before its end is recorded or after: it is told, and stays where it is."""
+    store.add(make_jobs("a", "b", "c"))
+    claims = [claimed(store) for _ in range(3)]
+    settlement = store.begin_settle([ended(claim) for claim in claims])
+    settlement.sync()
+    running = place.path / "processing"
+
+    def take() -> None:
+        (running / "b.1.json").rename(place.path / "cancelled" / "b.json")
+
+    if is_recorded:
+        roll_forward = DirectoryStore.roll_forward
+
+        def take_first(self: DirectoryStore, name: str, job: Job) -> None:
+            if name == "b.1.json":
+                take()
+            roll_forward(self, name, job)
+
+        monkeypatch.setattr(DirectoryStore, "roll_forward", take_first)
+    else:
+        take()
+    settlement.finish()
+    assert [claim.job.id for claim in settlement.gone] == ["b"]
+    assert list(running.iterdir()) == []
+    assert sorted(path.name for path in (place.path / "completed").iterdir()) == [
+        "a.json", "c.json",
+    ]  # fmt: skip
+    assert [path.name for path in (place.path / "cancelled").iterdir()] == ["b.json"]
+    assert sum(store.tally().by_outcome.values()) == 2
+
+
+def test_running_job_that_was_taken_away_cannot_be_given_back(place: Place, store: Store) -> None:
+    """It stays where it is, and the worker is free of it."""
+    store.add(make_jobs("a"))
+    claim = claimed(store)
+    (place.path / "processing" / "a.1.json").rename(place.path / "dead" / "a.json")
+    store.give_back(claim)
+    assert list((place.path / "pending").iterdir()) == []
 
 
 def test_removed_file_is_a_job_that_is_gone(store: Store, pending: Path) -> None:

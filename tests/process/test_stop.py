@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 
 import pytest
 from tests.process.support import QUEUECTL, SLOW_FORK, Queue, lives, proc_stat, until
@@ -99,6 +100,39 @@ def test_a_job_that_was_not_started_is_put_back_as_soon_as_it_can_be(queue: Queu
     assert pool.wait() == 0
     assert queue.pending() == ["job"]
     assert queue.ids("processing") == []
+
+
+def test_now_reaches_a_worker_that_cannot_settle_and_has_lost_its_supervisor(queue: Queue) -> None:
+    """It neither runs a command nor has anybody to pass the request on, and leaves at once."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "job")
+    pool = queue.pool()
+    gate.reached()
+    (worker,) = pool.pids()
+    (queue.store / "completed").rmdir()
+    gate.open()
+    until(lambda: "keeps an ended job" in pool.talk(), "it is told")
+    pool.process.kill()
+    pool.process.wait()
+    assert lives(worker)
+    queue.ok("worker", "stop", "--now")
+    assert not lives(worker)
+    assert pool.talk().count("leaves ended jobs unsettled") == 1
+    queue.drain()
+    assert queue.history("completed", "job") == ["succeeded"]
+
+
+def test_signals_that_were_blocked_at_the_start_reach_a_pool(queue: Queue) -> None:
+    """Whoever starts it may block any signal; `worker stop --now` needs some of them."""
+    block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32));"
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "job")
+    prefix = (sys.executable, "-c", f"{block} os.execvp(sys.argv[1], sys.argv[1:])")
+    pool = queue.pool(prefix=prefix)
+    gate.reached()
+    queue.ok("worker", "stop", "--now")
+    assert pool.wait() == 0
+    assert queue.pending() == ["job"]
 
 
 def test_one_signal_to_all_processes_of_a_pool_is_one_request(queue: Queue) -> None:

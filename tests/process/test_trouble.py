@@ -50,6 +50,46 @@ def test_a_full_disk_costs_no_job_and_no_new_one_is_taken(queue: Queue, ear: Ear
     assert pool.stop() == 0
 
 
+def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) -> None:
+    """What cannot be moved on is tried again each second, also when a thread wakes the worker."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "ends")
+    pool = queue.pool()
+    gate.reached()
+    (worker,) = pool.pids()
+    (queue.store / "completed").rmdir()
+    gate.open()
+    until(lambda: told(pool, "keeps an ended job, and tries again: "), "it is told")
+    used = proc_stat(worker)[11:13]
+    time.sleep(1.2)
+    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
+    pool.signal(signal.SIGTERM)
+    until(lambda: told(pool, "stops when"), "the first one has arrived")
+    assert pool.signal(signal.SIGTERM).wait() == 0
+    queue.drain()
+    assert queue.history("completed", "ends") == ["succeeded"]
+
+
+def test_a_running_job_that_a_hand_takes_away_keeps_no_worker(queue: Queue) -> None:
+    """It stays where the hand has put it, its end is told, and the worker goes on."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "taken")
+    pool = queue.pool()
+    gate.reached()
+    (queue.store / "processing" / "taken.1.json").rename(queue.store / "cancelled" / "taken.json")
+    queue.enqueue("true", "next")
+    gate.open()
+    queue.until_in("completed", "next")
+    until(
+        lambda: told(pool, "taken attempt 1 is not recorded: somebody has taken it from"),
+        "it is told",
+    )
+    assert queue.ids("processing") == []
+    assert queue.ids("cancelled") == ["taken"]
+    assert queue.document("cancelled", "taken")["history"] == []
+    assert pool.stop() == 0
+
+
 def test_a_worker_that_is_told_to_stop_on_a_full_disk_waits_for_room(
     queue: Queue, ear: Ear
 ) -> None:

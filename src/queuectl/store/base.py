@@ -136,7 +136,12 @@ Progress = Callable[[int], None]
 
 
 class Settlement(Protocol):
-    """Be claims that are being settled: begun, made durable, finished."""
+    """Be claims that are being settled: begun, made durable, finished.
+
+    ``gone`` are those whose jobs somebody has taken away meanwhile; how they ended is not recorded.
+    """
+
+    gone: list[Claim]
 
     def sync(self) -> None:
         """Make what was recorded durable; may take long, and may be called in another thread."""
@@ -337,7 +342,11 @@ class Store(Protocol):
         """Settle claimed jobs at once, waiting for the disk. Raises: as begin_settle and finish."""
 
     def give_back(self, claim: Claim) -> None:
-        """Put a claimed job back as it was, the attempt not counted, and free the claim."""
+        """Put a claimed job back as it was, the attempt not counted, and free the claim.
+
+        One that somebody has taken away stays where it is.
+        Raises: StoreError; trying again is safe.
+        """
 
     def recover(self, decide: Decide) -> RecoveryReport:
         """Settle the claims whose worker and command are gone.
@@ -378,10 +387,7 @@ class Store(Protocol):
         """Return the last request to stop, however old."""
 
     def stop_now_requested(self) -> bool:
-        """Tell whether one to stop now has come to this worker by itself, without its supervisor.
-
-        It is known when ``cancel_requested`` has been asked.
-        """
+        """Tell whether a request to stop now has come to this worker past its supervisor."""
 
     def stop_fd(self) -> int | None:
         """Return a descriptor that is readable when a stop may have been asked for, or None."""

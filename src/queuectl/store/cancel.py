@@ -331,9 +331,16 @@ class Cancelling(Lookup, Roster):
 
     def cancel_requested(self, claim: Claim) -> bool:
         """Tell whether this attempt is to be ended; see Store.cancel_requested."""
-        if self._control_fd is None:
-            return False
-        lines = receive(self._control_fd)
-        self._is_stopped_now = self._is_stopped_now or STOP_NOW in lines
         # A request for another attempt came too late: that one has ended by itself.
-        return f"{claim.job.id}.{claim.attempt}" in lines
+        wanted = f"{claim.job.id}.{claim.attempt}"
+        self._heard = self._hear() & {wanted, STOP_NOW}
+        return wanted in self._heard
+
+    def stop_now_requested(self) -> bool:
+        """Tell whether to stop now without the supervisor's word; see Store.stop_now_requested."""
+        return STOP_NOW in self._hear()
+
+    def _hear(self) -> frozenset[str]:
+        if self._control_fd is not None:
+            self._heard |= set(receive(self._control_fd))
+        return self._heard

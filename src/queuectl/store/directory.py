@@ -585,6 +585,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         # What came into pending/ was made durable by who put it there, or is by who claims it.
         return [self._fd(State.PROCESSING), self._fd("tmp")]
 
+    def has(self, claim: "_HeldClaim") -> bool:
+        """Tell whether a claimed job lies where it ran, and no hand has taken it away."""
+        return self._exists(self._fd(State.PROCESSING), claim.name)
+
     def put_in_place(self, spares: Spares, written: str, running: str) -> None:
         """Put a written document in the place of a running one."""
         spares.put_in_place(written, self._fd(State.PROCESSING), running)
@@ -606,7 +610,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Put a claimed job back as it was by one rename; see Store.give_back."""
         assert isinstance(claim, _HeldClaim)
         with self._moving_into_pending():
-            self._move(State.PROCESSING, claim.name, State.PENDING, claim.came_from)
+            try:
+                self._move(State.PROCESSING, claim.name, State.PENDING, claim.came_from)
+            except StoreError:
+                if self.has(claim):
+                    raise
         os.close(claim.fd)
         claim.fd = -1
         self._tell_record(None, utc_now())
@@ -741,6 +749,7 @@ class _Settlement:
         self._syncer = syncer
         self._error: OSError | None = None
         self._is_synced = False
+        self.gone: list[Claim] = []
         self._held: list[tuple[_HeldClaim, Job]] = []
         self._written: list[tuple[_HeldClaim, str, int]] = []
         self._what = f"{store.location}/processing cannot be written"
@@ -775,19 +784,36 @@ class _Settlement:
             self._spares.synced()
             while self._written:
                 claim, name, fd = self._written[0]
-                self._store.put_in_place(self._spares, name, claim.name)
+                try:
+                    self._store.put_in_place(self._spares, name, claim.name)
+                except FileNotFoundError:
+                    if self._store.has(claim):
+                        raise
+                    self._spares.drop(name)
                 claim.recorded_fd = fd
                 del self._written[0]
         except OSError as error:
             raise files.as_store_error(error, self._what) from error
         finally:
             self._clean_up()
-        for claim, job in self._held:
+        settled: list[Job] = []
+        try:
+            for claim, job in self._held:
+                self._move_on(claim, job, settled)
+        finally:
+            self._store.settled(settled)
+
+    def _move_on(self, claim: "_HeldClaim", job: Job, settled: list[Job]) -> None:
+        try:
             self._store.roll_forward(claim.name, job)
-            os.close(claim.recorded_fd)
-            os.close(claim.fd)
-            claim.fd = claim.recorded_fd = -1
-        self._store.settled([job for _, job in self._held])
+            settled.append(job)
+        except StoreError:
+            if self._store.has(claim):
+                raise
+            self.gone.append(claim)
+        os.close(claim.recorded_fd)
+        os.close(claim.fd)
+        claim.fd = claim.recorded_fd = -1
 
     def _clean_up(self) -> None:
         for _, name, fd in self._written:

@@ -82,7 +82,7 @@ class Roster(Place):
     _started_at: float
     _control_fd: int | None = None
     _stop_watch: "Watch | None" = None
-    _is_stopped_now = False
+    _heard: frozenset[str] = frozenset()  # of the requests to this worker
 
     def close(self) -> None:
         """Free what is held open; a record that is not held any more is stale."""
@@ -350,10 +350,6 @@ class Roster(Place):
             finally:
                 os.close(fd)
         return Pill(status.st_ino, status.st_mtime_ns, now)
-
-    def stop_now_requested(self) -> bool:
-        """Tell whether this worker itself was told to stop; see Store.stop_now_requested."""
-        return self._is_stopped_now
 
     def stop_fd(self) -> int | None:
         """Return the descriptor that tells of files in the store's root; see Store.stop_fd."""
