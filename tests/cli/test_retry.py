@@ -32,6 +32,27 @@ def test_completed_and_cancelled_jobs_run_again(run: Run, place: Placing) -> Non
     ]
 
 
+@pytest.mark.parametrize("order", [("p", "c", "d"), ("d", "c", "p"), ("c", "d", "p")])
+def test_jobs_that_wait_for_one_another_are_retried_in_their_order(
+    run: Run, place: Placing, order: tuple[str, ...]
+) -> None:
+    """However they are named: else one would run before one that it waits for runs again."""
+    place.job(State.COMPLETED, "p")
+    place.job(State.COMPLETED, "c", after=("p",))
+    place.job(State.CANCELLED, "d", after_any=("c",))
+    assert run("retry", *order) == (0, "p\nc\nd\n", "")
+    assert names(place, State.PENDING) == ["p"]
+
+
+def test_jobs_that_a_hand_has_made_wait_for_each_other_are_retried(
+    run: Run, place: Placing
+) -> None:
+    """In the order in which they are named."""
+    place.job(State.COMPLETED, "a", after=("b",))
+    place.job(State.COMPLETED, "b", after=("a",))
+    assert run("retry", "b", "a") == (0, "b\na\n", "")
+
+
 @pytest.mark.parametrize(
     ("wrong", "code", "message"),
     [
