@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -284,6 +285,18 @@ def test_running_job_that_was_taken_away_lets_the_others_be_settled(
     ]  # fmt: skip
     assert [path.name for path in (place.path / "cancelled").iterdir()] == ["b.json"]
     assert sum(store.tally().by_outcome.values()) == 2
+
+
+def test_claims_are_free_when_the_whole_store_was_deleted(place: Place, store: Store) -> None:
+    """There is nothing left to settle, and no worker is kept by it."""
+    store.add(make_jobs("a", "b"))
+    claims = [claimed(store), claimed(store)]
+    shutil.rmtree(place.path)
+    settlement = store.begin_settle([ended(claim) for claim in claims])
+    settlement.sync()
+    settlement.finish()
+    assert [claim.job.id for claim in settlement.gone] == ["a", "b"]
+    assert not place.path.exists()
 
 
 def test_running_job_that_was_taken_away_cannot_be_given_back(place: Place, store: Store) -> None:

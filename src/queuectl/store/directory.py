@@ -102,6 +102,13 @@ class _HeldClaim(Claim):
     came_from: str
     recorded_fd: int = -1
 
+    def free(self) -> None:
+        """Let the lock of the document go, and that of its successor."""
+        for fd in (self.recorded_fd, self.fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.recorded_fd = -1
+
 
 class DirectoryStore(Adding, Finished, Ends, Cancelling):
     """Keep jobs in a directory of a local file system."""
@@ -615,8 +622,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             except StoreError:
                 if self.has(claim):
                     raise
-        os.close(claim.fd)
-        claim.fd = -1
+        claim.free()
         self._tell_record(None, utc_now())
 
     def release_blocked(self) -> bool:
@@ -758,9 +764,15 @@ class _Settlement:
                 assert isinstance(claim, _HeldClaim)
                 if claim.fd < 0:
                     continue  # settled already, before an error that came later
-                self._held.append((claim, job))
                 if claim.recorded_fd < 0:
-                    self._written.append((claim, *spares.write(encode_job(job))))
+                    try:
+                        self._written.append((claim, *spares.write(encode_job(job))))
+                    except FileNotFoundError:
+                        if store.has(claim):
+                            raise
+                        self._let_go(claim)  # the whole store is gone
+                        continue
+                self._held.append((claim, job))
         except OSError as error:
             self._clean_up()
             raise files.as_store_error(error, self._what) from error
@@ -806,14 +818,17 @@ class _Settlement:
     def _move_on(self, claim: "_HeldClaim", job: Job, settled: list[Job]) -> None:
         try:
             self._store.roll_forward(claim.name, job)
-            settled.append(job)
         except StoreError:
             if self._store.has(claim):
                 raise
-            self.gone.append(claim)
-        os.close(claim.recorded_fd)
-        os.close(claim.fd)
-        claim.fd = claim.recorded_fd = -1
+            self._let_go(claim)
+        else:
+            settled.append(job)
+            claim.free()
+
+    def _let_go(self, claim: "_HeldClaim") -> None:
+        self.gone.append(claim)
+        claim.free()
 
     def _clean_up(self) -> None:
         for _, name, fd in self._written:
