@@ -332,3 +332,17 @@ def lives(pid: int) -> bool:
     """Tell whether a process runs; a zombie does not."""
     fields = proc_stat(pid)
     return bool(fields) and fields[0] not in "ZX"
+
+
+def ticks(pid: int) -> int:
+    """Return the processor time that a process has used. Units: hundredths of a second."""
+    return sum(map(int, proc_stat(pid)[11:13]))
+
+
+def uses_little(pool: Pool, seconds: float = 1.5) -> None:
+    """Check that a pool waits, and does not spin."""
+    pids = [pool.pid, *pool.pids()]
+    used = sum(map(ticks, pids))
+    time.sleep(seconds)
+    assert pids == [pool.pid, *pool.pids()]
+    assert sum(map(ticks, pids)) - used < 10 * seconds  # a tenth of one core

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.disks import in_memory, make_image, mounted, needs_mounts
-from tests.process.support import Answer, Ear, Pool, Queue, proc_stat, until
+from tests.process.support import Answer, Ear, Queue, ticks, until, uses_little
 
 from queuectl.store.place import DIRECTORIES
 
@@ -86,20 +86,6 @@ def contents(store: Path) -> dict[str, bytes]:
         for path in store.rglob("*")
         if path.is_file() and path.relative_to(store).parts[0] in places
     }
-
-
-def ticks(pid: int) -> int:
-    """Return the processor time that a process has used. Units: hundredths of a second."""
-    return sum(map(int, proc_stat(pid)[11:13]))
-
-
-def uses_little(pool: Pool, seconds: float = 1.5) -> None:
-    """Check that a pool waits, and does not spin."""
-    pids = [pool.pid, *pool.pids()]
-    used = sum(map(ticks, pids))
-    time.sleep(seconds)
-    assert pids == [pool.pid, *pool.pids()]
-    assert sum(map(ticks, pids)) - used < 10 * seconds  # a tenth of one core
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.process.support import SLOW_FORK, Pool, Queue, lives, proc_stat, until
+from tests.process.support import SLOW_FORK, Pool, Queue, lives, proc_stat, ticks, until
 
 # Put before everything else on the path, these take away what only Linux has.
 NO_INOTIFY = """
@@ -26,12 +26,6 @@ def pidfd_open(pid, flags=0):
     raise OSError(24, "Too many open files")
 os.pidfd_open = pidfd_open
 """
-
-
-def ticks(pid: int) -> int:
-    """Return the processor time that a process has used, in ticks of 10 ms."""
-    fields = proc_stat(pid)
-    return int(fields[11]) + int(fields[12])
 
 
 def switches(pid: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.support import Ear, Gate, Pool, Queue, proc_stat, until
+from tests.process.support import Ear, Gate, Pool, Queue, ticks, until, uses_little
 
 
 def fill_disk(pid: int, *, full: bool) -> None:
@@ -37,12 +37,10 @@ def test_a_full_disk_costs_no_job_and_no_new_one_is_taken(queue: Queue, ear: Ear
     until(lambda: ear.hears("keeps an ended job, and tries again: "), "it is told")
     queue.enqueue("true", "waits")
     # It tries again each second; the job is still its own and the other one waits.
-    used = proc_stat(worker)[11:13]
-    time.sleep(1.2)
+    uses_little(pool, 1.2)
     assert queue.ids("processing") == ["ends.1"]
     assert queue.pending() == ["waits"]
     assert ear.heard.count("keeps an ended job") == 1
-    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
     fill_disk(worker, full=False)
     queue.until_in("completed", "waits")
     assert queue.history("completed", "ends") == ["succeeded"]
@@ -56,13 +54,10 @@ def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) 
     queue.enqueue(gate.wait, "ends")
     pool = queue.pool()
     gate.reached()
-    (worker,) = pool.pids()
     (queue.store / "completed").rmdir()
     gate.open()
     until(lambda: told(pool, "keeps an ended job, and tries again: "), "it is told")
-    used = proc_stat(worker)[11:13]
-    time.sleep(1.2)
-    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
+    uses_little(pool, 1.2)
     pool.signal(signal.SIGTERM)
     until(lambda: told(pool, "stops when"), "the first one has arrived")
     assert pool.signal(signal.SIGTERM).wait() == 0
@@ -104,9 +99,7 @@ def test_a_worker_that_is_told_to_stop_on_a_full_disk_waits_for_room(
     until(lambda: ear.hears("keeps an ended job"), "it is told")
     pool.signal(signal.SIGTERM)
     until(lambda: ear.hears("stops when"), "the supervisor has heard")
-    used = proc_stat(worker)[11:13]
-    time.sleep(1.2)
-    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
+    uses_little(pool, 1.2)
     fill_disk(worker, full=False)
     assert pool.wait() == 0
     assert queue.history("completed", "ends") == ["succeeded"]
@@ -240,9 +233,9 @@ def test_a_supervisor_without_descriptors_goes_on(queue: Queue, ear: Ear) -> Non
     os.kill(command, signal.SIGKILL)
     gate.forget()
     until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
-    used = proc_stat(pool.pid)[11:13]
+    used = ticks(pool.pid)
     time.sleep(2.2)
-    assert sum(map(int, proc_stat(pool.pid)[11:13])) - sum(map(int, used)) < 20
+    assert ticks(pool.pid) - used < 20
     assert ear.heard.count("cannot start a worker, and tries again: ") == 1
     assert "Traceback" not in ear.heard
     resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (hard, hard))
@@ -282,9 +275,7 @@ def test_a_user_without_processes_loses_no_job(queue: Queue, ear: Ear, everybody
     gate.open()
     until(lambda: ear.hears("waits waits to be started: "), "it is told")
     queue.until_in("completed", "runs")
-    used = proc_stat(worker)[11:13]
-    time.sleep(1.2)
-    assert sum(map(int, proc_stat(worker)[11:13])) - sum(map(int, used)) < 20
+    uses_little(pool, 1.2)
     assert queue.ids("processing") == ["waits.1"]
     # Nor can another worker be forked, and the supervisor waits.
     os.kill(worker, signal.SIGKILL)
