@@ -112,14 +112,9 @@ def floor(store_dir: Path, names: list[str], workers: int) -> None:
         os.waitpid(pid, 0)
 
 
-def pending(store_dir: Path, count: int) -> list[str]:
-    """Return the names of the first jobs of a store, in their order."""
-    return sorted(os.listdir(store_dir / "pending"))[:count]
-
-
 def seconds_of_floor(store_dir: Path, count: int, workers: int) -> float:
     """Time the floor for the first jobs of a store."""
-    names = pending(store_dir, count)
+    names = sorted(os.listdir(store_dir / "pending"))[:count]
     return seconds(lambda: floor(store_dir, names, workers))
 
 

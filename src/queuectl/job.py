@@ -121,6 +121,11 @@ class Job(NamedTuple):
     extra: Mapping[str, Any] = _NOTHING
 
     @property
+    def parents(self) -> tuple[str, ...]:
+        """Return the ids of all jobs that this one waits for, or has waited for."""
+        return (*self.after, *self.after_any)
+
+    @property
     def next_attempt(self) -> int:
         """Return the number of the attempt that runs next, counted over the job's whole life."""
         return self.history[-1].number + 1 if self.history else 1

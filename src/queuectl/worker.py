@@ -64,7 +64,11 @@ class Talk:
     def job(self, job_id: str, attempt: int, text: str) -> None:
         """Tell what happened to a job in an attempt."""
         if not self.is_quiet:
-            self.error(f"{job_id} attempt {attempt} {text}")
+            self.job_error(job_id, attempt, text)
+
+    def job_error(self, job_id: str, attempt: int, text: str) -> None:
+        """Tell what went wrong with a job in an attempt."""
+        self.error(f"{job_id} attempt {attempt} {text}")
 
     def report(self, report: RecoveryReport) -> None:
         """Tell what became of the jobs that belonged to nobody."""
@@ -487,11 +491,13 @@ class Worker:
             try:
                 self._store.give_back(claim)
             except StoreError as error:
-                attempt = f"{claim.job.id} attempt {claim.attempt}"
+                job_id, number = claim.job.id, claim.attempt
                 if self._interrupts.level > 1:
-                    self._talk.error(f"{attempt} cannot be given back, and counts as lost: {error}")
+                    what = f"cannot be given back, and counts as lost: {error}"
+                    self._talk.job_error(job_id, number, what)
                     return False
-                self._tell_once("give back", f"tries again to give back {attempt}: {error}")
+                what = f"tries again to give back {job_id} attempt {number}: {error}"
+                self._tell_once("give back", what)
             else:
                 self._is_over("give back")
                 return True
@@ -566,8 +572,8 @@ class Worker:
             self._keeps = False
             self._is_over("settle")
         for claim in settling.settlement.gone:
-            attempt = f"{claim.job.id} attempt {claim.attempt}"
-            self._talk.error(f"{attempt} is not recorded: somebody has taken it from processing/")
+            what = "is not recorded: somebody has taken it from processing/"
+            self._talk.job_error(claim.job.id, claim.attempt, what)
 
     def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._unsettled = batch + self._unsettled

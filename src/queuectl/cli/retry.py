@@ -37,13 +37,10 @@ def retry(app: App, *, job_ids: tuple[str, ...]) -> None:
 
 def _parents_first(store: Store, found: Mapping[str, Entry]) -> Iterable[str]:
     """Return the ids in an order in which no job runs before one that it waits for."""
-    parents = {}
+    order: TopologicalSorter[str] = TopologicalSorter()
     for job_id, entry in found.items():
         job = store.read(entry)
-        parents[job_id] = () if job is None else (*job.after, *job.after_any)
-    order = TopologicalSorter(
-        {job_id: [each for each in after if each in found] for job_id, after in parents.items()}
-    )
+        order.add(job_id, *(each for each in (job.parents if job else ()) if each in found))
     try:
         return list(order.static_order())
     except CycleError:  # made by a hand

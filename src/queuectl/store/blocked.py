@@ -48,7 +48,7 @@ class Blocked(Lookup):
         known = dict(found)
         places = {}
         for job in jobs:
-            for parent in (*job.after, *job.after_any):
+            for parent in job.parents:
                 if parent not in known:
                     raise UnknownParent(job.id, parent)
             under = waits_for(job, known.get)
@@ -62,7 +62,7 @@ class Blocked(Lookup):
 
         It forgets parents that are gone: they may have been purged since the job ended.
         """
-        found = self._find_states((*job.after, *job.after_any))
+        found = self._find_states(job.parents)
         job = job._replace(
             after=tuple(each for each in job.after if each in found),
             after_any=tuple(each for each in job.after_any if each in found),
@@ -213,7 +213,7 @@ class Blocked(Lookup):
                 if not 0 <= time.time() - os.fstat(fd).st_mtime < _STILL_BEING_WRITTEN_SECONDS:
                     self._move_to_corrupt(State.BLOCKED, name, str(error))
                 return None
-            if parent not in (*job.after, *job.after_any):
+            if parent not in job.parents:
                 # Put here by a hand.
                 job = job._replace(after=(parent, *job.after))
             under = waits_for(job, end_of)
@@ -257,5 +257,5 @@ class Blocked(Lookup):
                 except (BadDocument, NewerSchema):
                     continue
                 if job is not None:
-                    named.update(job.after, job.after_any)
+                    named.update(job.parents)
         return named

@@ -150,7 +150,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         progress: Progress | None = None,
     ) -> list[str]:
         """Make new jobs durable, then visible in their order; see Store.add."""
-        parents = {each for job in jobs for each in (*job.after, *job.after_any)}
+        parents = {each for job in jobs for each in job.parents}
         if not chosen and not parents:
             return self.add_new(jobs, progress)
         chosen = frozenset(chosen)
@@ -592,7 +592,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         # What came into pending/ was made durable by who put it there, or is by who claims it.
         return [self._fd(State.PROCESSING), self._fd("tmp")]
 
-    def has(self, claim: "_HeldClaim") -> bool:
+    def has(self, claim: _HeldClaim) -> bool:
         """Tell whether a claimed job lies where it ran, and no hand has taken it away."""
         return self._exists(self._fd(State.PROCESSING), claim.name)
 
@@ -764,18 +764,22 @@ class _Settlement:
                 assert isinstance(claim, _HeldClaim)
                 if claim.fd < 0:
                     continue  # settled already, before an error that came later
-                if claim.recorded_fd < 0:
-                    try:
-                        self._written.append((claim, *spares.write(encode_job(job))))
-                    except FileNotFoundError:
-                        if store.has(claim):
-                            raise
-                        self._let_go(claim)  # the whole store is gone
-                        continue
-                self._held.append((claim, job))
+                if claim.recorded_fd >= 0 or self._write(claim, job):
+                    self._held.append((claim, job))
         except OSError as error:
             self._clean_up()
             raise files.as_store_error(error, self._what) from error
+
+    def _write(self, claim: _HeldClaim, job: Job) -> bool:
+        """Write a new document; return False, the claim let go, where the whole store is gone."""
+        try:
+            self._written.append((claim, *self._spares.write(encode_job(job))))
+        except FileNotFoundError:
+            if self._store.has(claim):
+                raise
+            self._let_go(claim)
+            return False
+        return True
 
     def sync(self) -> None:
         """Make what was written durable, by calls of the system alone; finish tells of errors."""
@@ -811,22 +815,24 @@ class _Settlement:
         settled: list[Job] = []
         try:
             for claim, job in self._held:
-                self._move_on(claim, job, settled)
+                if self._move_on(claim, job):
+                    settled.append(job)
         finally:
             self._store.settled(settled)
 
-    def _move_on(self, claim: "_HeldClaim", job: Job, settled: list[Job]) -> None:
+    def _move_on(self, claim: _HeldClaim, job: Job) -> bool:
+        """Move a recorded job to its state, and free the claim; False where it was taken away."""
         try:
             self._store.roll_forward(claim.name, job)
         except StoreError:
             if self._store.has(claim):
                 raise
             self._let_go(claim)
-        else:
-            settled.append(job)
-            claim.free()
+            return False
+        claim.free()
+        return True
 
-    def _let_go(self, claim: "_HeldClaim") -> None:
+    def _let_go(self, claim: _HeldClaim) -> None:
         self.gone.append(claim)
         claim.free()
 

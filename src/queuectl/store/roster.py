@@ -295,13 +295,12 @@ class Roster(Place):
         with self._telling(f"{self.location}/workers cannot be tidied"):
             for name in list(self._names("workers")):
                 with self._locked("workers", name) as fd:
-                    if fd is not None and name.endswith(".json"):
-                        if self._tells_of_a_running_job(fd):
-                            continue
-                        with suppress(ValueError):
-                            record, tally = self._read_record(fd)
-                            self._add_to_totals(record.name, tally)
-                        os.unlink(name, dir_fd=self._fd("workers"))
+                    if fd is None or not name.endswith(".json") or self._tells_of_a_running_job(fd):
+                        continue
+                    with suppress(ValueError):
+                        record, tally = self._read_record(fd)
+                        self._add_to_totals(record.name, tally)
+                    os.unlink(name, dir_fd=self._fd("workers"))
             for name in list(self._names("workers")):
                 worker = channel_owner(name)
                 if worker and not self._exists(self._fd("workers"), filed_name(worker)):
