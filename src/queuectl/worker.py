@@ -36,6 +36,8 @@ _RELEASE_SECONDS = 10.0
 _SHORT_SECONDS = 0.02  # a command that takes longer leaves time to settle those before it
 _MANY_UNSETTLED = 128
 _MOST_UNSETTLED_SECONDS = 0.1
+# A disk that takes longer is waited for by a thread, which costs each job a little.
+_QUICK_SYNC_SECONDS = 0.01
 
 
 class Talk:
@@ -179,6 +181,7 @@ class Worker:
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
         self._to_sync: SimpleQueue[_Settling] | None = None
+        self._sync_seconds = 0.0  # how long the last one took
         self._settle_again_at = 0.0  # after a failure, it is tried again no sooner
         self._keeps = False  # what ended could not be settled, and no new job is taken
         self._is_refused = False  # whether there is a job to take could not be told
@@ -267,6 +270,8 @@ class Worker:
             return True
         if time.monotonic() >= self._release_at:
             self._release_blocked()
+        if self._is_refused:
+            return False  # there may be a job that nothing tells of once more
         timeout = max(0.0, self._release_at - time.monotonic())
         if report.unowned:
             timeout = min(timeout, _UNOWNED_SECONDS)
@@ -524,7 +529,11 @@ class Worker:
             self._talk.job(job.id, attempt.number, told)
 
     def _begin_settling(self) -> None:
-        """Record what ended, and let a thread wait for the disk while the next command runs."""
+        """Record what ended, and wait for the disk while the next command runs.
+
+        A disk that was slow the last time is waited for by a thread: cancelling and timeouts must
+        not wait for it, too.
+        """
         if self._settling is not None or time.monotonic() < self._settle_again_at:
             return
         batch, self._unsettled = self._unsettled, []
@@ -534,28 +543,40 @@ class Worker:
             self._keep_unsettled(batch, error)
             return
         self._settling = _Settling(settlement, batch, threading.Event())
+        if self._sync_seconds <= _QUICK_SYNC_SECONDS or not self._sync_in_thread(self._settling):
+            self._sync(self._settling)
+            self._collect_settled()
+
+    def _sync_in_thread(self, settling: _Settling) -> bool:
+        """Let a thread wait for the disk; False where none can be started."""
         if self._to_sync is None:
             # One thread for all: starting one takes as long as settling a job.
             to_sync: SimpleQueue[_Settling] = SimpleQueue()
             try:
                 threading.Thread(target=self._sync_each, args=(to_sync,), daemon=True).start()
             except RuntimeError:  # no more processes for this user, and a thread counts as one
-                self._sync(self._settling)
-                return
+                return False
             self._to_sync = to_sync
-        self._to_sync.put(self._settling)
+        self._to_sync.put(settling)
+        return True
 
     def _sync_each(self, to_sync: SimpleQueue[_Settling]) -> None:
         while True:
-            self._sync(to_sync.get())
+            settling = to_sync.get()
+            try:
+                self._sync(settling)
+            finally:
+                # RACE: whoever is woken looks at once, and would not look again; so it is told
+                # first that it is synced.
+                self._interrupts.wake()
 
     def _sync(self, settling: _Settling) -> None:
+        started = time.monotonic()
         try:
             settling.settlement.sync()
         finally:
-            # RACE: whoever is woken looks at once, and would not look again.
+            self._sync_seconds = time.monotonic() - started
             settling.is_synced.set()
-            self._interrupts.wake()
 
     def _collect_settled(self, *, wait: bool = False) -> None:
         """Finish the settlement that the disk has taken, if there is one."""

@@ -6,6 +6,7 @@ import sys
 import time
 
 from queuectl.clock import poll_milliseconds
+from queuectl.store.files import load_library
 
 _LOOK_SECONDS = 0.2
 _SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two changes, one time
@@ -21,9 +22,13 @@ class Watch:
         self._paths = paths
         self._look_at = 0.0
         self._seen: list[int] = []
+        self._poll = select.poll()
         if sys.platform == "linux":
+            import inotify_simple
             from inotify_simple import INotify, flags
 
+            # Else it would start a program to look for what every process has loaded.
+            inotify_simple._libc = load_library()  # noqa: SLF001
             try:
                 self._inotify = INotify(nonblocking=True)
                 # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
@@ -32,6 +37,7 @@ class Watch:
                 self._overflow = flags.Q_OVERFLOW
                 self._departure = flags.MOVED_FROM | flags.DELETE | flags.ONLYDIR
                 self.fd = self._inotify.fileno()
+                self._poll.register(self.fd, select.POLLIN)
             except OSError:
                 # The user has no inotify instance or watch left: looking serves as well.
                 self.close()
@@ -40,6 +46,8 @@ class Watch:
         """Return the names that arrived since the last call; None where some were not told."""
         if self._inotify is None:
             return None if self._has_changed() else []
+        if not self._poll.poll(0):
+            return []
         names: list[str] = []
         for event in self._inotify.read(timeout=0):
             if event.mask & self._overflow:
@@ -64,10 +72,7 @@ class Watch:
 
     def wait(self, timeout_seconds: float) -> list[str] | None:
         """Sleep until something happens or the time is out; return what arrivals returns."""
-        poll = select.poll()
-        if self.fd is not None:
-            poll.register(self.fd, select.POLLIN)
-        poll.poll(poll_milliseconds(timeout_seconds))
+        self._poll.poll(poll_milliseconds(timeout_seconds))
         return self.arrivals()
 
     def add_departures(self, path: str) -> None:
@@ -81,6 +86,8 @@ class Watch:
     def close(self) -> None:
         """Stop watching."""
         if self._inotify is not None:
+            if self.fd is not None:
+                self._poll.unregister(self.fd)
             self._inotify.close()
         self._inotify = None
         self.fd = None
