@@ -155,6 +155,19 @@ def test_number_that_a_file_gets_is_taken_for_those_after_it(store: Store, pendi
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_two_dropped_files_that_want_one_id_both_run_whichever_is_met_first(
+    store: Store, pending: Path, first: str
+) -> None:
+    """A worker meets what it is told of before what its scan finds, so no order is promised."""
+    for name in (first, "ab".replace(first, "")):
+        (pending / f"{name}.json").write_text(json.dumps({"id": "x", "command": name}))
+        store.arrivals_fd()  # from here on it is told
+    found = {job_id: store.get(job_id).command for job_id in drain(store, NOON)}
+    assert sorted(found) == ["x", "x-2"]
+    assert sorted(found.values()) == ["a", "b"]
+
+
 def test_many_dropped_files_cost_few_looks_through_the_queue(
     store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

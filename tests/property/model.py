@@ -4,9 +4,11 @@ Nothing here is shared with the program but its words: what a failure leads to, 
 and which job is next are said once more, so that two have to be wrong in the same way.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import permutations
 
 from queuectl.config import Settings
 from queuectl.job import DEFAULT_PRIORITY, Job, Outcome, State
@@ -17,6 +19,7 @@ _BACKOFF_MAX_SECONDS = Settings().backoff_max
 _PROOF = timedelta(seconds=10)  # what was written so much later than now was by another clock
 _AT_ONCE = timedelta(seconds=2)
 _IN_A_ROW = timedelta(milliseconds=1)  # what many that are due at once may differ by
+_NUMBERS = re.compile("(-[0-9]+)+$")  # what an id is given that was taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,14 @@ class Known:
     def dropped(self) -> bool:
         """Return whether it was put there by a hand, and waits to be adopted."""
         return self.state is State.PENDING and self.run_at is None
+
+    def is_rival_of(self, other: "Known") -> bool:
+        """Tell whether two that wait to be adopted may want one id, plain or with a number."""
+        mine, others = (
+            {_NUMBERS.sub("", each) for each in (known.id[1:], known.wanted) if each}
+            for known in (self, other)
+        )
+        return self.id != other.id and bool(mine & others)
 
     @property
     def filed(self) -> str:
@@ -188,6 +199,11 @@ class Model:
             elif fitting[-1] is not None:
                 jobs[job_id] = fitting[-1]
         gone = sum(known.torn and job_id not in jobs for job_id, known in before.items())
+        commands = {known.command for known in seen.values()}
+        for job_id, known in before.items():
+            # It may have any of some ids, so that looking at one id after the other misses a loss.
+            if known.dropped and not known.torn and known.command not in commands:
+                wrong.append(f"{job_id} is lost")
         if unreadable != self._unreadable_before + gone:
             wrong.append(f"{unreadable} are set aside, not {self._unreadable_before} + {gone}")
         self.jobs, self.unreadable = jobs, unreadable
@@ -296,11 +312,22 @@ class Model:
 
     # --- what workers do ---
 
-    def adopt_dropped(self, now: datetime) -> None:
-        """Give what hands have put there its place in the order."""
+    def adoptions(self, now: datetime) -> Iterator[tuple[Jobs, int]]:
+        """Give what hands have put there its place, once for each order in which that may be done.
+
+        Which of some that want one id gets it is not promised. A file that was being adopted when
+        its adopter died may hold an id with a number already, which one that came later can get.
+        Each time the model is left so, and how it is then is yielded.
+        """
+        before = dict(self.jobs), self.unreadable
         dropped = [known for known in self.in_state(State.PENDING) if known.dropped]
-        for known in sorted(dropped, key=lambda each: each.id != f"+{each.wanted}"):
-            self.adopt(known, now)
+        rivals = [known for known in dropped if any(map(known.is_rival_of, dropped))]
+        alone = [known for known in dropped if known not in rivals]
+        for order in permutations(rivals):
+            self.jobs, self.unreadable = dict(before[0]), before[1]
+            for known in (*alone, *order):
+                self.adopt(known, now)
+            yield dict(self.jobs), self.unreadable
 
     def adopt(self, known: Known, now: datetime) -> None:
         """Give a job that a hand has put there its place, under an id that is free."""

@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.jobs import NOON, make_job
 from tests.property.actors import Actor, Crash, Died, Refused
 from tests.property.model import (
     ENDS,
+    Jobs,
     Known,
     Model,
     check_lookups,
@@ -395,16 +396,27 @@ class StoreMachine(RuleBasedStateMachine):
         clock = "pool" if worker in POOLED else worker
         latest = self.latest[clock] = max(self.latest.get(clock, self.now), self.now)
         before = dict(model.jobs), model.unreadable
-        model.adopt_dropped(self.now)
-        adopted = dict(model.jobs), model.unreadable
-        model.may_set_aside(latest)
-        model.may_claim(latest)
-        model.may_put_right(self.now)
+        adopted = []
+        for each in model.adoptions(self.now):
+            adopted.append(each)
+            model.may_set_aside(latest)
+            model.may_claim(latest)
+            model.may_put_right(self.now)
         model.jobs, model.unreadable = before
         answer = self.tell(worker, "claim", crash=crash)
         if not self.died:
-            model.jobs, model.unreadable = adopted
+            model.jobs, model.unreadable = self._as_adopted(adopted)
             self._check_claim(worker, answer, latest)
+
+    def _as_adopted(self, adopted: Sequence[tuple[Jobs, int]]) -> tuple[Jobs, int]:
+        """Return that of some ways of adopting which the store went; the first for none of them."""
+        if len(adopted) == 1:
+            return adopted[0]
+        seen = {job_id: each.command for job_id, each in observe(self.observer, self.now).items()}
+        for jobs, unreadable in adopted:
+            if all(known.torn or seen.get(each) == known.command for each, known in jobs.items()):
+                return jobs, unreadable
+        return adopted[0]
 
     def _check_claim(self, worker: str, answer: Any, latest: datetime) -> None:
         model = self.model
@@ -976,3 +988,44 @@ def test_store_and_model_agree_after_every_step(kind: str, tmp_path: Path) -> No
     if FIGURES:
         with open(FIGURES, "a") as file:
             file.write(json.dumps(figures) + "\n")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[DirectoryMachine]:
+    """Return a machine that is told by hand what to do."""
+
+    class Machine(DirectoryMachine):
+        kind, directory = "directory", tmp_path
+        figures: ClassVar = dict.fromkeys(("examples", "steps", "crashes", "most jobs at once"), 0)
+
+    made = Machine()
+    yield made
+    made.teardown()
+
+
+@pytest.mark.parametrize("stem", ["cyd", "dropped"])
+@pytest.mark.parametrize("when", ["before the worker", "while it waits"])
+def test_whichever_of_two_dropped_files_gets_the_number_that_both_want(
+    machine: DirectoryMachine, stem: str, when: str
+) -> None:
+    """One has got cyd-2 and was not renamed when its adopter died; the other comes to want it."""
+    spec = {"priority": 5, "delay": 60, "max_retries": 0, "after": [], "after_any": []}
+    machine.add_chosen(["cyd"], [spec], False, None)
+    rest = {"again": None, "priority": None, "in_place": False}
+    machine.drop_by_hand(stem="bob", wanted="cyd", **rest)
+    step = 0
+    while machine.model.jobs["+bob"].wanted == "cyd":
+        step += 1
+        machine.claim(ALONE, Crash(step, False))
+        machine.agree()
+    assert machine.model.jobs["+bob"].wanted == "cyd-2"
+    if when == "while it waits":
+        machine.actor(ALONE)  # it is told of the file that comes now, and meets it first
+    machine.drop_by_hand(stem=stem, wanted="cyd", **rest)
+    for _ in range(2):
+        machine.claim(ALONE, None)
+        machine.agree()
+    found = {known.command: known.state for known in machine.model.jobs.values()}
+    assert found == {
+        "run 1": State.PENDING, "run 2": State.PROCESSING, "run 3": State.PROCESSING,
+    }  # fmt: skip
