@@ -65,6 +65,48 @@ def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) 
     assert queue.history("completed", "ends") == ["succeeded"]
 
 
+# As sitecustomize, this makes the first sync slow, and the second one wait until a gate is
+# opened.
+SLOW_DISK = """
+import os, time
+from queuectl.store.files import Syncer
+
+sync, syncs = Syncer.sync, 0
+
+def sync_slowly(*arguments):
+    global syncs
+    syncs += 1
+    if syncs == 1:
+        time.sleep(0.02)
+    elif syncs == 2:
+        open(os.environ["DISK_GATE"]).close()
+    sync(*arguments)
+
+Syncer.sync = sync_slowly
+"""
+
+
+def test_a_timeout_does_not_wait_for_a_slow_disk(queue: Queue, tmp_path: Path) -> None:
+    """A disk that was slow is waited for beside the command, whose timeout is kept meanwhile."""
+    disk = Gate(tmp_path / "disk")
+    env = queue.replacing("sitecustomize", SLOW_DISK) | {"DISK_GATE": str(tmp_path / "disk")}
+    pool = queue.pool(env=env)
+    queue.enqueue("true", "first")
+    queue.until_in("completed", "first")
+    queue.batch(
+        [
+            {"command": "true", "id": "ended"},
+            {"command": "sleep 60", "id": "late", "timeout": 0.3, "max_retries": 1},
+        ]
+    )
+    until(lambda: told(pool, "late attempt 1 timed out"), "it is told")
+    assert queue.ids("completed") == ["first"]
+    disk.reached()
+    queue.until_in("dead", "late")
+    assert queue.ids("completed") == ["ended", "first"]
+    assert pool.stop() == 0
+
+
 def test_a_running_job_that_a_hand_takes_away_keeps_no_worker(queue: Queue) -> None:
     """It stays where the hand has put it, its end is told, and the worker goes on."""
     gate = queue.gate()
