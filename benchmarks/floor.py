@@ -123,7 +123,8 @@ def compare_with_xargs(bench: Bench, count: int, workers: int) -> None:
     ours: list[float] = []
 
     def run_floor() -> float:
-        ours.append(seconds(lambda: drain(bench.new_store(count), workers)))
+        store_dir = bench.new_store(count)
+        ours.append(seconds(lambda: drain(store_dir, workers)))
         return seconds_of_floor(bench.new_store(count), count, workers)
 
     floors, limits, ratios = alternating(

@@ -144,7 +144,8 @@ class Bench:
             count = 1_000 if self.quick else 3_000
 
             def ours(workers: int = workers, count: int = count) -> float:
-                return count / seconds(lambda: drain(self.new_store(count), workers))
+                store_dir = self.new_store(count)
+                return count / seconds(lambda: drain(store_dir, workers))
 
             def limit(workers: int = workers, count: int = count) -> float:
                 self.new_store(0)
