@@ -444,7 +444,6 @@ class Worker:
         wake_fds = [self._interrupts.fd]
         if (control_fd := self._store.control_fd()) is not None:
             wake_fds.append(control_fd)
-        self._store.read_ahead()
         self._collect_settled()
         if self._unsettled and (
             len(self._unsettled) >= _MANY_UNSETTLED

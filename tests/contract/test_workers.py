@@ -5,7 +5,6 @@ import os
 import select
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Place
@@ -23,7 +22,7 @@ from tests.jobs import (
 
 from queuectl.clock import later
 from queuectl.job import Job, Outcome, State
-from queuectl.store import directory, files
+from queuectl.store import files
 from queuectl.store.base import Store
 
 
@@ -503,33 +502,3 @@ def test_clock_that_was_set_back_is_noticed_behind_a_job_that_is_gone(place: Pla
     assert claimed(worker, set_back).job.id == "first"
     assert dict(person.cancel(["gone"])) == {"gone": State.CANCELLED}
     assert claimed(worker, set_back).job.id == "put-off"
-
-
-def test_where_reading_is_slow_what_comes_soon_is_read_ahead(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system is asked for a document before its turn, and one that is gone is no error."""
-    monkeypatch.setattr(directory, "_SLOW_READ_SECONDS", -1.0)
-    asked: list[int] = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *_: asked.append(os.fstat(fd).st_ino))
-    store.add(make_jobs("a", "b", "c", "d", "e"))
-    pending = Path(store.location) / "pending"
-    (d,) = pending.glob("*-d.json")
-    (e,) = pending.glob("*-e.json")
-    inode = d.stat().st_ino
-    e.unlink()
-    for job_id, expected in (("a", [inode]), ("b", [inode]), ("c", [inode])):
-        assert claimed(store).job.id == job_id
-        store.read_ahead()
-        assert asked == expected
-
-
-def test_where_reading_is_quick_nothing_is_read_ahead(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What lies in memory needs no call of the system."""
-    monkeypatch.setattr(directory, "_SLOW_READ_SECONDS", 60.0)
-    monkeypatch.setattr(os, "posix_fadvise", lambda *_: pytest.fail("it was asked for"))
-    store.add(make_jobs("a", "b", "c", "d"))
-    claimed(store)
-    store.read_ahead()

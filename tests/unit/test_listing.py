@@ -169,15 +169,3 @@ def test_slice_frees_its_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))
     Slice(4, 2).close()
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-def test_what_comes_soon_is_known_before_it_is_handed_out(tmp_path: Path, shared: Slice) -> None:
-    """A look ahead hands out nothing, and sees no further than the scan has found."""
-    names = [name(job_id) for job_id in "abcdef"]
-    for each in names:
-        (tmp_path / each).touch()
-    listing = listing_of(tmp_path, shared)
-    assert listing.next(NOW) == names[0]
-    assert [listing.ahead(count) for count in range(5)] == [*names[1:4], None, None]
-    assert listing.next(NOW) == names[1]
-    assert listing.ahead(1) == names[3]

@@ -324,9 +324,6 @@ class Store(Protocol):
         Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
         """
 
-    def read_ahead(self) -> None:
-        """Have what is claimed soon at hand, where that takes its time; called while a job runs."""
-
     def control_fd(self) -> int | None:
         """Return what is readable when ``cancel_requested`` is to be asked, None for nothing."""
 

@@ -91,8 +91,6 @@ _ADOPTED_AT_ONCE = 200  # so many are moved while pending.lock is held, then oth
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays one
 _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
-_SLOW_READ_SECONDS = 0.00005  # what lies in memory is read in a tenth of it
-_READ_AHEAD = 2  # a document so many jobs behind the next one is there before its turn
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -123,7 +121,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
     _clock_seen: tuple[str | None, float] | None = None
-    _reads_slowly = False
     # Names in processing/ that recovery could do nothing about: a newer version has written them.
     _left: frozenset[str] = frozenset()
 
@@ -445,11 +442,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def _read_pending(self, fd: int, name: str, now: datetime) -> Job | None:
         """Return the job in a locked document of pending/; None where it cannot be run now."""
-        started = time.monotonic()
         try:
-            data = files.read_all(fd, MAX_DOCUMENT_BYTES)
-            self._reads_slowly = time.monotonic() - started > _SLOW_READ_SECONDS
-            job = self._decode(data, pending_id(name), now)
+            job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), pending_id(name), now)
         except NewerSchema:
             self._worklist().left_alone.add(name)
             return None
@@ -457,20 +451,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self._set_aside(State.PENDING, name, fd, str(error))
             return None
         return self._as_placed(job, State.PENDING, name, pending_id(name))
-
-    def read_ahead(self) -> None:
-        """Have the system read a document that is soon claimed; see Store.read_ahead."""
-        if not self._reads_slowly:
-            return
-        name = self._worklist().ahead(_READ_AHEAD)
-        # Nothing depends on it: macOS has no such call, and the document may be gone.
-        with suppress(AttributeError, OSError):
-            fd = None if name is None else files.open_document(self._fd(State.PENDING), name)
-            if fd is not None:
-                try:
-                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(fd)
 
     def _set_aside(self, state: State, name: str, fd: int, reason: str) -> None:
         """Move a locked document that cannot be read to corrupt/, unless it is being written."""

@@ -134,15 +134,6 @@ class Slice:
         self._cursor += len(name) + 1
         struct.pack_into("Q", self._map, 16, self._cursor)
 
-    def ahead(self, count: int) -> str | None:
-        """Return the name that is handed out when ``count`` others were, None where none is."""
-        start, end = _DATA + self._cursor, _DATA + self._end
-        for _ in range(count):
-            start = self._map.find(b"\n", start, end) + 1
-            if start == 0:
-                return None
-        return self._map[start : self._map.find(b"\n", start)].decode() if start < end else None
-
     def soon(self) -> list[str]:
         """Return the soonest names that were not due at the scan."""
         blob = self._map[_DATA + self._end : _DATA + self._soon_end]
@@ -220,11 +211,6 @@ class Listing:
                 if not shared.slice_cut:
                     return None
                 shared.invalidate()
-
-    def ahead(self, count: int) -> str | None:
-        """Return the name that the scan found ``count`` behind the next one; None for none."""
-        with self._shared:
-            return self._shared.ahead(count)
 
     def soonest(self) -> str | None:
         """Return the known name that becomes due first, of those that are not due and not put off.
