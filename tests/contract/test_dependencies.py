@@ -306,6 +306,20 @@ def test_sweep_finds_ends_that_were_missed(store: Store, missed: Callable[[], No
     assert directories(store) == []
 
 
+def test_sweep_tells_of_a_child_that_it_moves_on_to_the_next_parent(
+    store: Store, missed: Callable[[], None]
+) -> None:
+    """Where none waited before, one waits now, and idle workers must look again soon."""
+    add(store, make_job("p"), make_job("q"), make_job("c", after=("p", "q")))
+    assert end(store) == "p"
+    missed()
+    assert directories(store) == ["p"]
+    assert store.release_blocked()
+    assert directories(store) == ["q"]
+    assert drain(store) == ["q", "c"]
+    assert not store.release_blocked()
+
+
 def test_sweep_does_not_read_again_what_stays(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

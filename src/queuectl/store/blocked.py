@@ -237,12 +237,12 @@ class Blocked(Lookup):
 
     def sweep(self) -> bool:
         """Let go on what waits for jobs that have ended; return whether anything waits still."""
-        any_waits = False
         for parent in list(self._parents()):
             with self._telling(f"{self.location}/{State.BLOCKED}/{parent} cannot be looked at"):
                 self.release(parent)
-            any_waits |= not self._remove_directory(parent)
-        return any_waits
+            self._remove_directory(parent)
+        # Some may wait now under a parent that none waited under when this began.
+        return any(True for _ in self._identified(State.BLOCKED))
 
     # --- looking ---
 
