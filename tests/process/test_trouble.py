@@ -65,6 +65,37 @@ def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) 
     assert queue.history("completed", "ends") == ["succeeded"]
 
 
+# As sitecustomize, this refuses each claim as long as a file is there.
+REFUSED_CLAIM = """
+import errno, os
+
+rename = os.rename
+
+def refuse(source, *others, **options):
+    if "-waits" in source and os.path.exists(os.environ["REFUSES"]):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    return rename(source, *others, **options)
+
+os.rename = refuse
+"""
+
+
+def test_a_claim_that_was_refused_is_tried_again(queue: Queue, tmp_path: Path) -> None:
+    """A worker that has nothing else to do tries each second, though nothing tells of the job."""
+    refuses = tmp_path / "refuses"
+    refuses.touch()
+    queue.enqueue("true", "waits")
+    env = queue.replacing("sitecustomize", REFUSED_CLAIM) | {"REFUSES": str(refuses)}
+    pool = queue.pool(env=env)
+    until(lambda: told(pool, "takes no job: "), "it is told")
+    uses_little(pool, 2.2)
+    assert pool.talk().count("takes no job: ") == 1
+    refuses.unlink()
+    queue.until_in("completed", "waits")
+    assert told(pool, "goes on")
+    assert pool.stop() == 0
+
+
 # As sitecustomize, this makes the first sync slow, and the second one wait until a gate is
 # opened.
 SLOW_DISK = """
