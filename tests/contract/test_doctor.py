@@ -459,6 +459,45 @@ def test_a_symlink_for_a_directory_is_told(store: Store, place: Place, tmp_path:
     assert (place.path / "dead").is_symlink()
 
 
+@pytest.mark.parametrize(("name", "looks"), [("logs", 2), ("completed/b.json", 1)])
+def test_a_mode_is_never_set_through_a_symlink_that_comes_meanwhile(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, name: str, looks: int
+) -> None:
+    """What is swapped between the look and the repair leaves the mode of its target alone."""
+    path, aside, target = place.path / name, place.path.parent / "aside", place.path.parent / "mine"
+    if name == "logs":
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o777)
+        target.mkdir(mode=0o755)
+    else:
+        path.write_text("{}")
+        path.chmod(0o644)
+        target.write_text("mine")
+        target.chmod(0o644)
+    store.close()
+    before, left = stat.S_IMODE(target.stat().st_mode), looks
+
+    def swapping(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look_and_swap(at: str, **options: object) -> os.stat_result:
+            nonlocal left
+            status = look(at, **options)
+            if at in (str(path), path.name):
+                left -= 1
+                if left == 0:
+                    os.rename(path, aside)
+                    os.symlink(target, path)
+            return status
+
+        return look_and_swap
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", swapping(os.lstat))
+        patch.setattr(os, "stat", swapping(os.stat))
+        list(examine(str(place.path), repair=True))
+    assert aside.exists()
+    assert stat.S_IMODE(target.stat().st_mode) == before
+
+
 def test_a_newer_format_is_refused(store: Store, place: Place) -> None:
     """What is not known is not judged."""
     write(place.path / "format", b"2\n")

@@ -121,14 +121,15 @@ def _check_directory(location: str, name: str, *, repair: bool) -> Iterator[Find
             what=f"belongs to user {status.st_uid}", where=name, action="give it to its user"
         )
     elif (mode := stat.S_IMODE(status.st_mode)) != files.DIRECTORY_MODE:
-        if repair:
-            os.chmod(path, files.DIRECTORY_MODE)
-        yield _mode_finding(mode, name, "0700", repair=repair)
+        # The path of the store may lead through symlinks.
+        real = os.path.realpath(path) if name == ROOT else path
+        repaired = repair and files.set_mode(real, files.DIRECTORY_MODE, status)
+        yield _mode_finding(mode, name, "0700", repaired=repaired)
 
 
-def _mode_finding(mode: int, where: str, wanted: str, *, repair: bool) -> Finding:
-    action = f"was made {wanted}" if repair else f"chmod {wanted}"
-    return Finding(what=f"mode {mode:04o}", where=where, action=action, repaired=repair)
+def _mode_finding(mode: int, where: str, wanted: str, *, repaired: bool) -> Finding:
+    action = f"was made {wanted}" if repaired else f"chmod {wanted}"
+    return Finding(what=f"mode {mode:04o}", where=where, action=action, repaired=repaired)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,13 +314,11 @@ class Doctor(DirectoryStore):
             yield self._set_apart(directory, name, "no regular file", "it is no regular file")
         elif mode != files.FILE_MODE and not any_mode:
             if self._repair:
-                try:
-                    os.chmod(name, files.FILE_MODE, dir_fd=self._fd(directory))
-                except FileNotFoundError:
+                if not files.set_mode(name, files.FILE_MODE, status, self._fd(directory)):
                     return  # it has moved on, and is met there
             elif not self._exists(self._fd(directory), name):
                 return
-            yield _mode_finding(mode, where, "0600", repair=self._repair)
+            yield _mode_finding(mode, where, "0600", repaired=self._repair)
 
     # --- documents ---
 

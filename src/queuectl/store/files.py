@@ -129,6 +129,30 @@ def _check_directory(fd: int, path: str) -> None:
         )
 
 
+def set_mode(name: str, mode: int, seen: os.stat_result, directory_fd: int | None = None) -> bool:
+    """Give a file or directory a mode; False where its name stands for another one by now.
+
+    A chmod by name would follow a symlink that somebody has put there since it was ``seen``; to
+    open it for a fchmod takes the right to read it. Source: O_PATH in open(2), proc(5), Linux only.
+    Raises: OSError.
+    """
+    if sys.platform != "linux":
+        os.chmod(name, mode, dir_fd=directory_fd, follow_symlinks=False)
+        return True
+    try:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+    except FileNotFoundError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if (found.st_ino, found.st_dev) != (seen.st_ino, seen.st_dev):
+            return False
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+        return True
+    finally:
+        os.close(fd)
+
+
 def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True) -> int:
     """Write a new file of mode 0600 and return its open descriptor; with ``sync``, durable.
 
