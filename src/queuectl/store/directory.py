@@ -282,30 +282,25 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         worklist = self._worklist()
         due_by = due_text(now)
         try:
-            return self._claim_first(worklist, due_by, now)
+            with self._telling(f"{self.location}/pending cannot be read"):
+                self._take_in_arrivals(worklist, now)
+                while True:
+                    name = worklist.next(due_by)
+                    if worklist.strangers:
+                        self._adopt_strangers(worklist, now)
+                        if name is not None:
+                            worklist.arrived(name)  # one that was adopted may come before it
+                    elif name is None:
+                        if not self._clock_was_set_back(worklist, now):
+                            return None
+                    elif not is_pending_name(name):
+                        self._adopt([name], now)  # it was torn at the first look
+                    elif (claim := self._claim_name(name, now)) is not None:
+                        return claim
         except QueuectlError:
             # What was handed out, or arrived, and was not claimed is found by a new scan.
             worklist.invalidate()
             raise
-        except OSError as error:
-            worklist.invalidate()
-            raise files.as_store_error(error, f"{self.location}/pending cannot be read") from error
-
-    def _claim_first(self, worklist: "Listing", due_by: str, now: datetime) -> Claim | None:
-        self._take_in_arrivals(worklist, now)
-        while True:
-            name = worklist.next(due_by)
-            if worklist.strangers:
-                self._adopt_strangers(worklist, now)
-                if name is not None:
-                    worklist.arrived(name)  # one that was adopted may come before it
-            elif name is None:
-                if not self._clock_was_set_back(worklist, now):
-                    return None
-            elif not is_pending_name(name):
-                self._adopt([name], now)  # it was torn at the first look
-            elif (claim := self._claim_name(name, now)) is not None:
-                return claim
 
     def _clock_was_set_back(self, worklist: "Listing", now: datetime) -> bool:
         """Tell whether jobs are due, though none was, since the clock was set back; see SetBack."""

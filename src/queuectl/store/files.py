@@ -144,8 +144,7 @@ def set_mode(name: str, mode: int, seen: os.stat_result, directory_fd: int | Non
     except FileNotFoundError:
         return False
     try:
-        found = os.fstat(fd)
-        if (found.st_ino, found.st_dev) != (seen.st_ino, seen.st_dev):
+        if not os.path.samestat(os.fstat(fd), seen):
             return False
         os.chmod(f"/proc/self/fd/{fd}", mode)
         return True
