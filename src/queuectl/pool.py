@@ -11,7 +11,7 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from queuectl.clock import poll_milliseconds
@@ -20,7 +20,7 @@ from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
 from queuectl.store.base import Store, WorkerRecord
-from queuectl.worker import Interrupts, Talk, Worker, recover
+from queuectl.worker import Interrupts, Talk, WorkerProcess, recover
 
 _REPLACE_SECONDS = 1.0
 _EARLY_SECONDS = 5.0
@@ -32,6 +32,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
 _EXIT_SECONDS = 2.0
+_MOST_WORKERS = 16  # in one process: what a kill -9 takes down together, and its descriptors
 
 
 def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool) -> int:
@@ -106,6 +107,15 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         os._exit(code)
 
 
+def _shares(count: int, processors: int) -> list[int]:
+    """Return how many workers each process of a pool has.
+
+    More processes than processors only displace each other from the caches.
+    """
+    processes = max(min(count, processors), -(-count // _MOST_WORKERS))
+    return [count * (at + 1) // processes - count * at // processes for at in range(processes)]
+
+
 class Supervisor:
     """Be the parent of the workers of one pool."""
 
@@ -119,14 +129,14 @@ class Supervisor:
         # What was asked for before is not for these workers.
         self._pill = store.stop_request()
         self._ready_fd = -1
-        self._names: dict[int, str] = {}
+        self._names: dict[int, list[str]] = {}  # of the workers in each process
         self._started: dict[int, float] = {}
         self._early_failures = 0
         self._early_code = EXIT_BUG
         self._is_patient = not drain
         self._is_short = False  # of what a worker needs at its start, and that is told
         self._is_deaf = False  # whether a stop is asked for could not be told
-        self._missing = 0
+        self._missing: list[int] = []  # processes, each by how many workers it is to have
         self._replace_at = 0.0
         self._unowned = 0
         self._told: set[str] = set()
@@ -144,15 +154,16 @@ class Supervisor:
         self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
         self._alive_fd, self._alive_write_fd = os.pipe()
-        self._store.prepare_pool(self._count)
+        shares = _shares(self._count, len(os.sched_getaffinity(0)))
+        self._store.prepare_pool(len(shares))
         poll = select.poll()
         poll.register(self._interrupts.fd, select.POLLIN)
         stop_fd = self._store.stop_fd()
         if stop_fd is not None:
             poll.register(stop_fd, select.POLLIN)
         gc.freeze()
-        for _ in range(self._count):
-            self._fork()
+        for share in shares:
+            self._fork(share)
         if ready_fd >= 0:
             os.close(ready_fd)
             self._ready_fd = -1
@@ -161,8 +172,7 @@ class Supervisor:
             self._pass_on_stop()
             self._reap()
             if self._missing and time.monotonic() >= self._replace_at:
-                self._missing -= 1
-                self._fork()
+                self._fork(self._missing.pop())
             if not self._names and not self._missing:
                 if self._early_failures < _MOST_EARLY_FAILURES:
                     return 0
@@ -180,9 +190,11 @@ class Supervisor:
             waits.append(_RECOVER_SECONDS)
         return poll_milliseconds(min(waits)) if waits else None
 
-    def _fork(self) -> None:
+    def _fork(self, count: int) -> None:
+        """Start a process with so many workers."""
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
-        name = "w-" + "".join(random.SystemRandom().choices(_NAME_ALPHABET, k=5))
+        choices = random.SystemRandom().choices
+        names = ["w-" + "".join(choices(_NAME_ALPHABET, k=5)) for _ in range(count)]
         supervisor_pid = os.getpid()
         self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
@@ -192,34 +204,34 @@ class Supervisor:
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._tell_short(error.strerror)
-            self._missing += 1
+            self._missing.append(count)
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._names[pid] = name
+            self._names[pid] = names
             self._started[pid] = time.monotonic()
             return
         code = EXIT_BUG
         try:
             os.setpgid(0, 0)
             os.close(self._alive_write_fd)
-            worker = Worker(
+            process = WorkerProcess(
                 self._store,
-                name,
+                names,
                 drain=self._drain,
                 quiet=self._quiet,
                 supervisor_pid=supervisor_pid,
                 supervisor_fd=self._alive_fd,
                 ready_fd=self._ready_fd,
             )
-            worker.run()
+            process.run()
             code = 0
         except BaseException as error:
             if _is_temporary(error):
                 code = EXIT_TEMPORARY
                 self._tell_short(error)
             elif isinstance(error, QueuectlError):
-                Talk(name, quiet=False).error(f"cannot work: {error}")
+                Talk(names[0], quiet=False).error(f"cannot work: {error}")
                 code = error.exit_code
             else:
                 traceback.print_exc()
@@ -250,7 +262,7 @@ class Supervisor:
             level = max(level, 2 if pill.now else 1)
         if level > self._stopping:
             self._stopping = level
-            self._missing = 0
+            self._missing.clear()
             self._talk.event("ends the workers" if level > 1 else "stops when the jobs are done")
             for pid in self._names:
                 os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
@@ -260,24 +272,24 @@ class Supervisor:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            name = self._names.pop(pid, None)
+            names = self._names.pop(pid, None)
             lived = time.monotonic() - self._started.pop(pid, 0.0)
             code = os.waitstatus_to_exitcode(status)
             # A child that is no worker came with the exec that started us, or to us as process 1.
-            if name is None or code == 0:
+            if names is None or code == 0:
                 continue
-            self._note_failure(name, code, lived)
+            self._note_failure(names, code, lived)
             self._recover()
             if self._early_failures == _MOST_EARLY_FAILURES:
                 self._talk.error("gives up: its workers fail at their start")
                 self._interrupts.level = max(self._interrupts.level, 1)
-                self._missing = 0
+                self._missing.clear()
             elif not self._stopping:
-                self._missing += 1
+                self._missing.append(len(names))
         if self._unowned and time.monotonic() >= self._recover_at:
             self._recover()
 
-    def _note_failure(self, name: str, code: int, lived_seconds: float) -> None:
+    def _note_failure(self, names: Sequence[str], code: int, lived_seconds: float) -> None:
         """Tell how a worker ended, and count it where it failed at its start.
 
         One that always does is not mended by starting it for ever; a disk gets room again.
@@ -286,7 +298,7 @@ class Supervisor:
         self._early_code = code
         if not self._is_short:  # else the worker itself has told why
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            self._talk.error(f"{name} {how}")
+            self._talk.error(f"{', '.join(names)} {how}")
         if code < 0 or lived_seconds >= _EARLY_SECONDS:
             self._is_patient = not self._drain
             self._early_failures = 0

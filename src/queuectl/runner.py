@@ -6,16 +6,15 @@ fork and exec; a pidfd is waited for without the polling of Popen.wait.
 
 import errno
 import os
-import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from queuectl.clock import poll_milliseconds
 from queuectl.job import Outcome
+from queuectl.loop import Loop
 
 SHELL = "/bin/sh"
 _NOT_FOUND = 127
@@ -95,13 +94,11 @@ class Command:
         )
         self._status: int | None = None
         self._duration = 0.0
-        self._poll = select.poll()
         self._pidfd = -1
         # The command runs already, so whatever is in the way of a pidfd (the system, an old kernel,
         # a sandbox, too many open files) must not look like a command that was not started.
         with suppress(AttributeError, OSError):
             self._pidfd = os.pidfd_open(self.pid)
-            self._poll.register(self._pidfd, select.POLLIN)
 
     @property
     def wakes(self) -> bool:
@@ -112,17 +109,18 @@ class Command:
         """Return how long the command has been running."""
         return time.monotonic() - self._started
 
-    def wait(self, timeout_seconds: float | None, *wake_fds: int) -> bool:
+    async def wait(
+        self, timeout_seconds: float | None, wake_fds: Collection[int], loop: Loop
+    ) -> bool:
         """Wait until the command ended (True), a ``wake_fd`` is readable or time is up (False).
 
-        Where it does not wake by itself, the caller makes SIGCHLD write to one of ``wake_fds``.
+        Where it does not wake by itself, the caller makes SIGCHLD wake the loop.
         """
         # Without a pidfd the end may have come before the wait, and woken nobody.
         if (self._pidfd < 0 or self._status is not None) and self._reap():
             return True
-        for fd in wake_fds:
-            self._poll.register(fd, select.POLLIN)
-        self._poll.poll(None if timeout_seconds is None else poll_milliseconds(timeout_seconds))
+        own = () if self._pidfd < 0 else (self._pidfd,)
+        await loop.wait((*own, *wake_fds), timeout_seconds)
         return self._reap()
 
     def _reap(self) -> bool:
@@ -134,40 +132,32 @@ class Command:
         self._duration = self.elapsed_seconds()
         self._status = status
         if self._pidfd >= 0:
-            self._poll.unregister(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
         return True
 
-    def end(self, grace_seconds: float) -> None:
+    async def end(self, grace_seconds: float, loop: Loop) -> None:
         """End the whole process group: SIGTERM, the grace, SIGKILL; return when it is gone.
 
         A stopped process is continued, so that it can take the SIGTERM.
         """
-        deadline = time.monotonic() + grace_seconds
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
-        while self._group_lives() and (left := deadline - time.monotonic()) > 0:
-            self._pause(left)
+        await self._wait_for_group(grace_seconds, loop)
         self._signal_group(signal.SIGKILL)
-        deadline = time.monotonic() + _GROUP_KILL_SECONDS
-        while self._group_lives() and (left := deadline - time.monotonic()) > 0:
-            self._pause(left)
-        if self._status is None:
+        await self._wait_for_group(_GROUP_KILL_SECONDS, loop)
+        while self._status is None:
             # The kernel ends it as soon as it leaves an uninterruptible wait.
-            _, self._status = os.waitpid(self.pid, 0)
-            self._duration = self.elapsed_seconds()
+            await self.wait(_GROUP_CHECK_SECONDS if self._pidfd < 0 else None, (), loop)
 
-    def _pause(self, left_seconds: float) -> None:
+    async def _wait_for_group(self, most_seconds: float, loop: Loop) -> None:
         """Wait for the leader in the kernel, and for those that outlive it by looking."""
-        if self._status is None and self._pidfd >= 0:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            poll.poll(poll_milliseconds(left_seconds))
-            self._reap()
-        else:
-            time.sleep(min(left_seconds, _GROUP_CHECK_SECONDS))
-            self._reap()
+        deadline = time.monotonic() + most_seconds
+        while self._group_lives() and (left := deadline - time.monotonic()) > 0:
+            if self._status is None and self._pidfd >= 0:
+                await loop.wait((self._pidfd,), left)
+            else:
+                await loop.wait((), min(left, _GROUP_CHECK_SECONDS))
 
     def _signal_group(self, number: int) -> bool:
         try:

@@ -10,17 +10,20 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.clock import format_duration, format_instant, poll_milliseconds, utc_now
+from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.config import Settings
 from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeStore
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
+from queuectl.loop import Loop
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, environment_as_given, is_scarcity
 from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
@@ -138,414 +141,120 @@ class Interrupts:
             return
 
 
+class Troubles:
+    """Tell what is wrong, once as long as it is not over."""
+
+    def __init__(self, talk: Talk) -> None:
+        """Take the name under which it is told."""
+        self._talk = talk
+        self._told: dict[str, set[str]] = {}
+
+    def tell(self, trouble: str, text: str) -> None:
+        """Tell what is wrong with something, if that is not told yet."""
+        told = self._told.setdefault(trouble, set())
+        if text not in told:
+            self._talk.error(text)
+            told.add(text)
+
+    def are_over(self, trouble: str) -> None:
+        """Note that a trouble is over, if there was one, and tell when nothing is wrong any more.
+
+        A worker that can settle again, say, may still be unable to take a job.
+        """
+        if trouble in self._told:
+            del self._told[trouble]
+            if not self._told:
+                self._talk.error("goes on")
+
+
 class _Unsettled(NamedTuple):
     claim: Claim
     job: Job
     since: float
 
 
-class _Settling(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Settling:
     settlement: Settlement
     batch: list[_Unsettled]
-    is_synced: threading.Event
+    is_synced: bool = False
 
 
-class Worker:
-    """Be one worker of a pool, alone in its process."""
+class Settler:
+    """Settle what has ended, of all workers of a process together.
+
+    ``keeps`` is true while what ended could not be settled; no new job is taken then.
+    """
 
     def __init__(
-        self,
-        store: Store,
-        name: str,
-        *,
-        drain: bool,
-        quiet: bool,
-        supervisor_pid: int,
-        supervisor_fd: int,
-        ready_fd: int,
+        self, store: Store, interrupts: Interrupts, talk: Talk, troubles: Troubles
     ) -> None:
-        """Take the store, and two descriptors; -1 where nobody waits until it is ready.
-
-        ``supervisor_fd`` becomes readable when the supervisor is gone; ``ready_fd`` gets a byte
-        and is closed when the worker is registered.
-        """
+        """Take what the workers of the process share."""
         self._store = store
-        self._name = name
-        self._drain = drain
-        self._supervisor_fd = supervisor_fd
-        self._supervisor_pid = supervisor_pid
-        self._ready_fd = ready_fd
-        self._talk = Talk(name, quiet=quiet)
-        self._logs = LogDir.of(store.location)
-        self._interrupts = Interrupts()
+        self._interrupts = interrupts
+        self._talk = talk
+        self._troubles = troubles
         self._unsettled: list[_Unsettled] = []
         self._settling: _Settling | None = None
         self._to_sync: SimpleQueue[_Settling] | None = None
         self._sync_seconds = 0.0  # how long the last one took
-        self._settle_again_at = 0.0  # after a failure, it is tried again no sooner
-        self._keeps = False  # what ended could not be settled, and no new job is taken
-        self._is_refused = False  # whether there is a job to take could not be told
-        self._troubles: dict[str, set[str]] = {}  # what is told of each, while it lasts
-        self._release_at = 0.0
-        self._settings = Settings()
-        self._idle_purge: IdlePurge | None = None
-        self._env = {
-            name: value
-            for name, value in environment_as_given().items()
-            if not name.startswith(b"QUEUECTL_") or name == b"QUEUECTL_STORE"
-        }
-        self._env[b"QUEUECTL_STORE"] = os.fsencode(store.location)
+        self._again_at = 0.0  # after a failure, it is tried again no sooner
+        self.keeps = False
 
-    def run(self) -> None:
-        """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
-        null_fd = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null_fd, 0)  # that the commands inherit
-        os.close(null_fd)
-        self._store.register(self._name, utc_now())
-        if self._ready_fd >= 0:
-            with suppress(OSError):  # who waited is gone
-                os.write(self._ready_fd, b".")
-            os.close(self._ready_fd)
-        try:
-            self._recover()
-            self._tidy()
-            self._release_blocked()
-            nothing_ran = False
-            while not self._must_leave():
-                if self._keeps:
-                    self._settle_all()
-                    continue
-                claim = self._claim()
-                if claim is not None:
-                    nothing_ran = False
-                    self._work_on(claim)
-                elif self._drain and nothing_ran and not self._is_refused:
-                    break
-                else:
-                    nothing_ran = self._idle()
-            self._settle_all()
-        finally:
-            self._store.unregister()
-            self._store.close()
-
-    def _tidy(self) -> None:
-        try:
-            self._store.tidy()
-        except StoreError as error:  # what stays is in nobody's way, and the next worker's
-            self._talk.error(str(error))
-
-    def _must_leave(self) -> bool:
-        return self._interrupts.level > 0 or os.getppid() != self._supervisor_pid
-
-    # --- claim ---
-
-    def _claim(self) -> Claim | None:
-        try:
-            self._settings = self._store.settings()
-            claim = self._store.claim(utc_now())
-        except (ConfigError, StoreError, UnsafeStore) as error:
-            self._is_refused = True
-            self._tell_once("claim", f"takes no job: {error}")
-            self._sleep(_RETRY_SECONDS)
-            return None
-        self._is_refused = False
-        self._is_over("claim")
-        if claim is not None and self._interrupts.level > 0:
-            self._give_back(claim)
-            return None
-        return claim
-
-    def _idle(self) -> bool:
-        """Look after what is left, then sleep in the kernel; return whether nothing ran at all.
-
-        With drain it does not sleep where nothing ran: then one more claim decides.
-        """
-        self._settle_all()
-        report = self._recover()
-        if report.recovered or self._purge():
-            return False
-        if self._drain and not self._store.running():
-            # RACE: another worker may have settled a job and not yet let go on what waits for it.
-            self._release_blocked()
-            return True
-        if time.monotonic() >= self._release_at:
-            self._release_blocked()
-        if self._is_refused:
-            return False  # there may be a job that nothing tells of once more
-        timeout = max(0.0, self._release_at - time.monotonic())
-        if report.unowned:
-            timeout = min(timeout, _UNOWNED_SECONDS)
-        elif report.running:
-            # Another pool may be killed as a whole, and then nobody else looks after its jobs.
-            timeout = min(timeout, _RUNNING_SECONDS)
-        next_due = self._store.next_due()
-        if next_due is not None:
-            timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
-        os.chdir("/")  # not the last job's directory: its file system may be unmounted now
-        self._sleep(timeout, arrivals=True)
-        return False
-
-    def _release_blocked(self) -> None:
-        """Let blocked jobs go on whose parents' ends were missed, and note when to look again."""
-        again_seconds = _LONGEST_SLEEP_SECONDS
-        try:
-            if self._store.release_blocked():
-                again_seconds = _RELEASE_SECONDS
-        except (ConfigError, StoreError, UnsafeStore) as error:
-            self._tell_once("release", f"leaves jobs blocked: {error}")
-            again_seconds = _RELEASE_SECONDS
-        else:
-            self._is_over("release")
-        self._release_at = time.monotonic() + again_seconds
-
-    def _recover(self) -> RecoveryReport:
-        report = recover(self._store)
-        for problem in report.problems:
-            self._tell_once("recover", f"cannot recover: {problem}")
-        if not report.problems:
-            self._is_over("recover")
-        self._talk.report(report)
-        return report
-
-    def _purge(self) -> bool:
-        """Delete what the settings keep no longer; return whether that was left for other work."""
-        settings = self._settings
-        if settings.keep_completed is None and settings.keep_logs is None:
-            return False
-        if self._idle_purge is None:
-            from queuectl.purge import IdlePurge
-
-            self._idle_purge = IdlePurge(self._store, self._logs)
-        poll = self._wakers(self._store.arrivals_fd())
-        look_at = time.monotonic() + self._store.poll_seconds
-        next_due = self._store.next_due()
-
-        def is_wanted() -> bool:
-            return (
-                self._interrupts.level > 0
-                or bool(poll.poll(0))
-                or time.monotonic() >= look_at
-                or (next_due is not None and utc_now() >= next_due)
-            )
-
-        try:
-            return self._idle_purge.go_on(settings, utc_now(), is_wanted)
-        except (ConfigError, StoreError, OSError) as error:
-            self._talk.error(f"cannot purge: {error}")
-            return False
-
-    def _wakers(self, arrivals_fd: int | None = None) -> select.poll:
-        poll = select.poll()
-        for fd in (self._interrupts.fd, self._supervisor_fd, arrivals_fd):
-            if fd is not None:
-                poll.register(fd, select.POLLIN)
-        return poll
-
-    def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
-        fd = self._store.arrivals_fd() if arrivals else None
-        if arrivals and fd is None:
-            timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
-        poll = self._wakers(fd)
-        if self._interrupts.level == 0:
-            poll.poll(poll_milliseconds(timeout_seconds))
-        self._interrupts.drain()
-
-    def _tell_once(self, trouble: str, text: str) -> None:
-        """Tell what is wrong with something, once as long as it is not over."""
-        told = self._troubles.setdefault(trouble, set())
-        if text not in told:
-            self._talk.error(text)
-            told.add(text)
-
-    def _is_over(self, trouble: str) -> None:
-        """Note that a trouble is over, if there was one, and tell when nothing is wrong any more.
-
-        A worker that can settle again, say, may still be unable to take a job.
-        """
-        if trouble in self._troubles:
-            del self._troubles[trouble]
-            if not self._troubles:
-                self._talk.error("goes on")
-
-    # --- run ---
-
-    def _work_on(self, claim: Claim) -> None:
-        job, number = claim.job, claim.attempt
-        self._talk.job(job.id, number, "started")
-        result: Result | None = None
-        try:
-            started = self._start(claim)
-        except OSError as error:
-            result = Result(
-                outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
-            )
-            what = f": {os.fsdecode(error.filename)}" if error.filename else ""
-            self._explain(claim, f"cannot be started: {error.strerror}{what}")
-        else:
-            result = self._wait_for(started, claim) if isinstance(started, Command) else started
-        if result is None:
-            if self._give_back(claim):
-                self._talk.job(job.id, number, "is given back, not counted")
-        else:
-            self._finish(claim, result)
-
-    def _start(self, claim: Claim) -> Command | Result | None:
-        """Start the command, trying again while the machine lacks something.
-
-        Returns None where we were told to stop meanwhile, the result where it was cancelled.
-        """
-        job = claim.job
-        while True:
-            output_fd = -1
-            try:
-                output_fd = self._logs.open_for_append(job.id, claim.attempt)
-                command = Command(
-                    job.command,
-                    cwd=job.cwd,
-                    env=self._environment(job, claim.attempt),
-                    output_fd=output_fd,
-                    pass_fds=claim.pass_fds,
-                )
-                if not command.wakes:
-                    self._interrupts.hear_children()
-                self._is_over("start")
-                return command
-            except OSError as error:
-                if not is_scarcity(error):
-                    raise
-                self._tell_once("start", f"{job.id} waits to be started: {error.strerror}")
-            except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
-                self._tell_once("start", f"{job.id} waits to be started: {error}")
-            finally:
-                if output_fd >= 0:
-                    os.close(output_fd)
-            self._settle_all()
-            self._sleep(_RETRY_SECONDS)
-            if self._must_leave():
-                return None
-            if self._store.cancel_requested(claim):
-                return Result(
-                    outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0
-                )
-
-    def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
-        env = dict(self._env)
-        for name, value in job.env.items():
-            env[name.encode()] = value.encode("utf-8", "surrogateescape")
-        env[b"QUEUECTL_JOB_ID"] = job.id.encode()
-        env[b"QUEUECTL_ATTEMPT"] = b"%d" % attempt
-        env[b"QUEUECTL_MAX_RETRIES"] = b"%d" % job.max_retries
-        env[b"QUEUECTL_STORE"] = self._env[b"QUEUECTL_STORE"]
-        return env
-
-    def _wait_for(self, command: Command, claim: Claim) -> Result | None:
-        """Wait for the command and see to it that it ends in time; None where it was given up."""
-        job = claim.job
-        wake_fds = [self._interrupts.fd]
-        if (control_fd := self._store.control_fd()) is not None:
-            wake_fds.append(control_fd)
-        self._collect_settled()
-        if self._unsettled and (
-            len(self._unsettled) >= _MANY_UNSETTLED
-            or time.monotonic() - self._unsettled[0].since > _MOST_UNSETTLED_SECONDS
-        ):
-            self._begin_settling()
-        while True:
-            timeout = None
-            if job.timeout_seconds is not None:
-                timeout = job.timeout_seconds - command.elapsed_seconds()
-                if timeout <= 0:
-                    command.end(self._settings.kill_grace)
-                    return command.result()._replace(outcome=Outcome.TIMED_OUT)
-            pause = max(_SHORT_SECONDS, self._settle_again_at - time.monotonic())
-            to_settle = self._unsettled and self._settling is None
-            if to_settle and (timeout is None or timeout > pause):
-                if command.wait(pause, *wake_fds):
-                    return command.result()
-                self._begin_settling()
-            elif command.wait(timeout, *wake_fds):
-                return command.result()
-            self._interrupts.drain()
-            self._collect_settled()
-            is_cancelled = self._store.cancel_requested(claim)
-            self._hear_stop()
-            if self._interrupts.level > 1:
-                command.end(self._settings.kill_grace)
-                return None
-            if is_cancelled:
-                command.end(self._settings.kill_grace)
-                return command.result()._replace(outcome=Outcome.CANCELLED)
-
-    def _explain(self, claim: Claim, reason: str) -> None:
-        """Write into the attempt's log why there is no output."""
-        try:
-            fd = self._logs.open_for_append(claim.job.id, claim.attempt)
-            try:
-                os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
-            finally:
-                os.close(fd)
-        except OSError as error:
-            reason += f"; nor can its log be written: {error.strerror}"
-        self._talk.job(claim.job.id, claim.attempt, reason)
-
-    # --- settle ---
-
-    def _give_back(self, claim: Claim) -> bool:
-        """Put a job back, however long it takes; only a second signal gives up."""
-        while True:
-            try:
-                self._store.give_back(claim)
-            except StoreError as error:
-                job_id, number = claim.job.id, claim.attempt
-                if self._interrupts.level > 1:
-                    what = f"cannot be given back, and counts as lost: {error}"
-                    self._talk.job_error(job_id, number, what)
-                    return False
-                what = f"tries again to give back {job_id} attempt {number}: {error}"
-                self._tell_once("give back", what)
-            else:
-                self._is_over("give back")
-                return True
-            self._pause()
-
-    def _finish(self, claim: Claim, result: Result) -> None:
-        now = utc_now()
-        attempt = Attempt(
-            number=claim.attempt,
-            worker=self._name,
-            started_at=claim.started_at,
-            finished_at=now,
-            duration_seconds=result.duration_seconds,
-            exit_code=result.exit_code,
-            signal=result.signal,
-            outcome=result.outcome,
-            log=log_name(claim.job.id, claim.attempt),
-        )
-        job = after_attempt(claim.job, attempt, self._settings, now, random.random())
+    def add(self, claim: Claim, job: Job) -> None:
+        """Take a claimed job that has ended, and what became of it."""
         self._unsettled.append(_Unsettled(claim, job, time.monotonic()))
-        if not self._talk.is_quiet:
-            length = format_duration(result.duration_seconds)
-            told = f"{_ending(attempt)} after {length}{_fate(job, now)}"
-            self._talk.job(job.id, attempt.number, told)
 
-    def _begin_settling(self) -> None:
-        """Record what ended, and wait for the disk while the next command runs.
+    @property
+    def has_unsettled(self) -> bool:
+        """Tell whether something waits to be settled, or for the disk."""
+        return bool(self._unsettled) or self._settling is not None
+
+    @property
+    def is_syncing(self) -> bool:
+        """Tell whether a thread waits for the disk still; it wakes the process when it is done."""
+        return self._settling is not None and not self._settling.is_synced
+
+    def pause_seconds(self) -> float | None:
+        """Return in how many seconds ``go_on`` has something to do, None where a thread tells."""
+        if not self._unsettled or self._settling is not None:
+            return None
+        due_at = self._unsettled[-1].since + _SHORT_SECONDS
+        if len(self._unsettled) >= _MANY_UNSETTLED:
+            due_at = 0.0
+        due_at = min(due_at, self._unsettled[0].since + _MOST_UNSETTLED_SECONDS)
+        return max(0.0, max(due_at, self._again_at) - time.monotonic())
+
+    def go_on(self) -> None:
+        """Settle what ended where it is time to, beside the commands that run."""
+        self._collect()
+        if self.pause_seconds() == 0.0:
+            self._begin()
+
+    def settle_now(self) -> None:
+        """Settle what ended, however soon after the last time."""
+        self._collect()
+        self._again_at = 0.0  # who asks has waited
+        self._begin()
+
+    def _begin(self) -> None:
+        """Record what ended, and wait for the disk while commands run.
 
         A disk that was slow the last time is waited for by a thread: cancelling and timeouts must
         not wait for it, too.
         """
-        if self._settling is not None or time.monotonic() < self._settle_again_at:
+        if self._settling is not None or not self._unsettled:
             return
         batch, self._unsettled = self._unsettled, []
         try:
             settlement = self._store.begin_settle([(each.claim, each.job) for each in batch])
         except StoreError as error:
-            self._keep_unsettled(batch, error)
+            self._keep(batch, error)
             return
-        self._settling = _Settling(settlement, batch, threading.Event())
+        self._settling = _Settling(settlement, batch)
         if self._sync_seconds <= _QUICK_SYNC_SECONDS or not self._sync_in_thread(self._settling):
             self._sync(self._settling)
-            self._collect_settled()
+            self._collect()
 
     def _sync_in_thread(self, settling: _Settling) -> bool:
         """Let a thread wait for the disk; False where none can be started."""
@@ -576,66 +285,451 @@ class Worker:
             settling.settlement.sync()
         finally:
             self._sync_seconds = time.monotonic() - started
-            settling.is_synced.set()
+            settling.is_synced = True
 
-    def _collect_settled(self, *, wait: bool = False) -> None:
+    def _collect(self) -> None:
         """Finish the settlement that the disk has taken, if there is one."""
         settling = self._settling
-        if settling is None or (not wait and not settling.is_synced.is_set()):
+        if settling is None or not settling.is_synced:
             return
-        settling.is_synced.wait()
         self._settling = None
         try:
             settling.settlement.finish()
         except StoreError as error:
-            self._keep_unsettled(settling.batch, error)
+            self._keep(settling.batch, error)
         else:
-            self._keeps = False
-            self._is_over("settle")
+            self.keeps = False
+            self._troubles.are_over("settle")
         for claim in settling.settlement.gone:
             what = "is not recorded: somebody has taken it from processing/"
             self._talk.job_error(claim.job.id, claim.attempt, what)
 
-    def _keep_unsettled(self, batch: list[_Unsettled], error: StoreError) -> None:
+    def _keep(self, batch: list[_Unsettled], error: StoreError) -> None:
         self._unsettled = batch + self._unsettled
-        self._settle_again_at = time.monotonic() + _RETRY_SECONDS
-        if not self._keeps:  # told once, however many they become
+        self._again_at = time.monotonic() + _RETRY_SECONDS
+        if not self.keeps:  # told once, however many they become
             ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
-            self._tell_once("settle", f"keeps {ended}, and tries again: {error}")
-        self._keeps = True
+            self._troubles.tell("settle", f"keeps {ended}, and tries again: {error}")
+        self.keeps = True
 
-    def _settle_all(self) -> None:
+
+class WorkerProcess:
+    """Be one process of a pool, and run its workers, each with one job at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        names: Sequence[str],
+        *,
+        drain: bool,
+        quiet: bool,
+        supervisor_pid: int,
+        supervisor_fd: int,
+        ready_fd: int,
+    ) -> None:
+        """Take the store, the names, and two descriptors; -1 where nobody waits until it is ready.
+
+        ``supervisor_fd`` becomes readable when the supervisor is gone; ``ready_fd`` gets a byte
+        for each worker and is closed when all are registered.
+        """
+        self.store = store
+        self.drain = drain
+        self.supervisor_fd = supervisor_fd
+        self._supervisor_pid = supervisor_pid
+        self._ready_fd = ready_fd
+        self._talk = Talk(names[0], quiet=quiet)
+        self.logs = LogDir.of(store.location)
+        self.interrupts = Interrupts()
+        self.loop = Loop(self.interrupts.fd, self.interrupts.drain)
+        self.troubles = Troubles(self._talk)
+        self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
+        self.settings = Settings()
+        self.release_at = 0.0
+        self._heard = 0
+        self._idle_purge: IdlePurge | None = None
+        self.env = {
+            name: value
+            for name, value in environment_as_given().items()
+            if not name.startswith(b"QUEUECTL_") or name == b"QUEUECTL_STORE"
+        }
+        self.env[b"QUEUECTL_STORE"] = os.fsencode(store.location)
+        self._workers = [Worker(self, name, Talk(name, quiet=quiet)) for name in names]
+
+    def run(self) -> None:
+        """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
+        null_fd = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null_fd, 0)  # that the commands inherit
+        os.close(null_fd)
+        for worker in self._workers:
+            self.store.register(worker.name, utc_now())
+        if self._ready_fd >= 0:
+            with suppress(OSError):  # who waited is gone
+                os.write(self._ready_fd, b"." * len(self._workers))
+            os.close(self._ready_fd)
+        try:
+            self.recover()
+            self._tidy()
+            self.release_blocked()
+            self.loop.run([worker.run() for worker in self._workers])
+        finally:
+            for worker in self._workers:
+                self.store.unregister(worker.name)
+            self.store.close()
+
+    def _tidy(self) -> None:
+        try:
+            self.store.tidy()
+        except StoreError as error:  # what stays is in nobody's way, and the next worker's
+            self._talk.error(str(error))
+
+    def must_leave(self) -> bool:
+        """Tell whether no new job is to be taken."""
+        return self.interrupts.level > 0 or os.getppid() != self._supervisor_pid
+
+    def release_blocked(self) -> None:
+        """Let blocked jobs go on whose parents' ends were missed, and note when to look again."""
+        again_seconds = _LONGEST_SLEEP_SECONDS
+        try:
+            if self.store.release_blocked():
+                again_seconds = _RELEASE_SECONDS
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            self.troubles.tell("release", f"leaves jobs blocked: {error}")
+            again_seconds = _RELEASE_SECONDS
+        else:
+            self.troubles.are_over("release")
+        self.release_at = time.monotonic() + again_seconds
+
+    def recover(self) -> RecoveryReport:
+        """Settle the claims that nobody holds, and tell of them."""
+        report = recover(self.store)
+        for problem in report.problems:
+            self.troubles.tell("recover", f"cannot recover: {problem}")
+        if not report.problems:
+            self.troubles.are_over("recover")
+        self._talk.report(report)
+        return report
+
+    def pass_on_arrivals(self) -> None:
+        """Let idle workers of this process ask again where a claim has heard of arrivals."""
+        heard = self.store.arrivals_heard()
+        if heard != self._heard:
+            self._heard = heard
+            fd = self.store.arrivals_fd()
+            if fd is not None:
+                self.loop.tell(fd)
+
+    def purge(self) -> bool:
+        """Delete what the settings keep no longer; return whether that was left for other work."""
+        settings = self.settings
+        if settings.keep_completed is None and settings.keep_logs is None:
+            return False
+        if self._idle_purge is None:
+            from queuectl.purge import IdlePurge
+
+            self._idle_purge = IdlePurge(self.store, self.logs)
+        poll = select.poll()
+        for fd in (self.supervisor_fd, self.store.arrivals_fd()):
+            if fd is not None:
+                poll.register(fd, select.POLLIN)
+        look_at = time.monotonic() + self.store.poll_seconds
+        next_due = self.store.next_due()
+
+        def is_wanted() -> bool:
+            return (
+                self.interrupts.level > 0
+                or bool(poll.poll(0))
+                or self.loop.has_ready()
+                or time.monotonic() >= look_at
+                or (next_due is not None and utc_now() >= next_due)
+            )
+
+        try:
+            return self._idle_purge.go_on(settings, utc_now(), is_wanted)
+        except (ConfigError, StoreError, OSError) as error:
+            self._talk.error(f"cannot purge: {error}")
+            return False
+
+
+class Worker:
+    """Be one worker of a process: claim a job, run it, see that it is settled, and so on."""
+
+    def __init__(self, process: WorkerProcess, name: str, talk: Talk) -> None:
+        """Take the process that it shares with others, and its name."""
+        self.name = name
+        self._process = process
+        self._talk = talk
+        self._store = process.store
+        self._loop = process.loop
+        self._interrupts = process.interrupts
+        self._troubles = process.troubles
+        self._settler = process.settler
+        self._is_refused = False  # whether there is a job to take could not be told
+
+    async def run(self) -> None:
+        """Work until it must leave or, with drain, nothing is left."""
+        nothing_ran = False
+        while not self._process.must_leave():
+            if self._settler.keeps:
+                await self._settle_all()
+                continue
+            claim = await self._claim()
+            if claim is not None:
+                nothing_ran = False
+                await self._work_on(claim)
+            elif self._process.drain and nothing_ran and not self._is_refused:
+                break
+            else:
+                nothing_ran = await self._idle()
+        await self._settle_all()
+        self._store.unregister(self.name)
+
+    # --- claim ---
+
+    async def _claim(self) -> Claim | None:
+        try:
+            self._process.settings = self._store.settings()
+            claim = self._store.claim(utc_now(), self.name)
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            self._is_refused = True
+            self._troubles.tell("claim", f"takes no job: {error}")
+            await self._sleep(_RETRY_SECONDS)
+            return None
+        finally:
+            self._process.pass_on_arrivals()
+        self._is_refused = False
+        self._troubles.are_over("claim")
+        if claim is not None and self._interrupts.level > 0:
+            await self._give_back(claim)
+            return None
+        return claim
+
+    async def _idle(self) -> bool:
+        """Look after what is left, then sleep in the kernel; return whether nothing ran at all.
+
+        With drain it does not sleep where nothing ran: then one more claim decides.
+        """
+        await self._settle_all()
+        process = self._process
+        report = process.recover()
+        if report.recovered:
+            return False
+        if process.purge():
+            await self._loop.give_way()
+            return False
+        if process.drain and not self._store.running():
+            # RACE: another worker may have settled a job and not yet let go on what waits for it.
+            process.release_blocked()
+            return True
+        if time.monotonic() >= process.release_at:
+            process.release_blocked()
+        if self._is_refused:
+            return False  # there may be a job that nothing tells of once more
+        timeout = max(0.0, process.release_at - time.monotonic())
+        if report.unowned:
+            timeout = min(timeout, _UNOWNED_SECONDS)
+        elif report.running:
+            # Another pool may be killed as a whole, and then nobody else looks after its jobs.
+            timeout = min(timeout, _RUNNING_SECONDS)
+        next_due = self._store.next_due()
+        if next_due is not None:
+            timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
+        os.chdir("/")  # not the last job's directory: its file system may be unmounted now
+        await self._sleep(timeout, arrivals=True)
+        return False
+
+    async def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
+        fds = [self._process.supervisor_fd]
+        if arrivals:
+            fd = self._store.arrivals_fd()
+            if fd is None:
+                timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
+            else:
+                fds.append(fd)
+        if self._interrupts.level == 0:
+            await self._loop.wait(fds, timeout_seconds)
+
+    # --- run ---
+
+    async def _work_on(self, claim: Claim) -> None:
+        job, number = claim.job, claim.attempt
+        self._talk.job(job.id, number, "started")
+        result: Result | None = None
+        try:
+            started = await self._start(claim)
+        except OSError as error:
+            result = Result(
+                outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
+            )
+            what = f": {os.fsdecode(error.filename)}" if error.filename else ""
+            self._explain(claim, f"cannot be started: {error.strerror}{what}")
+            await self._loop.give_way()
+        else:
+            result = (
+                await self._wait_for(started, claim) if isinstance(started, Command) else started
+            )
+        if result is None:
+            if await self._give_back(claim):
+                self._talk.job(job.id, number, "is given back, not counted")
+        else:
+            self._finish(claim, result)
+
+    async def _start(self, claim: Claim) -> Command | Result | None:
+        """Start the command, trying again while the machine lacks something.
+
+        Returns None where we were told to stop meanwhile, the result where it was cancelled.
+        """
+        job = claim.job
+        while True:
+            output_fd = -1
+            try:
+                output_fd = self._process.logs.open_for_append(job.id, claim.attempt)
+                command = Command(
+                    job.command,
+                    cwd=job.cwd,
+                    env=self._environment(job, claim.attempt),
+                    output_fd=output_fd,
+                    pass_fds=claim.pass_fds,
+                )
+                if not command.wakes:
+                    self._interrupts.hear_children()
+                self._troubles.are_over("start")
+                return command
+            except OSError as error:
+                if not is_scarcity(error):
+                    raise
+                self._troubles.tell("start", f"{job.id} waits to be started: {error.strerror}")
+            except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
+                self._troubles.tell("start", f"{job.id} waits to be started: {error}")
+            finally:
+                if output_fd >= 0:
+                    os.close(output_fd)
+            await self._settle_all()
+            await self._sleep(_RETRY_SECONDS)
+            if self._process.must_leave():
+                return None
+            if self._store.cancel_requested(claim):
+                return Result(
+                    outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0
+                )
+
+    def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
+        env = dict(self._process.env)
+        for name, value in job.env.items():
+            env[name.encode()] = value.encode("utf-8", "surrogateescape")
+        env[b"QUEUECTL_JOB_ID"] = job.id.encode()
+        env[b"QUEUECTL_ATTEMPT"] = b"%d" % attempt
+        env[b"QUEUECTL_MAX_RETRIES"] = b"%d" % job.max_retries
+        env[b"QUEUECTL_STORE"] = self._process.env[b"QUEUECTL_STORE"]
+        return env
+
+    async def _wait_for(self, command: Command, claim: Claim) -> Result | None:
+        """Wait for the command and see to it that it ends in time; None where it was given up."""
+        job = claim.job
+        wake_fds = self._control_fds()
+        kill_grace = self._process.settings.kill_grace
+        while True:
+            self._settler.go_on()
+            timeout = self._settler.pause_seconds()
+            if job.timeout_seconds is not None:
+                left = job.timeout_seconds - command.elapsed_seconds()
+                if left <= 0:
+                    await command.end(kill_grace, self._loop)
+                    return command.result()._replace(outcome=Outcome.TIMED_OUT)
+                timeout = left if timeout is None else min(timeout, left)
+            if await command.wait(timeout, wake_fds, self._loop):
+                return command.result()
+            is_cancelled = self._store.cancel_requested(claim)
+            self._hear_stop()
+            if self._interrupts.level > 1:
+                await command.end(kill_grace, self._loop)
+                return None
+            if is_cancelled:
+                await command.end(kill_grace, self._loop)
+                return command.result()._replace(outcome=Outcome.CANCELLED)
+
+    def _explain(self, claim: Claim, reason: str) -> None:
+        """Write into the attempt's log why there is no output."""
+        try:
+            fd = self._process.logs.open_for_append(claim.job.id, claim.attempt)
+            try:
+                os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
+            finally:
+                os.close(fd)
+        except OSError as error:
+            reason += f"; nor can its log be written: {error.strerror}"
+        self._talk.job(claim.job.id, claim.attempt, reason)
+
+    # --- settle ---
+
+    async def _give_back(self, claim: Claim) -> bool:
+        """Put a job back, however long it takes; only a second signal gives up."""
+        while True:
+            try:
+                self._store.give_back(claim)
+            except StoreError as error:
+                job_id, number = claim.job.id, claim.attempt
+                if self._interrupts.level > 1:
+                    what = f"cannot be given back, and counts as lost: {error}"
+                    self._talk.job_error(job_id, number, what)
+                    return False
+                what = f"tries again to give back {job_id} attempt {number}: {error}"
+                self._troubles.tell("give back", what)
+            else:
+                self._troubles.are_over("give back")
+                return True
+            await self._pause()
+
+    def _finish(self, claim: Claim, result: Result) -> None:
+        now = utc_now()
+        attempt = Attempt(
+            number=claim.attempt,
+            worker=self.name,
+            started_at=claim.started_at,
+            finished_at=now,
+            duration_seconds=result.duration_seconds,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            outcome=result.outcome,
+            log=log_name(claim.job.id, claim.attempt),
+        )
+        job = after_attempt(claim.job, attempt, self._process.settings, now, random.random())
+        self._settler.add(claim, job)
+        if not self._talk.is_quiet:
+            length = format_duration(result.duration_seconds)
+            told = f"{_ending(attempt)} after {length}{_fate(job, now)}"
+            self._talk.job(job.id, attempt.number, told)
+
+    async def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""
-        self._collect_settled(wait=True)
-        while self._unsettled:
-            self._settle_again_at = 0.0  # who comes here has waited
-            self._begin_settling()
-            self._collect_settled(wait=True)
-            if not self._unsettled:
+        while self._settler.has_unsettled:
+            self._settler.settle_now()
+            while self._settler.is_syncing:
+                await self._loop.wait((), None)
+            self._settler.go_on()
+            if not self._settler.has_unsettled:
                 return
             if self._interrupts.level > 1:
                 what = "leaves ended jobs unsettled: what is not recorded counts as lost"
-                self._tell_once("leave", what)
+                self._troubles.tell("leave", what)
                 return
-            self._pause()
+            await self._pause()
 
-    def _pause(self) -> None:
+    def _control_fds(self) -> tuple[int, ...]:
+        fd = self._store.control_fd(self.name)
+        return () if fd is None else (fd,)
+
+    async def _pause(self) -> None:
         """Wait until another signal has come, or it is time to try again."""
         # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone. Nor
         # does it end for the thread that has synced, whose call to wake may come late.
-        poll = select.poll()
-        poll.register(self._interrupts.fd, select.POLLIN)
-        if (control_fd := self._store.control_fd()) is not None:
-            poll.register(control_fd, select.POLLIN)
         level, until = self._interrupts.level, time.monotonic() + _RETRY_SECONDS
         while self._interrupts.level == level and (left := until - time.monotonic()) > 0:
-            poll.poll(poll_milliseconds(left))
-            self._interrupts.drain()
+            await self._loop.wait(self._control_fds(), left)
             self._hear_stop()
 
     def _hear_stop(self) -> None:
         """Take note of a request to stop now that has come past the supervisor."""
-        if self._store.stop_now_requested():
+        if self._store.stop_now_requested(self.name):
             self._interrupts.level = 2
 
 

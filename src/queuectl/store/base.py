@@ -90,9 +90,11 @@ class Claim:
     """Hold a job for the worker that may run it, until it is settled or given back.
 
     ``pass_fds`` are descriptors, as (source, number in the command), that the command inherits, so
-    that the claim outlives its worker for as long as the command runs.
+    that the claim outlives its worker for as long as the command runs. ``worker`` is who claimed
+    it, empty where that is the only one of the process.
     """
 
+    worker: str = ""
     job: Job
     attempt: int
     started_at: datetime
@@ -301,10 +303,13 @@ class Store(Protocol):
         """Set up what the worker that is forked next has for itself."""
 
     def register(self, name: str, now: datetime) -> None:
-        """Record this process as a live worker, until it ends or unregisters."""
+        """Record a live worker of this process, until that ends or the worker unregisters.
 
-    def unregister(self) -> None:
-        """Remove the record of this process's worker."""
+        One that is alone in its process need not be named below.
+        """
+
+    def unregister(self, worker: str = "") -> None:
+        """Remove the record of a worker of this process, if it has one."""
 
     def workers(self) -> list[WorkerRecord]:
         """Return the live workers, those of other pools included."""
@@ -318,17 +323,17 @@ class Store(Protocol):
         A block that is left by an exception does not count as a purge.
         """
 
-    def claim(self, now: datetime) -> Claim | None:
+    def claim(self, now: datetime, worker: str = "") -> Claim | None:
         """Take the first job that is due, so that no other worker can; None where none is.
 
         Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
         """
 
-    def control_fd(self) -> int | None:
+    def control_fd(self, worker: str = "") -> int | None:
         """Return what is readable when ``cancel_requested`` is to be asked, None for nothing."""
 
     def cancel_requested(self, claim: Claim) -> bool:
-        """Tell whether the attempt that this worker runs is to be cancelled."""
+        """Tell whether the attempt that the claim's worker runs is to be cancelled."""
 
     def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
         """Record what became of claimed jobs; finishing it moves each to its state.
@@ -378,6 +383,12 @@ class Store(Protocol):
         Then the caller asks again after ``poll_seconds``.
         """
 
+    def arrivals_heard(self) -> int:
+        """Return a number that changes when a claim of this process has heard of arrivals.
+
+        The descriptor tells once: others in this process that wait for it ask again then, too.
+        """
+
     poll_seconds: float
 
     def request_stop(self, *, now: bool) -> StopRequest:
@@ -386,8 +397,8 @@ class Store(Protocol):
     def stop_request(self) -> StopRequest | None:
         """Return the last request to stop, however old."""
 
-    def stop_now_requested(self) -> bool:
-        """Tell whether a request to stop now has come to this worker past its supervisor."""
+    def stop_now_requested(self, worker: str = "") -> bool:
+        """Tell whether a request to stop now has come to a worker past its supervisor."""
 
     def stop_fd(self) -> int | None:
         """Return a descriptor that is readable when a stop may have been asked for, or None."""

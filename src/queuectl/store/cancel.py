@@ -23,7 +23,7 @@ from queuectl.store.names import (
     processing_name,
 )
 from queuectl.store.place import LOCK_FD_IN_COMMAND
-from queuectl.store.roster import Roster
+from queuectl.store.roster import Post, Roster
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
@@ -325,22 +325,28 @@ class Cancelling(Lookup, Roster):
 
     # --- what workers do ---
 
-    def control_fd(self) -> int | None:
+    def control_fd(self, worker: str = "") -> int | None:
         """Return the descriptor that tells of requests; see Store.control_fd."""
-        return self._control_fd
+        post = self._post(worker)
+        return None if post is None else post.control_fd
 
     def cancel_requested(self, claim: Claim) -> bool:
         """Tell whether this attempt is to be ended; see Store.cancel_requested."""
+        post = self._post(claim.worker)
+        if post is None:
+            return False
         # A request for another attempt came too late: that one has ended by itself.
         wanted = f"{claim.job.id}.{claim.attempt}"
-        self._heard = self._hear() & {wanted, STOP_NOW}
-        return wanted in self._heard
+        post.heard = _hear(post) & {wanted, STOP_NOW}
+        return wanted in post.heard
 
-    def stop_now_requested(self) -> bool:
+    def stop_now_requested(self, worker: str = "") -> bool:
         """Tell whether to stop now without the supervisor's word; see Store.stop_now_requested."""
-        return STOP_NOW in self._hear()
+        post = self._post(worker)
+        return post is not None and STOP_NOW in _hear(post)
 
-    def _hear(self) -> frozenset[str]:
-        if self._control_fd is not None:
-            self._heard |= set(receive(self._control_fd))
-        return self._heard
+
+def _hear(post: Post) -> frozenset[str]:
+    if post.control_fd is not None:
+        post.heard |= set(receive(post.control_fd))
+    return post.heard

@@ -265,6 +265,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         assert self._watch is not None
         return self._watch.fd
 
+    def arrivals_heard(self) -> int:
+        """Return what changes when a claim hears of arrivals; see Store.arrivals_heard."""
+        return 0 if self._watch is None else self._watch.times_told
+
     def running(self) -> bool:
         """Tell whether processing/ holds a job; see Store.running."""
         self._worklist()
@@ -277,7 +281,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         due = self._worklist().next_due()
         return None if due is None else parse_due(due)
 
-    def claim(self, now: datetime) -> Claim | None:
+    def claim(self, now: datetime, worker: str = "") -> Claim | None:
         """Take the first due job; see Store.claim."""
         worklist = self._worklist()
         due_by = due_text(now)
@@ -295,7 +299,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                             return None
                     elif not is_pending_name(name):
                         self._adopt([name], now)  # it was torn at the first look
-                    elif (claim := self._claim_name(name, now)) is not None:
+                    elif (claim := self._claim_name(name, now, worker)) is not None:
                         return claim
         except QueuectlError:
             # What was handed out, or arrived, and was not claimed is found by a new scan.
@@ -348,7 +352,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 strangers.append(name)
         self._adopt(strangers, now)
 
-    def _claim_name(self, name: str, now: datetime) -> Claim | None:
+    def _claim_name(self, name: str, now: datetime, worker: str) -> Claim | None:
         """Claim one pending document (rule 3), or say when to look at it again."""
         pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
         try:
@@ -379,8 +383,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         except OSError as error:
             what = f"{self.location}/pending/{name} cannot be claimed"
             raise files.as_store_error(error, what) from error
-        self._tell_record((job.id, attempt), now)
+        self._tell_record(worker, (job.id, attempt), now)
         return _HeldClaim(
+            worker=worker,
             job=job,
             attempt=attempt,
             started_at=now,
@@ -624,7 +629,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 if self.has(claim):
                     raise
         claim.free()
-        self._tell_record(None, utc_now())
+        self._tell_record(claim.worker, None, utc_now())
 
     def release_blocked(self) -> bool:
         """Let those go on whose parents' ends were missed; see Store.release_blocked."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import reduce
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.clock import format_instant, parse_instant, utc_now
@@ -69,57 +70,39 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and parse_filed(filed_name(value)) is not None
 
 
-class Roster(Place):
-    """Know the workers of one store."""
+class Post:
+    """Be a live worker of this process: its record, its FIFO, and what it has counted."""
 
-    _worker: tuple[int, str] | None = None  # the descriptor of its record, and its name
-    _runs: tuple[str, int] | None = None
-    _since: datetime
-    _record_start: str
-    _record_end: str
-    _tally = Tally()
-    _recent: Recent
-    _started_at: float
-    _control_fd: int | None = None
-    _stop_watch: "Watch | None" = None
-    _heard: frozenset[str] = frozenset()  # of the requests to this worker
+    def __init__(self, name: str, now: datetime) -> None:
+        """Begin idle, with nothing counted; ``fd`` and ``control_fd`` are to be opened."""
+        self.name = name
+        self.fd = -1  # of the record, which it keeps locked
+        self.control_fd: int | None = None
+        self.heard: frozenset[str] = frozenset()  # of the requests to it
+        self.tally = Tally()
+        self._recent = Recent()
+        self._started_at = now.timestamp()
+        self._runs: tuple[str, int] | None = None
+        self._since = now
+        worker = {"name": name, "pid": os.getpid(), "host": os.uname().nodename}
+        self._start = json.dumps(worker)[:-1]
+        self._end = self._counts_text()
 
     def close(self) -> None:
-        """Free what is held open; a record that is not held any more is stale."""
-        if self._stop_watch is not None:
-            self._stop_watch.close()
-            self._stop_watch = None
-        if self._worker is not None:
-            os.close(self._worker[0])
-            self._worker = None
-        if self._control_fd is not None:
-            os.close(self._control_fd)
-            self._control_fd = None
-        super().close()
+        """Let go of the record and of the FIFO."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self.control_fd is not None:
+            os.close(self.control_fd)
+            self.control_fd = None
 
-    # --- workers and the request to stop them ---
-
-    def register(self, name: str, now: datetime) -> None:
-        """Write this process's record and keep it locked; see Store.register."""
-        self._tally, self._recent, self._started_at = Tally(), Recent(), now.timestamp()
-        worker = {"name": name, "pid": os.getpid(), "host": os.uname().nodename}
-        self._record_start = json.dumps(worker)[:-1]
-        self._runs, self._since = None, now
-        self._record_end = self._counts_text()
-        with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
-            data = self._record_text()
-            fd = self._put(data, self._fd("workers"), filed_name(name), sync=False)
-            self._worker = (fd, name)
-            # After the record: without one it is what a killed worker left behind.
-            self._control_fd = open_channel(self._fd("workers"), name)
-
-    def _record_text(self) -> bytes:
+    def text(self) -> bytes:
         """Return the record, put together from its parts: it is written anew for each job."""
         runs = '"job": null, "attempt": null'
         if self._runs is not None:
             runs = f'"job": "{self._runs[0]}", "attempt": {self._runs[1]}'
-        since = format_instant(self._since)
-        text = f'{self._record_start}, "since": "{since}", {runs}, {self._record_end}'
+        text = f'{self._start}, "since": "{format_instant(self._since)}", {runs}, {self._end}'
         # Of one size, so that it can be written over by one call.
         return text.ljust(_RECORD_BYTES - 1).encode() + b"\n"
 
@@ -128,33 +111,86 @@ class Roster(Place):
             "started_at": self._started_at,
             "slot": self._recent.slot,
             "recent": self._recent.counts,
-            **tally_document(self._tally),
+            **tally_document(self.tally),
         }
         return json.dumps(document)[1:]
 
-    def _tell_record(self, runs: tuple[str, int] | None, since: datetime) -> None:
-        """Write into this worker's record what it runs since when; None for nothing.
+    def tell(self, runs: tuple[str, int] | None, since: datetime) -> None:
+        """Write into the record what the worker runs since when; None for nothing.
 
         Nobody's safety depends on it.
         """
         self._runs, self._since = runs, since
-        if self._worker is not None:
-            with suppress(OSError):  # a full disk must not cost what this tells of
-                os.pwrite(self._worker[0], self._record_text(), 0)
+        with suppress(OSError):  # a full disk must not cost what this tells of
+            os.pwrite(self.fd, self.text(), 0)
+
+    def count(self, attempts: Sequence[Attempt]) -> None:
+        """Count attempts that are settled, and tell that the worker is idle if its own is."""
+        self.tally = counted(self.tally, attempts)
+        self._recent.add(time.time(), len(attempts))
+        self._end = self._counts_text()
+        if self._runs is not None and log_name(*self._runs) in [each.log for each in attempts]:
+            self.tell(None, utc_now())
+        else:
+            self.tell(self._runs, self._since)
+
+
+class Roster(Place):
+    """Know the workers of one store."""
+
+    _posts: Mapping[str, Post] = MappingProxyType({})  # those of this process, by worker
+    _stop_watch: "Watch | None" = None
+
+    def close(self) -> None:
+        """Free what is held open; a record that is not held any more is stale."""
+        if self._stop_watch is not None:
+            self._stop_watch.close()
+            self._stop_watch = None
+        for post in self._posts.values():
+            post.close()
+        self._posts = {}
+        super().close()
+
+    # --- workers and the request to stop them ---
+
+    def register(self, name: str, now: datetime) -> None:
+        """Write a worker's record and keep it locked; see Store.register."""
+        post = Post(name, now)
+        with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
+            post.fd = self._put(post.text(), self._fd("workers"), filed_name(name), sync=False)
+            self._posts = {**self._posts, name: post}
+            # After the record: without one it is what a killed worker left behind.
+            post.control_fd = open_channel(self._fd("workers"), name)
+
+    def _post(self, worker: str) -> Post | None:
+        """Return the post of a worker of this process; one that is alone need not be named."""
+        post = self._posts.get(worker)
+        if post is None and not worker and len(self._posts) == 1:
+            return next(iter(self._posts.values()))
+        return post
+
+    def _tell_record(self, worker: str, runs: tuple[str, int] | None, since: datetime) -> None:
+        """Write into a worker's record what it runs since when; None for nothing."""
+        post = self._post(worker)
+        if post is not None:
+            post.tell(runs, since)
 
     def _count(self, attempts: Sequence[Attempt]) -> None:
-        """Count attempts that are settled, and tell that this worker is idle if its own is."""
-        self._tally = counted(self._tally, attempts)
-        if self._worker is None:  # a supervisor that has recovered what a worker lost
-            self._add_to_totals("", self._tally)
-            self._tally = Tally()
-            return
-        self._recent.add(time.time(), len(attempts))
-        self._record_end = self._counts_text()
-        if self._runs is not None and log_name(*self._runs) in [each.log for each in attempts]:
-            self._tell_record(None, utc_now())
-        else:
-            self._tell_record(self._runs, self._since)
+        """Count attempts that are settled, each for its worker, and tell which are idle.
+
+        What others ran, and this process has recovered, counts for one of its workers, too.
+        """
+        by_post: dict[Post, list[Attempt]] = {}
+        others: list[Attempt] = []
+        for attempt in attempts:
+            post = self._posts.get(attempt.worker)
+            by_post.setdefault(post, []).append(attempt) if post else others.append(attempt)
+        if others and self._posts:
+            by_post.setdefault(next(iter(self._posts.values())), []).extend(others)
+        elif others:  # a supervisor that has recovered what a worker lost
+            self._add_to_totals("", counted(Tally(), others))
+        for post, its in by_post.items():
+            post.count(its)
 
     def _totals(self) -> tuple[Tally, list[str]]:
         """Return what workers that are gone have counted, and which of them may have a record."""
@@ -210,17 +246,17 @@ class Roster(Place):
             if self._totals() == (totals, names):
                 return reduce(joined, tallies, totals)
 
-    def unregister(self) -> None:
-        """Remove this process's record; see Store.unregister."""
-        if self._worker is None:
+    def unregister(self, worker: str = "") -> None:
+        """Remove a worker's record; see Store.unregister."""
+        post = self._post(worker)
+        if post is None:
             return
-        fd, worker = self._worker
-        self._add_to_totals(worker, self._tally)
-        for name in (filed_name(worker), channel_name(worker)):
+        self._add_to_totals(post.name, post.tally)
+        for name in (filed_name(post.name), channel_name(post.name)):
             with suppress(OSError):  # a hand was faster, or the next worker tidies it away
                 os.unlink(name, dir_fd=self._fd("workers"))
-        os.close(fd)
-        self._worker = None
+        post.close()
+        self._posts = {name: each for name, each in self._posts.items() if name != post.name}
 
     def workers(self) -> list[WorkerRecord]:
         """Return the records that are locked, by name; see Store.workers."""
@@ -240,8 +276,7 @@ class Roster(Place):
                 if fd is None:
                     continue
                 try:
-                    mine = self._worker is not None and name == filed_name(self._worker[1])
-                    live = mine or files.is_locked(fd)
+                    live = name.removesuffix(".json") in self._posts or files.is_locked(fd)
                     record, tally = self._read_record(fd)
                 except ValueError:
                     continue  # no record, or one that is being written at this moment

@@ -13,13 +13,17 @@ _SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two chang
 
 
 class Watch:
-    """Watch directories; ``fd`` is readable when names have arrived, None where nothing tells."""
+    """Watch directories; ``fd`` is readable when names have arrived, None where nothing tells.
+
+    ``times_told`` changes when what made ``fd`` readable is read.
+    """
 
     def __init__(self, *paths: str) -> None:
         """Start to watch; what arrives from now on is told."""
         self.fd: int | None = None
         self._inotify = None
         self._paths = paths
+        self.times_told = 0
         self._look_at = 0.0
         self._seen: list[int] = []
         self._poll = select.poll()
@@ -48,6 +52,7 @@ class Watch:
             return None if self._has_changed() else []
         if not self._poll.poll(0):
             return []
+        self.times_told += 1
         names: list[str] = []
         for event in self._inotify.read(timeout=0):
             if event.mask & self._overflow:

@@ -1,0 +1,110 @@
+"""Run several coroutines in one thread: each goes on until it waits, and the kernel wakes it.
+
+Not asyncio: importing that alone costs a pool's start as much as 60 jobs, and a wait in it ten
+times one here.
+"""
+
+import select
+import time
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from types import coroutine
+from typing import NamedTuple, TypeAlias
+
+from queuectl.clock import poll_milliseconds
+
+Task: TypeAlias = Coroutine["_Wait", None, None]
+
+
+class _Wait(NamedTuple):
+    fds: tuple[int, ...]
+    until: float | None
+
+
+class Loop:
+    """Be the one wait of a process, for all the coroutines that run in it."""
+
+    def __init__(self, wake_fd: int, drain: Callable[[], None]) -> None:
+        """Take a descriptor that wakes all, and what is called to read it when it is readable."""
+        self._wake_fd = wake_fd
+        self._drain = drain
+        self._poll = select.poll()
+        self._poll.register(wake_fd, select.POLLIN)
+        self._waiting: dict[Task, _Wait] = {}
+        self._waiters: dict[int, list[Task]] = {}
+        self._told: list[int] = []
+
+    @coroutine
+    def wait(
+        self, fds: Iterable[int], timeout_seconds: float | None
+    ) -> Generator[_Wait, None, None]:
+        """Let others run until one of ``fds`` is readable, all are woken, or the time is out."""
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        yield _Wait(tuple(fds), until)
+
+    def tell(self, fd: int) -> None:
+        """Let those go on that wait for a descriptor, though another has read what it had."""
+        if fd in self._waiters:
+            self._told.append(fd)
+
+    async def give_way(self) -> None:
+        """Let those others go on that can."""
+        await self.wait((), 0.0)
+
+    def has_ready(self) -> bool:
+        """Tell whether another coroutine could go on."""
+        return bool(self._poll.poll(0)) or any(
+            each.until is not None and each.until <= time.monotonic()
+            for each in self._waiting.values()
+        )
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Run coroutines until all of them have ended. Raises: what one of them raises."""
+        ready = list(tasks)
+        while ready:
+            for task in ready:
+                self._go_on(task)
+            ready = self._next_ready() if self._waiting else []
+
+    def _go_on(self, task: Task) -> None:
+        try:
+            wait = task.send(None)
+        except StopIteration:
+            return
+        self._waiting[task] = wait
+        for fd in wait.fds:
+            if fd in self._waiters:
+                self._waiters[fd].append(task)
+            else:
+                self._waiters[fd] = [task]
+                self._poll.register(fd, select.POLLIN)
+
+    def _next_ready(self) -> list[Task]:
+        """Sleep until a coroutine can go on; return all that can."""
+        soonest = min(
+            (each.until for each in self._waiting.values() if each.until is not None), default=None
+        )
+        timeout = None
+        if soonest is not None:
+            timeout = poll_milliseconds(max(0.0, soonest - time.monotonic()))
+        found = [fd for fd, _ in self._poll.poll(0 if self._told else timeout)]
+        ready: dict[Task, None] = {}
+        for fd in self._told + found:
+            if fd == self._wake_fd:
+                self._drain()
+                ready |= dict.fromkeys(self._waiting)
+            else:
+                ready |= dict.fromkeys(self._waiters[fd])
+        self._told.clear()
+        if soonest is not None:
+            now = time.monotonic()
+            for task, wait in self._waiting.items():
+                if wait.until is not None and wait.until <= now:
+                    ready[task] = None
+        for task in ready:
+            for fd in self._waiting.pop(task).fds:
+                waiters = self._waiters[fd]
+                waiters.remove(task)
+                if not waiters:
+                    del self._waiters[fd]
+                    self._poll.unregister(fd)
+        return list(ready)
