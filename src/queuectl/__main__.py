@@ -1,7 +1,5 @@
 """Let ``python -m queuectl`` be the command."""
 
-import sys
-
 from queuectl.cli import main
 
-sys.exit(main())
+main()

@@ -93,7 +93,7 @@ class Loop:
                 self._drain()
                 ready |= dict.fromkeys(self._waiting)
             else:
-                ready |= dict.fromkeys(self._waiters[fd])
+                ready |= dict.fromkeys(self._waiters.get(fd, ()))
         self._told.clear()
         if soonest is not None:
             now = time.monotonic()

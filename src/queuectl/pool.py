@@ -9,8 +9,8 @@ import os
 import random
 import select
 import signal
+import sys
 import time
-import traceback
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
@@ -101,7 +101,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         Talk("supervisor", quiet=False).error(f"cannot work: {error}")
         code = error.exit_code
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         raise
     finally:
         os._exit(code)
@@ -164,9 +164,16 @@ class Supervisor:
         gc.freeze()
         for share in shares:
             self._fork(share)
+        self._store.prepare_worker()
         if ready_fd >= 0:
             os.close(ready_fd)
             self._ready_fd = -1
+        try:
+            return self._supervise(poll)
+        finally:
+            self._store.end_pool()
+
+    def _supervise(self, poll: select.poll) -> int:
         while True:
             # Looked at before each wait: a stop may have been asked for before the watch began.
             self._pass_on_stop()
@@ -177,11 +184,11 @@ class Supervisor:
                 if self._early_failures < _MOST_EARLY_FAILURES:
                     return 0
                 return StoreError.exit_code if self._is_short else self._early_code
-            poll.poll(self._timeout_ms(watched=stop_fd is not None))
+            poll.poll(self._timeout_ms())
             self._interrupts.drain()
 
-    def _timeout_ms(self, *, watched: bool) -> int | None:
-        waits = [] if watched else [self._store.poll_seconds]
+    def _timeout_ms(self) -> int | None:
+        waits = [] if self._store.stop_fd() is not None else [self._store.poll_seconds]
         if self._missing:
             waits.append(max(0.0, self._replace_at - time.monotonic()))
         if self._unowned:
@@ -234,7 +241,7 @@ class Supervisor:
                 Talk(names[0], quiet=False).error(f"cannot work: {error}")
                 code = error.exit_code
             else:
-                traceback.print_exc()
+                sys.excepthook(*sys.exc_info())
                 raise
         finally:
             os._exit(code)

@@ -227,13 +227,13 @@ class Settler:
 
     def go_on(self) -> None:
         """Settle what ended where it is time to, beside the commands that run."""
-        self._collect()
+        self.collect()
         if self.pause_seconds() == 0.0:
             self._begin()
 
     def settle_now(self) -> None:
         """Settle what ended, however soon after the last time."""
-        self._collect()
+        self.collect()
         self._again_at = 0.0  # who asks has waited
         self._begin()
 
@@ -254,7 +254,7 @@ class Settler:
         self._settling = _Settling(settlement, batch)
         if self._sync_seconds <= _QUICK_SYNC_SECONDS or not self._sync_in_thread(self._settling):
             self._sync(self._settling)
-            self._collect()
+            self.collect()
 
     def _sync_in_thread(self, settling: _Settling) -> bool:
         """Let a thread wait for the disk; False where none can be started."""
@@ -287,7 +287,7 @@ class Settler:
             self._sync_seconds = time.monotonic() - started
             settling.is_synced = True
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
         """Finish the settlement that the disk has taken, if there is one."""
         settling = self._settling
         if settling is None or not settling.is_synced:
@@ -705,9 +705,9 @@ class Worker:
             self._settler.settle_now()
             while self._settler.is_syncing:
                 await self._loop.wait((), None)
-            self._settler.go_on()
-            if not self._settler.has_unsettled:
-                return
+            self._settler.collect()
+            if not self._settler.keeps:
+                continue
             if self._interrupts.level > 1:
                 what = "leaves ended jobs unsettled: what is not recorded counts as lost"
                 self._troubles.tell("leave", what)

@@ -1,17 +1,23 @@
 """Be the ``queuectl`` command: start quickly, and leave quickly."""
 
 import gc
+import os
+import sys
+from typing import NoReturn
 
 
-def main() -> int:
-    """Run the command that the command line names and return its exit code."""
-    # Imports make no garbage, and what they make lives to the end: looking through it for garbage,
-    # while they run and once more at exit, would take a sixth of the time of an enqueue.
+def main() -> NoReturn:
+    """Run the command that the command line names, and end the process with its exit code."""
+    # Imports make no garbage, and what they make lives to the end: looking through it for garbage
+    # would take a sixth of the time of an enqueue.
     gc.disable()
     from queuectl.cli.group import run
 
     gc.freeze()
     gc.enable()
     exit_code = run()
-    gc.freeze()
-    return exit_code
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    # Nothing is open that the kernel would not close, and the interpreter would take everything to
+    # pieces first, which takes a tenth of the time of an enqueue.
+    os._exit(exit_code)

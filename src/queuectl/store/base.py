@@ -299,6 +299,9 @@ class Store(Protocol):
         ``count`` of them are forked at once, each after ``prepare_worker``.
         """
 
+    def end_pool(self) -> None:
+        """Free what the workers shared with this process; all of them are gone."""
+
     def prepare_worker(self) -> None:
         """Set up what the worker that is forked next has for itself."""
 

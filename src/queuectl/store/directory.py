@@ -128,7 +128,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Free what the store holds open."""
         self._close_watches()
         if self._watch is not None:
-            self._watch.close()
+            self._watch.end()
             self._watch = None
         if self._slice is not None:
             self._slice.close()
@@ -231,7 +231,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     def prepare_worker(self) -> None:
         """Hand the next watch to the worker that is forked next; see Store.prepare_worker."""
         if self._watch is not None:
-            self._watch.close()  # the worker before has it
+            self._watch.close()  # the process before has it
             self._watch = None
         if self._watches:
             self._watch, *others = self._watches

@@ -4,6 +4,7 @@ import os
 import select
 import sys
 import time
+from contextlib import suppress
 
 from queuectl.clock import poll_milliseconds
 from queuectl.store.files import load_library
@@ -27,6 +28,7 @@ class Watch:
         self._look_at = 0.0
         self._seen: list[int] = []
         self._poll = select.poll()
+        self._watched: set[int] = set()
         if sys.platform == "linux":
             import inotify_simple
             from inotify_simple import INotify, flags
@@ -37,7 +39,9 @@ class Watch:
                 self._inotify = INotify(nonblocking=True)
                 # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
                 mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.CREATE | flags.ONLYDIR
-                self._arrivals = {self._inotify.add_watch(path, mask) for path in paths}
+                for path in paths:
+                    self._watched.add(self._inotify.add_watch(path, mask))
+                self._arrivals = frozenset(self._watched)
                 self._overflow = flags.Q_OVERFLOW
                 self._departure = flags.MOVED_FROM | flags.DELETE | flags.ONLYDIR
                 self.fd = self._inotify.fileno()
@@ -84,12 +88,21 @@ class Watch:
         """Make ``fd`` readable also when a name leaves another directory."""
         if self._inotify is not None:
             try:
-                self._inotify.add_watch(path, self._departure)
+                self._watched.add(self._inotify.add_watch(path, self._departure))
             except OSError:  # no watch is left: looking has to serve
                 self.close()
 
+    def end(self) -> None:
+        """Stop watching, in all processes that were forked with it."""
+        if self._inotify is not None:
+            # The kernel takes 10 to 20 ms to free what is watched still, and closing waits for it.
+            for wd in self._watched:
+                with suppress(OSError):  # the directory is gone
+                    self._inotify.rm_watch(wd)
+        self.close()
+
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching in this process."""
         if self._inotify is not None:
             if self.fd is not None:
                 self._poll.unregister(self.fd)
