@@ -23,15 +23,23 @@ class _Wait(NamedTuple):
 class Loop:
     """Be the one wait of a process, for all the coroutines that run in it."""
 
-    def __init__(self, wake_fd: int, drain: Callable[[], None]) -> None:
-        """Take a descriptor that wakes all, and what is called to read it when it is readable."""
-        self._wake_fd = wake_fd
-        self._drain = drain
+    def __init__(self) -> None:
+        """Start with nothing to wait for."""
         self._poll = select.poll()
-        self._poll.register(wake_fd, select.POLLIN)
+        self._wakers: dict[int, Callable[[], object]] = {}
         self._waiting: dict[Task, _Wait] = {}
         self._waiters: dict[int, list[Task]] = {}
         self._told: list[int] = []
+
+    def wake_all(self, fd: int, then: Callable[[], object]) -> None:
+        """Call ``then``, and let all go on, whenever a descriptor is readable."""
+        self._wakers[fd] = then
+        self._poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Do so no more."""
+        del self._wakers[fd]
+        self._poll.unregister(fd)
 
     @coroutine
     def wait(
@@ -89,8 +97,8 @@ class Loop:
         found = [fd for fd, _ in self._poll.poll(0 if self._told else timeout)]
         ready: dict[Task, None] = {}
         for fd in self._told + found:
-            if fd == self._wake_fd:
-                self._drain()
+            if (then := self._wakers.get(fd)) is not None:
+                then()
                 ready |= dict.fromkeys(self._waiting)
             else:
                 ready |= dict.fromkeys(self._waiters.get(fd, ()))

@@ -202,7 +202,6 @@ class Supervisor:
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
         choices = random.SystemRandom().choices
         names = ["w-" + "".join(choices(_NAME_ALPHABET, k=5)) for _ in range(count)]
-        supervisor_pid = os.getpid()
         self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
@@ -227,7 +226,6 @@ class Supervisor:
                 names,
                 drain=self._drain,
                 quiet=self._quiet,
-                supervisor_pid=supervisor_pid,
                 supervisor_fd=self._alive_fd,
                 ready_fd=self._ready_fd,
             )

@@ -4,6 +4,7 @@ A job that ended is settled while the next one runs, several at once where they 
 disk must do for one it does for all. Each keeps its claim until then.
 """
 
+import gc
 import os
 import random
 import select
@@ -41,6 +42,7 @@ _MANY_UNSETTLED = 128
 _MOST_UNSETTLED_SECONDS = 0.1
 # A disk that takes longer is waited for by a thread, which costs each job a little.
 _QUICK_SYNC_SECONDS = 0.01
+_GARBAGE = 20_000  # so many more objects made than freed, at some 100 bytes each
 
 
 class Talk:
@@ -215,8 +217,7 @@ class Settler:
         """Tell whether a thread waits for the disk still; it wakes the process when it is done."""
         return self._settling is not None and not self._settling.is_synced
 
-    def pause_seconds(self) -> float | None:
-        """Return in how many seconds ``go_on`` has something to do, None where a thread tells."""
+    def _pause_seconds(self) -> float | None:
         if not self._unsettled or self._settling is not None:
             return None
         due_at = self._unsettled[-1].since + _SHORT_SECONDS
@@ -225,11 +226,18 @@ class Settler:
         due_at = min(due_at, self._unsettled[0].since + _MOST_UNSETTLED_SECONDS)
         return max(0.0, max(due_at, self._again_at) - time.monotonic())
 
-    def go_on(self) -> None:
-        """Settle what ended where it is time to, beside the commands that run."""
+    def go_on(self) -> float | None:
+        """Settle what ended where it is time to, beside the commands that run.
+
+        Returns in how many seconds it is to be called again, None where a thread tells, or nobody
+        needs to.
+        """
         self.collect()
-        if self.pause_seconds() == 0.0:
+        pause = self._pause_seconds()
+        if pause == 0.0:
             self._begin()
+            pause = self._pause_seconds()
+        return pause
 
     def settle_now(self) -> None:
         """Settle what ended, however soon after the last time."""
@@ -323,7 +331,6 @@ class WorkerProcess:
         *,
         drain: bool,
         quiet: bool,
-        supervisor_pid: int,
         supervisor_fd: int,
         ready_fd: int,
     ) -> None:
@@ -334,13 +341,15 @@ class WorkerProcess:
         """
         self.store = store
         self.drain = drain
-        self.supervisor_fd = supervisor_fd
-        self._supervisor_pid = supervisor_pid
+        self._supervisor_fd = supervisor_fd
+        self._is_orphaned = False
         self._ready_fd = ready_fd
         self._talk = Talk(names[0], quiet=quiet)
         self.logs = LogDir.of(store.location)
         self.interrupts = Interrupts()
-        self.loop = Loop(self.interrupts.fd, self.interrupts.drain)
+        self.loop = Loop()
+        self.loop.wake_all(self.interrupts.fd, self.interrupts.drain)
+        self.loop.wake_all(supervisor_fd, self._note_orphaned)
         self.troubles = Troubles(self._talk)
         self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
         self.settings = Settings()
@@ -360,6 +369,9 @@ class WorkerProcess:
         null_fd = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null_fd, 0)  # that the commands inherit
         os.close(null_fd)
+        # What a job leaves behind is freed at once but for what tells of an error; looking for the
+        # rest after every few jobs takes a hundredth of the time of a drain.
+        gc.set_threshold(_GARBAGE)
         for worker in self._workers:
             self.store.register(worker.name, utc_now())
         if self._ready_fd >= 0:
@@ -384,7 +396,11 @@ class WorkerProcess:
 
     def must_leave(self) -> bool:
         """Tell whether no new job is to be taken."""
-        return self.interrupts.level > 0 or os.getppid() != self._supervisor_pid
+        return self.interrupts.level > 0 or self._is_orphaned
+
+    def _note_orphaned(self) -> None:
+        self._is_orphaned = True
+        self.loop.forget(self._supervisor_fd)
 
     def release_blocked(self) -> None:
         """Let blocked jobs go on whose parents' ends were missed, and note when to look again."""
@@ -428,9 +444,9 @@ class WorkerProcess:
 
             self._idle_purge = IdlePurge(self.store, self.logs)
         poll = select.poll()
-        for fd in (self.supervisor_fd, self.store.arrivals_fd()):
-            if fd is not None:
-                poll.register(fd, select.POLLIN)
+        arrivals_fd = self.store.arrivals_fd()
+        if arrivals_fd is not None:
+            poll.register(arrivals_fd, select.POLLIN)
         look_at = time.monotonic() + self.store.poll_seconds
         next_due = self.store.next_due()
 
@@ -538,15 +554,11 @@ class Worker:
         return False
 
     async def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
-        fds = [self._process.supervisor_fd]
-        if arrivals:
-            fd = self._store.arrivals_fd()
-            if fd is None:
-                timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
-            else:
-                fds.append(fd)
-        if self._interrupts.level == 0:
-            await self._loop.wait(fds, timeout_seconds)
+        fd = self._store.arrivals_fd() if arrivals else None
+        if arrivals and fd is None:
+            timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
+        if not self._process.must_leave():
+            await self._loop.wait(() if fd is None else (fd,), timeout_seconds)
 
     # --- run ---
 
@@ -628,8 +640,7 @@ class Worker:
         wake_fds = self._control_fds()
         kill_grace = self._process.settings.kill_grace
         while True:
-            self._settler.go_on()
-            timeout = self._settler.pause_seconds()
+            timeout = self._settler.go_on()
             if job.timeout_seconds is not None:
                 left = job.timeout_seconds - command.elapsed_seconds()
                 if left <= 0:
