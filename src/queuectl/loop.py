@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from queuectl.clock import poll_milliseconds
 
-Task: TypeAlias = Coroutine["_Wait", None, None]
+Task: TypeAlias = Coroutine["_Wait | None", None, None]
 
 
 class _Wait(NamedTuple):
@@ -30,6 +30,7 @@ class Loop:
         self._waiting: dict[Task, _Wait] = {}
         self._waiters: dict[int, list[Task]] = {}
         self._told: list[int] = []
+        self._behind: list[Task] = []
 
     def wake_all(self, fd: int, then: Callable[[], object]) -> None:
         """Call ``then``, and let all go on, whenever a descriptor is readable."""
@@ -54,6 +55,11 @@ class Loop:
         if fd in self._waiters:
             self._told.append(fd)
 
+    @coroutine
+    def others_first(self) -> Generator[None, None, None]:
+        """Let those others go on first that were ready together with this one."""
+        yield None
+
     async def give_way(self) -> None:
         """Let those others go on that can."""
         await self.wait((), 0.0)
@@ -71,12 +77,18 @@ class Loop:
         while ready:
             for task in ready:
                 self._go_on(task)
-            ready = self._next_ready() if self._waiting else []
+            if self._behind:
+                ready, self._behind = self._behind, []
+            else:
+                ready = self._next_ready() if self._waiting else []
 
     def _go_on(self, task: Task) -> None:
         try:
             wait = task.send(None)
         except StopIteration:
+            return
+        if wait is None:
+            self._behind.append(task)
             return
         self._waiting[task] = wait
         for fd in wait.fds:

@@ -491,6 +491,8 @@ class Worker:
             claim = await self._claim()
             if claim is not None:
                 nothing_ran = False
+                # Several claims in a row find their code in the caches, which a command empties.
+                await self._loop.others_first()
                 await self._work_on(claim)
             elif self._process.drain and nothing_ran and not self._is_refused:
                 break
