@@ -17,6 +17,7 @@ LAYERS = (
     {"queuectl"},
     {"queuectl.errors"},
     {"queuectl.clock", "queuectl.codes"},
+    {"queuectl.loop"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit"},

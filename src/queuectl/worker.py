@@ -483,6 +483,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until it must leave or, with drain, nothing is left."""
+        await self._loop.give_way()  # and hear first what has happened since the fork
         nothing_ran = False
         while not self._process.must_leave():
             if self._settler.keeps:

@@ -251,12 +251,17 @@ def test_output_has_no_colour_and_no_escape(store_dir: Path) -> None:
 def test_the_console_script_is_main(
     store_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What setup.cfg names takes its arguments from the command line and returns the exit code."""
+    """What setup.cfg names takes its arguments from the command line and ends with the code."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(sys, "argv", ["queuectl", "config", "get", "priority"])
-    assert cli.main() == 0
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
     assert capsys.readouterr() == ("5\n", "")
     monkeypatch.setattr(sys, "argv", ["queuectl", "nope"])
-    assert cli.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
     setup = Path(__file__).parents[2] / "setup.cfg"
     assert "queuectl = queuectl.cli:main\n" in setup.read_text()
 

@@ -132,7 +132,7 @@ def test_running_job_is_asked_for_though_its_worker_came_to_it_late(
     worker.unregister()  # as if it had not yet told what it runs
     cancelling = Cancelling(place, "a")
     worker.register("w-1", utc_now())
-    worker._tell_record(("a", 1), utc_now())  # type: ignore[attr-defined]
+    worker._tell_record("w-1", ("a", 1), utc_now())  # type: ignore[attr-defined]
     assert asked(worker, claim)
     worker.settle([ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}

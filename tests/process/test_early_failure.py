@@ -10,10 +10,10 @@ SCRIPT = """
 import sys
 from queuectl import pool
 
-def fail(worker):
+def fail(process):
     raise RuntimeError("broken")
 
-pool.Worker.run = fail
+pool.WorkerProcess.run = fail
 pool._REPLACE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 2, drain=False, detach=False, quiet=True))
 """
@@ -22,10 +22,10 @@ import sys
 from queuectl import pool
 from queuectl.errors import ConfigError
 
-def refuse(worker):
+def refuse(process):
     raise ConfigError("a setting is wrong")
 
-pool.Worker.run = refuse
+pool.WorkerProcess.run = refuse
 pool._REPLACE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 1, drain=False, detach=len(sys.argv) > 2, quiet=True))
 """

@@ -115,7 +115,7 @@ def test_without_inotify_workers_look_for_work(queue: Queue) -> None:
     assert pool.wait() == 0
     gate = queue.gate()
     queue.enqueue(gate.wait, "last")
-    drained = queue.pool("--count", "2", "--drain", env=env).ready(2)
+    drained = queue.pool("--count", "2", "--drain", env=env)
     gate.open()
     assert drained.wait() == 0
     assert queue.ids("completed") == ["by-hand", "due-soon", "job", "last"]
@@ -147,8 +147,8 @@ def test_without_pidfd_the_end_of_a_command_is_noticed(queue: Queue, text: str) 
 
 def test_a_worker_of_a_supervisor_that_died_early_leaves(queue: Queue) -> None:
     """Even when the supervisor is killed before the worker has looked who that is."""
-    pool = queue.pool("--count", "3", env=queue.replacing("sitecustomize", SLOW_FORK))
-    until(lambda: len(pool.pids()) == 3, "they are forked")
+    pool = queue.pool("--count", "48", env=queue.replacing("sitecustomize", SLOW_FORK))
+    until(lambda: len(pool.pids()) > 2, "they are forked")
     workers = pool.pids()
     pool.signal(signal.SIGKILL).wait()
     assert all(map(lives, workers))

@@ -132,12 +132,13 @@ def test_a_record_with_long_names_and_counts_fits(
     store = DirectoryStore(str(tmp_path), create=True)
     store.register("w-12345", NOON)
     big = 10**10
-    store._tally = Tally(
+    post = store._posts["w-12345"]
+    post.tally = Tally(
         by_outcome=dict.fromkeys(Outcome, big), by_length=(big,) * 11, seconds=1e12 + 0.001
     )
-    store._recent.counts = (100_000,) * 6
-    store._record_end = store._counts_text()
-    store._tell_record(("x" * 100, 10**8), NOON)
+    post._recent.counts = (100_000,) * 6
+    post.count([])
+    post.tell(("x" * 100, 10**8), NOON)
     size = (tmp_path / "workers" / "w-12345.json").stat().st_size
     assert [record.job for record in store.workers()] == ["x" * 100]
     store.close()

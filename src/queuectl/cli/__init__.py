@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -16,7 +17,7 @@ def main() -> NoReturn:
     gc.freeze()
     gc.enable()
     exit_code = run()
-    if sys.stderr is not None:
+    with suppress(AttributeError, OSError):  # it is closed, or nobody reads it any more
         sys.stderr.flush()
     # Nothing is open that the kernel would not close, and the interpreter would take everything to
     # pieces first, which takes a tenth of the time of an enqueue.

@@ -1,0 +1,133 @@
+"""Several workers in one process, as where there are more workers than processors."""
+
+import os
+import signal
+import subprocess
+
+from tests.process.support import QUEUECTL, Pool, Queue, until
+
+
+def on_one_processor() -> None:
+    """Leave one processor to what is started next."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def one_process(queue: Queue, count: int, *options: str) -> Pool:
+    """Start workers that share a process."""
+    pool = queue.pool("--count", str(count), *options, preexec_fn=on_one_processor)
+    return pool.ready(count)
+
+
+def test_each_runs_a_job_of_its_own(queue: Queue) -> None:
+    """At the same time; each is listed, and the process is the same."""
+    gates = [queue.gate() for _ in range(3)]
+    for index, gate in enumerate(gates):
+        queue.enqueue(gate.wait, f"job-{index}")
+    pool = one_process(queue, 3)
+    for gate in gates:
+        gate.reached()
+    records = queue.records()
+    assert [record["pid"] for record in records] == pool.pids() * 3
+    assert sorted(record["job"] for record in records) == ["job-0", "job-1", "job-2"]
+    gates[1].open()
+    queue.until_in("completed", "job-1")
+    assert queue.ids("processing") == ["job-0.1", "job-2.1"]
+    gates[0].open()
+    gates[2].open()
+    assert pool.stop() == 0
+    ran = {queue.history("completed", f"job-{index}", "worker")[0] for index in range(3)}
+    assert ran == {record["name"] for record in records}
+
+
+def test_what_one_waits_for_holds_up_no_other(queue: Queue) -> None:
+    """A cancelled job that ignores SIGTERM, a timeout, and a log that cannot be opened."""
+    queue.configure(kill_grace="30s")
+    gate = queue.gate()
+    queue.enqueue(f"trap '' TERM; {gate.wait}", "stubborn")
+    pool = one_process(queue, 3)
+    gate.reached()
+    queue.enqueue("sleep 60", "slow", "--timeout", "0.1s", "--max-retries", "1")
+    cancel = subprocess.Popen([*QUEUECTL, "cancel", "stubborn"], env=queue.env)
+    queue.until_in("dead", "slow")
+    assert queue.history("dead", "slow") == ["timed_out"]
+    for index in range(20):
+        queue.enqueue("true", f"quick-{index}")
+        queue.until_in("completed", f"quick-{index}")
+    assert queue.ids("processing") == ["stubborn.1"]
+    gate.open()
+    assert cancel.wait(20) == 0
+    assert queue.history("cancelled", "stubborn") == ["cancelled"]
+    assert pool.stop() == 0
+
+
+def test_a_process_that_is_killed_is_replaced_with_all_its_workers(queue: Queue) -> None:
+    """The pool tells who they were; their commands run on, and count as lost when they end."""
+    gates = [queue.gate() for _ in range(2)]
+    for index, gate in enumerate(gates):
+        queue.enqueue(gate.wait, f"job-{index}", "--max-retries", "1")
+    pool = one_process(queue, 2)
+    for gate in gates:
+        gate.reached()
+    names = {record["name"] for record in queue.records()}
+    (pid,) = pool.pids()
+    os.kill(pid, signal.SIGKILL)
+
+    def others() -> set[str]:
+        return {record["name"] for record in queue.records() if record["pid"] != pid}
+
+    until(lambda: len(others()) == 2, "others have come")
+    assert not names & others()
+    (told,) = [line for line in pool.talk().splitlines() if "was killed by signal 9" in line]
+    assert all(name in told for name in names)
+    assert queue.ids("processing") == ["job-0.1", "job-1.1"]
+    for gate in gates:
+        gate.open()
+    for index in range(2):
+        queue.until_in("dead", f"job-{index}")
+        assert queue.history("dead", f"job-{index}") == ["lost"]
+        assert queue.history("dead", f"job-{index}", "worker")[0] in names
+    assert pool.stop() == 0
+
+
+def test_stopping_now_gives_back_what_all_of_them_run(queue: Queue) -> None:
+    """Each job is pending again, the attempt not counted."""
+    gates = [queue.gate() for _ in range(3)]
+    for index, gate in enumerate(gates):
+        queue.enqueue(gate.wait, f"job-{index}")
+    pool = one_process(queue, 3)
+    for gate in gates:
+        gate.reached()
+    assert queue("worker", "stop", "--now").exit_code == 0
+    assert pool.wait() == 0
+    assert sorted(queue.pending()) == ["job-0", "job-1", "job-2"]
+    assert queue.records() == []
+
+
+def test_they_drain_a_queue_in_its_order(queue: Queue) -> None:
+    """As many at a time as there are workers, none twice, and then they leave."""
+    ran = queue.here / "ran"
+    jobs = [{"id": f"job-{at:03}", "command": f"echo {at:03} >> {ran}"} for at in range(200)]
+    queue.batch(jobs)
+    pool = queue.pool("--count", "5", "--drain", "--quiet", preexec_fn=on_one_processor)
+    assert pool.wait(50) == 0
+    assert pool.talk() == ""
+    lines = ran.read_text().split()
+    assert sorted(lines) == [f"{at:03}" for at in range(200)]
+    # Each starts when all but four of those before it have ended, or are at their end.
+    assert all(abs(int(line) - at) < 5 for at, line in enumerate(lines))
+    assert len(queue.ids("completed")) == 200
+    assert os.listdir(queue.store / "tmp") == []
+
+
+def test_many_workers_need_few_processes(queue: Queue) -> None:
+    """Sixteen share one at most, and all of them work."""
+    gates = [queue.gate() for _ in range(40)]
+    queue.batch([{"id": f"job-{at}", "command": gate.wait} for at, gate in enumerate(gates)])
+    pool = queue.pool("--count", "40", preexec_fn=on_one_processor).ready(40)
+    for gate in gates:
+        gate.reached()
+    assert len(pool.pids()) == 3
+    for gate in gates:
+        gate.open()
+    assert pool.stop() == 0
+    assert len(queue.ids("completed")) == 40
