@@ -131,6 +131,7 @@ class Supervisor:
         self._ready_fd = -1
         self._names: dict[int, list[str]] = {}  # of the workers in each process
         self._started: dict[int, float] = {}
+        self._shares: dict[int, object] = {}  # what each has in common with this process
         self._early_failures = 0
         self._early_code = EXIT_BUG
         self._is_patient = not drain
@@ -164,7 +165,6 @@ class Supervisor:
         gc.freeze()
         for share in shares:
             self._fork(share)
-        self._store.prepare_worker()
         if ready_fd >= 0:
             os.close(ready_fd)
             self._ready_fd = -1
@@ -202,7 +202,7 @@ class Supervisor:
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
         choices = random.SystemRandom().choices
         names = ["w-" + "".join(choices(_NAME_ALPHABET, k=5)) for _ in range(count)]
-        self._store.prepare_worker()
+        share = self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         try:
@@ -216,6 +216,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._names[pid] = names
             self._started[pid] = time.monotonic()
+            self._shares[pid] = share
             return
         code = EXIT_BUG
         try:
@@ -279,7 +280,11 @@ class Supervisor:
                 break
             names = self._names.pop(pid, None)
             lived = time.monotonic() - self._started.pop(pid, 0.0)
+            share = self._shares.pop(pid, None)
             code = os.waitstatus_to_exitcode(status)
+            # One that has drained the queue is followed by the others at once, and by end_pool.
+            if share is not None and not (self._drain and code == 0):
+                self._store.end_worker(share)
             # A child that is no worker came with the exec that started us, or to us as process 1.
             if names is None or code == 0:
                 continue

@@ -296,14 +296,17 @@ class Store(Protocol):
     def prepare_pool(self, count: int = 0) -> None:
         """Set up what the workers that are forked from this process share.
 
-        ``count`` of them are forked at once, each after ``prepare_worker``.
+        They are in ``count`` processes, each forked after ``prepare_worker``.
         """
 
-    def end_pool(self) -> None:
-        """Free what the workers shared with this process; all of them are gone."""
+    def prepare_worker(self) -> object:
+        """Set up what the process that is forked next has for itself; return what it shares."""
 
-    def prepare_worker(self) -> None:
-        """Set up what the worker that is forked next has for itself."""
+    def end_worker(self, share: object) -> None:
+        """Free what was shared with one process, which is gone while others work on."""
+
+    def end_pool(self) -> None:
+        """Free what was shared with all processes; the last of them is gone."""
 
     def register(self, name: str, now: datetime) -> None:
         """Record a live worker of this process, until that ends or the worker unregisters.

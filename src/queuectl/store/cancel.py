@@ -150,7 +150,7 @@ class Cancelling(Lookup, Roster):
                     self._end_outliving(entry)
                 self._sleep_while_running(entry, watch)
         finally:
-            watch.end()
+            watch.close()
         # Where it was given back, the same worker may run the same attempt once more.
         asked.difference_update([each for each in asked if each[1] == entry.token])
 

@@ -117,7 +117,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _slice: "Slice | None" = None
     _listing: "Listing | None" = None
     _watch: "Watch | None" = None
-    _watches: "tuple[Watch, ...]" = ()
+    _watches: "tuple[Watch, ...]" = ()  # of all workers of the pool, by this process's copies
+    _next_watch = 0
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
     _clock_seen: tuple[str | None, float] | None = None
@@ -128,7 +129,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Free what the store holds open."""
         self._close_watches()
         if self._watch is not None:
-            self._watch.end()
+            self._watch.close()
             self._watch = None
         if self._slice is not None:
             self._slice.close()
@@ -226,16 +227,32 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
         path = os.path.join(self.location, "pending")
-        self._watches = tuple(Watch(path) for _ in range(count))
+        self._watches = tuple(Watch(path, is_shared=True) for _ in range(count))
+        self._next_watch = 0
 
-    def prepare_worker(self) -> None:
-        """Hand the next watch to the worker that is forked next; see Store.prepare_worker."""
-        if self._watch is not None:
-            self._watch.close()  # the process before has it
-            self._watch = None
-        if self._watches:
-            self._watch, *others = self._watches
-            self._watches = tuple(others)
+    def prepare_worker(self) -> object:
+        """Hand the next watch to the process that is forked next; see Store.prepare_worker."""
+        self._watch = None
+        if self._next_watch < len(self._watches):
+            self._watch = self._watches[self._next_watch]
+            self._next_watch += 1
+        return self._watch
+
+    def end_worker(self, share: object) -> None:
+        """End the watch of a process that is gone; see Store.end_worker."""
+        from queuectl.store.watch import end_watches
+
+        end_watches([each for each in self._watches if each is share])
+
+    def end_pool(self) -> None:
+        """End all that is watched; see Store.end_pool."""
+        from queuectl.store.watch import end_watches
+
+        # A worker that drains has watched processing/ as well, to see the last of its jobs leave.
+        for watch in self._watches:
+            watch.add_departures(os.path.join(self.location, State.PROCESSING))
+        end_watches([*self._watches, *filter(None, [self._stop_watch])])
+        self._watch, self._watches, self._stop_watch = None, (), None
 
     def _worklist(self) -> "Listing":
         if self._listing is None:
@@ -246,7 +263,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 with self._telling(f"{self.location} cannot be worked on"):
                     self._slice = Slice()
             self._listing = Listing(lambda: self._reopen("pending"), self._slice)
-            self._close_watches()
+            self._close_watches()  # but for its own
             if self._watch is None:
                 # Watch before the scan, so that what comes during it is told. A new scan, since a
                 # worker that died may have held a name, and since none was told what came before.
@@ -256,7 +273,8 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def _close_watches(self) -> None:
         for watch in self._watches:
-            watch.close()
+            if watch is not self._watch:
+                watch.close()
         self._watches = ()
 
     def arrivals_fd(self) -> int | None:

@@ -52,7 +52,7 @@ class Ends(Lookup):
                     until = min(look_at, start + timeout_seconds)
                 arrived = self._arrived(watch, left, until)
         finally:
-            watch.end()
+            watch.close()
 
     def _ended(self, job_ids: Collection[str]) -> list[Job]:
         """Return the jobs that have ended, the first to end first."""

@@ -385,16 +385,10 @@ class Roster(Place):
                 os.close(fd)
         return Pill(status.st_ino, status.st_mtime_ns, now)
 
-    def end_pool(self) -> None:
-        """Stop watching for requests to stop; see Store.end_pool."""
-        if self._stop_watch is not None:
-            self._stop_watch.end()
-            self._stop_watch = None
-
     def stop_fd(self) -> int | None:
         """Return the descriptor that tells of files in the store's root; see Store.stop_fd."""
         if self._stop_watch is None:
             from queuectl.store.watch import Watch
 
-            self._stop_watch = Watch(self.location)
+            self._stop_watch = Watch(self.location, is_shared=True)
         return self._stop_watch.fd
