@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
 
 class Command:
-    """Be one running command; its process group ends with it where it is told to end."""
+    """Be one command that runs once; its process group ends with it where it is told to end."""
 
     def __init__(
         self,
@@ -72,29 +72,38 @@ class Command:
         output_fd: int,
         pass_fds: Sequence[tuple[int, int]],
     ) -> None:
-        """Start the command through the shell; its output goes to ``output_fd``.
+        """Take what is to be run through the shell; its output goes to ``output_fd``.
 
         It reads what this process has as descriptor 0. ``pass_fds`` are (descriptor, its number in
-        the command). This process changes to ``cwd``.
-        Raises: OSError where it cannot be started.
+        the command).
         """
-        os.chdir(cwd.encode("utf-8", "surrogateescape"))
-        arguments = [b"sh", b"-c", command.encode("utf-8", "surrogateescape")]
-        actions = [(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)]
-        actions += [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in pass_fds]
+        self._arguments = [b"sh", b"-c", command.encode("utf-8", "surrogateescape")]
+        self._cwd = cwd.encode("utf-8", "surrogateescape")
+        self._env = env
+        self._actions = [(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)]
+        self._actions += [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in pass_fds]
+        self.pid = 0
+        self._started = 0.0
+        self._status: int | None = None
+        self._duration = 0.0
+        self._pidfd = -1
+
+    def start(self) -> None:
+        """Start it; this process changes to its directory. Raises: OSError."""
+        os.chdir(self._cwd)
         self._started = time.monotonic()
         self.pid = os.posix_spawn(
             SHELL,
-            arguments,
-            env,
-            file_actions=actions,
+            self._arguments,
+            self._env,
+            file_actions=self._actions,
             setsid=True,
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
         )
-        self._status: int | None = None
-        self._duration = 0.0
-        self._pidfd = -1
+
+    def watch(self) -> None:
+        """Let the kernel tell when it ends, where it can."""
         # The command runs already, so whatever is in the way of a pidfd (the system, an old kernel,
         # a sandbox, too many open files) must not look like a command that was not started.
         with suppress(AttributeError, OSError):

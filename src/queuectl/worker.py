@@ -492,8 +492,6 @@ class Worker:
             claim = await self._claim()
             if claim is not None:
                 nothing_ran = False
-                # Several claims in a row find their code in the caches, which a command empties.
-                await self._loop.others_first()
                 await self._work_on(claim)
             elif self._process.drain and nothing_ran and not self._is_refused:
                 break
@@ -605,6 +603,11 @@ class Worker:
                     output_fd=output_fd,
                     pass_fds=claim.pass_fds,
                 )
+                # A command empties the caches: what comes before is done for all, and what follows.
+                await self._loop.others_first()
+                command.start()
+                await self._loop.others_first()
+                command.watch()
                 if not command.wakes:
                     self._interrupts.hear_children()
                 self._troubles.are_over("start")
