@@ -39,7 +39,7 @@ _RUNNING_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
 _SHORT_SECONDS = 0.02  # a command that takes longer leaves time to settle those before it
 _MANY_UNSETTLED = 128
-_MOST_UNSETTLED_SECONDS = 0.1
+_MOST_UNSETTLED_SECONDS = 0.05
 # A disk that takes longer is waited for by a thread, which costs each job a little.
 _QUICK_SYNC_SECONDS = 0.01
 _GARBAGE = 20_000  # so many more objects made than freed, at some 100 bytes each

@@ -136,7 +136,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self._slice = None
         self._listing = None
         if self._spares is not None:
-            self._spares.remove()
+            self._spares.leave()
             self._spares = None
         super().close()
 

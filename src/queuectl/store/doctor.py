@@ -41,6 +41,7 @@ from queuectl.store.names import (
 )
 from queuectl.store.place import DIRECTORIES, FILES, FORMAT
 from queuectl.store.roster import ABANDONED_SECONDS
+from queuectl.store.spares import LEFT
 
 ROOT = "."
 _STILL_BEING_WRITTEN_SECONDS = 2.0
@@ -656,6 +657,8 @@ class Doctor(DirectoryStore):
             parts = name.split(".")
             if parts[0] == "spare" and parts[1:2] and parts[1] in owners:
                 continue  # a live worker writes to it again when there is a job
+            if name.startswith(LEFT):
+                continue  # the next worker takes it, or tidies it away
             with self._locked("tmp", name) as fd:
                 if fd is None or time.time() - os.fstat(fd).st_mtime < ABANDONED_SECONDS:
                     continue

@@ -323,7 +323,8 @@ class Roster(Place):
             for name in list(self._names("tmp")):
                 with self._locked("tmp", name) as fd:
                     if fd is not None and os.fstat(fd).st_mtime < time.time() - ABANDONED_SECONDS:
-                        os.unlink(name, dir_fd=self._fd("tmp"))
+                        with suppress(FileNotFoundError):  # a worker has taken it as a spare file
+                            os.unlink(name, dir_fd=self._fd("tmp"))
         self._tidy_records()
 
     def _tidy_records(self) -> None:

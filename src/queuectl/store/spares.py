@@ -7,6 +7,10 @@ job costs three times as much, and ext4 creates slowly where files were deleted 
 An old file is written to again only when the exchange that freed it is durable. Else a power
 failure could bring the old name back with the words of another job under it.
 
+A process that leaves blanks its spare files and leaves them to whoever comes next, as LEFT tells:
+deleting hundreds would take longer than all else when a pool ends, and slow down the file system
+for those who make files there. One that nobody has taken for a day is tidied away.
+
 Where the system or the file system cannot exchange, a new file is renamed over the old one.
 """
 
@@ -15,22 +19,26 @@ import os
 import sys
 import time
 from contextlib import suppress
+from itertools import islice
 
 from queuectl.store import files
 
-_AT_ONCE = 512  # spare files that one worker keeps
+LEFT = "spare.left."  # what the name of a file begins with that belongs to nobody
+_AT_ONCE = 512  # spare files that one process keeps
+_BLOCK = 4096  # a file that is larger is deleted, for others would carry its size along
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 class Spares:
-    """Keep the spare files of one worker in tmp/."""
+    """Keep the spare files of one process in tmp/."""
 
     def __init__(self, tmp_fd: int) -> None:
         """Take the open tmp/; no file is made before it is needed."""
         self._tmp_fd = tmp_fd
         self._ready: list[str] = []
         self._freed: list[str] = []
-        self._made = 0
+        self._left: list[str] | None = None  # by others, None before the first look
+        self._named = 0
         self._can_exchange = sys.platform == "linux"
 
     def write(self, data: bytes) -> tuple[str, int]:
@@ -38,37 +46,68 @@ class Spares:
 
         Raises: OSError.
         """
-        while self._ready:
-            name = self._ready.pop()
+        while (taken := self._take()) is not None:
+            name = taken
             fd = self._open_spare(name)
             if fd is None:
                 continue
-            status = os.fstat(fd)
-            if status.st_nlink != 1:
+            if not files.is_ours_alone(fd):
                 # Somebody has linked the document that this was, as a backup may: leave it to them.
                 os.close(fd)
                 self.drop(name)
                 continue
             try:
                 files.write_all(fd, data)
-                if status.st_size > len(data):
+                if os.fstat(fd).st_size > len(data):
                     os.ftruncate(fd, len(data))
             except BaseException:
                 os.close(fd)
                 self._ready.append(name)
                 raise
             return name, fd
-        self._made += 1
-        name = f"spare.{os.getpid()}.{time.monotonic_ns()}.{self._made}"
+        name = self._new_name()
         fd = files.write_synced(self._tmp_fd, name, data, sync=False)
         files.lock(fd)
         return name, fd
 
+    def _new_name(self) -> str:
+        self._named += 1
+        return f"spare.{os.getpid()}.{time.monotonic_ns()}.{self._named}"
+
+    def _take(self) -> str | None:
+        """Return the name of a spare file that is ours, None where there is none."""
+        if self._ready:
+            return self._ready.pop()
+        if self._left is None:
+            self._left = self._look_for_left()
+        while self._left:
+            # RACE: by another name it is ours alone; whoever comes second finds this one gone.
+            name = self._new_name()
+            with suppress(FileNotFoundError):
+                left = self._left.pop()
+                os.rename(left, name, src_dir_fd=self._tmp_fd, dst_dir_fd=self._tmp_fd)
+                return name
+        return None
+
+    def _look_for_left(self) -> list[str]:
+        # Opened anew: processes that were forked share the position of a descriptor.
+        own_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._tmp_fd)
+        try:
+            with os.scandir(own_fd) as found:
+                names = (entry.name for entry in found if entry.name.startswith(LEFT))
+                return list(islice(names, _AT_ONCE))
+        finally:
+            os.close(own_fd)
+
     def _open_spare(self, name: str) -> int | None:
         try:
             fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._tmp_fd)
-        except FileNotFoundError:
-            return None  # tidied away after a long rest
+        except OSError as error:
+            # Tidied away after a long rest, or no file: a hand has made it.
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES):
+                return None
+            self._ready.append(name)
+            raise
         if files.lock(fd):
             return fd
         # A process that outlived its command holds the lock of the document that this file was.
@@ -103,9 +142,35 @@ class Spares:
         with suppress(OSError):  # what stays is tidied away a day later
             os.unlink(name, dir_fd=self._tmp_fd)
 
-    def remove(self) -> None:
-        """Delete the spare files: the worker leaves."""
-        for name in self._ready + self._freed:
+    def leave(self) -> None:
+        """Leave the spare files to others: the process ends."""
+        try:
+            if self._freed and files.sync_file_system(self._tmp_fd):
+                self.synced()
+        except OSError:
+            pass  # then it is not known that they are free
+        for name in self._freed:
             self.drop(name)
+        for name in self._ready:
+            try:
+                self._blank(name)
+                left = LEFT + self._new_name().removeprefix("spare.")
+                os.rename(name, left, src_dir_fd=self._tmp_fd, dst_dir_fd=self._tmp_fd)
+            except OSError:
+                self.drop(name)
         self._ready.clear()
         self._freed.clear()
+
+    def _blank(self, name: str) -> None:
+        """Write over a document of a job that may be purged before the file is used again.
+
+        Raises: OSError, also where the file is not ours alone.
+        """
+        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._tmp_fd)
+        try:
+            size = os.fstat(fd).st_size
+            if size > _BLOCK or not files.is_ours_alone(fd):
+                raise OSError(errno.EPERM, "not to be written over", name)
+            files.write_all(fd, b"\0" * size)
+        finally:
+            os.close(fd)
