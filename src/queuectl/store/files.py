@@ -234,6 +234,8 @@ def read_all(fd: int, most: int) -> bytes:
     offset = 0
     while True:
         part = os.pread(fd, _CHUNK, offset)
+        if len(part) < _CHUNK and len(part) <= most and not parts:
+            return part  # as nearly all are
         parts.append(part)
         offset += len(part)
         if offset > most or (offset == _CHUNK and os.fstat(fd).st_size > most):

@@ -44,6 +44,7 @@ from queuectl.store.names import (
     parse_processing,
     pending_due,
     pending_id,
+    pending_name,
     pending_priority,
 )
 from queuectl.store.place import Place
@@ -253,6 +254,10 @@ class Lookup(Place):
     @staticmethod
     def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
         """Return the job as its place tells: the name decides about what stands in it."""
+        if state is State.PENDING and (
+            job.state is state and name == pending_name(job.priority, job.run_at, job.id)
+        ):
+            return job
         if state is State.PENDING and is_pending_name(name):
             due, priority = pending_due(name), pending_priority(name)
             run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
