@@ -4,7 +4,6 @@ A job that ended is settled while the next one runs, several at once where they 
 disk must do for one it does for all. Each keeps its claim until then.
 """
 
-import gc
 import os
 import random
 import select
@@ -42,7 +41,6 @@ _MANY_UNSETTLED = 128
 _MOST_UNSETTLED_SECONDS = 0.05
 # A disk that takes longer is waited for by a thread, which costs each job a little.
 _QUICK_SYNC_SECONDS = 0.01
-_GARBAGE = 20_000  # so many more objects made than freed, at some 100 bytes each
 
 
 class Talk:
@@ -369,9 +367,6 @@ class WorkerProcess:
         null_fd = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null_fd, 0)  # that the commands inherit
         os.close(null_fd)
-        # What a job leaves behind is freed at once but for what tells of an error; looking for the
-        # rest after every few jobs takes a hundredth of the time of a drain.
-        gc.set_threshold(_GARBAGE)
         for worker in self._workers:
             self.store.register(worker.name, utc_now())
         if self._ready_fd >= 0:
