@@ -454,7 +454,6 @@ class pool:  # noqa: N801
         self._process = subprocess.Popen(self._arguments)
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children")
-        wait_for(lambda: len(children.read_text().split()) == self._count)
         records = self._store_dir / "workers"
         wait_for(lambda: sum(each.endswith(".json") for each in os.listdir(records)) >= self._count)
         return [pid, *map(int, children.read_text().split())]
