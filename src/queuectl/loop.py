@@ -30,6 +30,7 @@ class Loop:
         self._waiters: dict[int, list[Task]] = {}
         self._told: list[int] = []
         self._behind: list[Task] = []
+        self._running = 0
 
     def wake_all(self, fd: int, then: Callable[[], object]) -> None:
         """Call ``then``, and let all go on, whenever a descriptor is readable."""
@@ -57,7 +58,8 @@ class Loop:
     @coroutine
     def others_first(self) -> Generator[None, None, None]:
         """Let those others go on first that were ready together with this one."""
-        yield None
+        if self._running > 1:
+            yield None
 
     async def give_way(self) -> None:
         """Let those others go on that can."""
@@ -73,6 +75,7 @@ class Loop:
     def run(self, tasks: Iterable[Task]) -> None:
         """Run coroutines until all of them have ended. Raises: what one of them raises."""
         ready = list(tasks)
+        self._running = len(ready)
         while ready:
             for task in ready:
                 self._go_on(task)
@@ -85,6 +88,7 @@ class Loop:
         try:
             wait = task.send(None)
         except StopIteration:
+            self._running -= 1
             return
         if wait is None:
             self._behind.append(task)

@@ -353,6 +353,7 @@ class WorkerProcess:
         self.settings = Settings()
         self.release_at = 0.0
         self._heard = 0
+        self._leaving: list[str] = []
         self._idle_purge: IdlePurge | None = None
         self.env = {
             name: value
@@ -379,8 +380,7 @@ class WorkerProcess:
             self.release_blocked()
             self.loop.run([worker.run() for worker in self._workers])
         finally:
-            for worker in self._workers:
-                self.store.unregister(worker.name)
+            self.store.unregister(*(worker.name for worker in self._workers))
             self.store.close()
 
     def _tidy(self) -> None:
@@ -388,6 +388,14 @@ class WorkerProcess:
             self.store.tidy()
         except StoreError as error:  # what stays is in nobody's way, and the next worker's
             self._talk.error(str(error))
+
+    async def leave(self, name: str) -> None:
+        """Remove the record of a worker that leaves, together with those that leave now, too."""
+        self._leaving.append(name)
+        await self.loop.others_first()
+        names, self._leaving = self._leaving, []
+        if names:
+            self.store.unregister(*names)
 
     def must_leave(self) -> bool:
         """Tell whether no new job is to be taken."""
@@ -493,7 +501,7 @@ class Worker:
             else:
                 nothing_ran = await self._idle()
         await self._settle_all()
-        self._store.unregister(self.name)
+        await self._process.leave(self.name)
 
     # --- claim ---
 

@@ -314,8 +314,8 @@ class Store(Protocol):
         One that is alone in its process need not be named below.
         """
 
-    def unregister(self, worker: str = "") -> None:
-        """Remove the record of a worker of this process, if it has one."""
+    def unregister(self, *workers: str) -> None:
+        """Remove the records of workers of this process, of those that have one."""
 
     def workers(self) -> list[WorkerRecord]:
         """Return the live workers, those of other pools included."""

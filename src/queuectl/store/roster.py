@@ -188,7 +188,7 @@ class Roster(Place):
         if others and self._posts:
             by_post.setdefault(next(iter(self._posts.values())), []).extend(others)
         elif others:  # a supervisor that has recovered what a worker lost
-            self._add_to_totals("", counted(Tally(), others))
+            self._add_to_totals({"": counted(Tally(), others)})
         for post, its in by_post.items():
             post.count(its)
 
@@ -217,18 +217,19 @@ class Roster(Place):
             finally:
                 os.close(fd)
 
-    def _add_to_totals(self, name: str, tally: Tally) -> None:
-        """Add what a worker has counted before its record goes, once for each worker."""
-        if not tally.by_outcome:
+    def _add_to_totals(self, tallies: Mapping[str, Tally]) -> None:
+        """Add what workers have counted before their records go, once for each; '' is none."""
+        if not any(tally.by_outcome for tally in tallies.values()):
             return
         with suppress(StoreError), self._changing_totals():
             totals, names = self._totals()
-            if name in names:
+            new = {name: tally for name, tally in tallies.items() if name not in names}
+            if not new:
                 return
             names = [each for each in names if self._exists(self._fd("workers"), filed_name(each))]
             document = {
-                **tally_document(joined(totals, tally)),
-                "workers": [*names, name] if name else names,
+                **tally_document(reduce(joined, new.values(), totals)),
+                "workers": [*names, *filter(None, new)],
             }
             with self._telling(f"{self.location}/{_TALLY_NAME} cannot be written"):
                 # Whole, and not durable at once: a count may be lost to a power failure.
@@ -246,17 +247,17 @@ class Roster(Place):
             if self._totals() == (totals, names):
                 return reduce(joined, tallies, totals)
 
-    def unregister(self, worker: str = "") -> None:
-        """Remove a worker's record; see Store.unregister."""
-        post = self._post(worker)
-        if post is None:
-            return
-        self._add_to_totals(post.name, post.tally)
-        for name in (filed_name(post.name), channel_name(post.name)):
-            with suppress(OSError):  # a hand was faster, or the next worker tidies it away
-                os.unlink(name, dir_fd=self._fd("workers"))
-        post.close()
-        self._posts = {name: each for name, each in self._posts.items() if name != post.name}
+    def unregister(self, *workers: str) -> None:
+        """Remove workers' records; see Store.unregister."""
+        posts = [post for each in workers or ("",) if (post := self._post(each)) is not None]
+        self._add_to_totals({post.name: post.tally for post in posts})
+        for post in posts:
+            for name in (filed_name(post.name), channel_name(post.name)):
+                with suppress(OSError):  # a hand was faster, or the next worker tidies it away
+                    os.unlink(name, dir_fd=self._fd("workers"))
+            post.close()
+        gone = {post.name for post in posts}
+        self._posts = {name: each for name, each in self._posts.items() if name not in gone}
 
     def workers(self) -> list[WorkerRecord]:
         """Return the records that are locked, by name; see Store.workers."""
@@ -335,7 +336,7 @@ class Roster(Place):
                         continue
                     with suppress(ValueError):
                         record, tally = self._read_record(fd)
-                        self._add_to_totals(record.name, tally)
+                        self._add_to_totals({record.name: tally})
                     os.unlink(name, dir_fd=self._fd("workers"))
             for name in list(self._names("workers")):
                 worker = channel_owner(name)
