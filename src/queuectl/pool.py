@@ -11,8 +11,9 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from queuectl.clock import poll_milliseconds
 from queuectl.errors import QueuectlError, StoreError, TimeoutExpired
@@ -107,13 +108,28 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         os._exit(code)
 
 
-def _shares(count: int, processors: int) -> list[int]:
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _sizes(count: int, processors: int) -> list[int]:
     """Return how many workers each process of a pool has.
 
     More processes than processors only displace each other from the caches.
     """
     processes = max(min(count, processors), -(-count // _MOST_WORKERS))
     return [count * (at + 1) // processes - count * at // processes for at in range(processes)]
+
+
+class _Process(NamedTuple):
+    """Know a process: the names of its workers, when it started, what it shares with this one."""
+
+    names: list[str]
+    started: float
+    share: object
 
 
 class Supervisor:
@@ -129,9 +145,7 @@ class Supervisor:
         # What was asked for before is not for these workers.
         self._pill = store.stop_request()
         self._ready_fd = -1
-        self._names: dict[int, list[str]] = {}  # of the workers in each process
-        self._started: dict[int, float] = {}
-        self._shares: dict[int, object] = {}  # what each has in common with this process
+        self._processes: dict[int, _Process] = {}
         self._early_failures = 0
         self._early_code = EXIT_BUG
         self._is_patient = not drain
@@ -155,16 +169,16 @@ class Supervisor:
         self._interrupts.hear_children()
         # Its write end is open in the supervisor alone: a worker reads its end when it is gone.
         self._alive_fd, self._alive_write_fd = os.pipe()
-        shares = _shares(self._count, len(os.sched_getaffinity(0)))
-        self._store.prepare_pool(len(shares))
+        sizes = _sizes(self._count, _processors())
+        self._store.prepare_pool(len(sizes))
         poll = select.poll()
         poll.register(self._interrupts.fd, select.POLLIN)
         stop_fd = self._store.stop_fd()
         if stop_fd is not None:
             poll.register(stop_fd, select.POLLIN)
         gc.freeze()
-        for share in shares:
-            self._fork(share)
+        for size in sizes:
+            self._fork(size)
         if ready_fd >= 0:
             os.close(ready_fd)
             self._ready_fd = -1
@@ -180,7 +194,7 @@ class Supervisor:
             self._reap()
             if self._missing and time.monotonic() >= self._replace_at:
                 self._fork(self._missing.pop())
-            if not self._names and not self._missing:
+            if not self._processes and not self._missing:
                 if self._early_failures < _MOST_EARLY_FAILURES:
                     return 0
                 return StoreError.exit_code if self._is_short else self._early_code
@@ -214,9 +228,7 @@ class Supervisor:
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._names[pid] = names
-            self._started[pid] = time.monotonic()
-            self._shares[pid] = share
+            self._processes[pid] = _Process(names, time.monotonic(), share)
             return
         code = EXIT_BUG
         try:
@@ -270,36 +282,36 @@ class Supervisor:
             self._stopping = level
             self._missing.clear()
             self._talk.event("ends the workers" if level > 1 else "stops when the jobs are done")
-            for pid in self._names:
+            for pid in self._processes:
                 os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
 
     def _reap(self) -> None:
-        while self._names:
+        while self._processes:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            names = self._names.pop(pid, None)
-            lived = time.monotonic() - self._started.pop(pid, 0.0)
-            share = self._shares.pop(pid, None)
+            process = self._processes.pop(pid, None)
             code = os.waitstatus_to_exitcode(status)
-            # One that has drained the queue is followed by the others at once, and by end_pool.
-            if share is not None and not (self._drain and code == 0):
-                self._store.end_worker(share)
             # A child that is no worker came with the exec that started us, or to us as process 1.
-            if names is None or code == 0:
+            if process is None:
                 continue
-            self._note_failure(names, code, lived)
+            # One that has drained the queue is followed by the others at once, and by end_pool.
+            if not (self._drain and code == 0):
+                self._store.end_worker(process.share)
+            if code == 0:
+                continue
+            self._note_failure(process, code)
             self._recover()
             if self._early_failures == _MOST_EARLY_FAILURES:
                 self._talk.error("gives up: its workers fail at their start")
                 self._interrupts.level = max(self._interrupts.level, 1)
                 self._missing.clear()
             elif not self._stopping:
-                self._missing.append(len(names))
+                self._missing.append(len(process.names))
         if self._unowned and time.monotonic() >= self._recover_at:
             self._recover()
 
-    def _note_failure(self, names: Sequence[str], code: int, lived_seconds: float) -> None:
+    def _note_failure(self, process: _Process, code: int) -> None:
         """Tell how a worker ended, and count it where it failed at its start.
 
         One that always does is not mended by starting it for ever; a disk gets room again.
@@ -308,8 +320,8 @@ class Supervisor:
         self._early_code = code
         if not self._is_short:  # else the worker itself has told why
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            self._talk.error(f"{', '.join(names)} {how}")
-        if code < 0 or lived_seconds >= _EARLY_SECONDS:
+            self._talk.error(f"{', '.join(process.names)} {how}")
+        if code < 0 or time.monotonic() - process.started >= _EARLY_SECONDS:
             self._is_patient = not self._drain
             self._early_failures = 0
         elif not self._is_short:
