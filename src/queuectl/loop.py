@@ -47,8 +47,21 @@ class Loop:
         self, fds: Iterable[int], timeout_seconds: float | None
     ) -> Generator[_Wait, None, None]:
         """Let others run until one of ``fds`` is readable, all are woken, or the time is out."""
+        if self._running == 1:
+            self._wait_alone(tuple(fds), timeout_seconds)
+            return
         until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         yield _Wait(tuple(fds), until)
+
+    def _wait_alone(self, fds: tuple[int, ...], timeout_seconds: float | None) -> None:
+        """Wait where there is no other to go on: with less ado, since it is done for each job."""
+        for fd in fds:
+            self._poll.register(fd, select.POLLIN)
+        for fd, _ in self._poll.poll(_milliseconds(timeout_seconds)):
+            if (then := self._wakers.get(fd)) is not None:
+                then()
+        for fd in fds:
+            self._poll.unregister(fd)
 
     def tell(self, fd: int) -> None:
         """Let those go on that wait for a descriptor, though another has read what it had."""
@@ -106,11 +119,8 @@ class Loop:
         soonest = min(
             (each.until for each in self._waiting.values() if each.until is not None), default=None
         )
-        timeout = None
-        if soonest is not None:
-            left = soonest - time.monotonic()
-            timeout = poll_milliseconds(left) if left > 0 else 0
-        found = [fd for fd, _ in self._poll.poll(0 if self._told else timeout)]
+        left = None if soonest is None else soonest - time.monotonic()
+        found = [fd for fd, _ in self._poll.poll(0 if self._told else _milliseconds(left))]
         ready: dict[Task, None] = {}
         for fd in self._told + found:
             if (then := self._wakers.get(fd)) is not None:
@@ -132,3 +142,10 @@ class Loop:
                     del self._waiters[fd]
                     self._poll.unregister(fd)
         return list(ready)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """Return how long to poll: for ever, not at all, or some time."""
+    if seconds is None:
+        return None
+    return poll_milliseconds(seconds) if seconds > 0 else 0

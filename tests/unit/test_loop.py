@@ -165,3 +165,28 @@ def test_what_one_raises_ends_all() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         loop.run([task, fails()])
     task.close()
+
+
+def test_one_that_is_alone_waits_as_all_do(pipe: tuple[int, int]) -> None:
+    """For a descriptor, for its time, and for what wakes all; then its descriptors are free."""
+    loop, told = Loop(), []
+    read_fd, write_fd = pipe
+    waker, wake = os.pipe()
+    loop.wake_all(waker, lambda: told.append(os.read(waker, 9)))
+
+    async def waits() -> None:
+        os.write(write_fd, b"x")
+        await loop.wait((read_fd,), LONG)
+        told.append(os.read(read_fd, 9))
+        await loop.wait((read_fd,), SHORT)
+        told.append(b"late")
+        os.write(wake, b"woken")
+        await loop.wait((read_fd,), LONG)
+        await loop.give_way()
+        await loop.others_first()
+
+    loop.run([waits()])
+    assert told == [b"x", b"late", b"woken"]
+    assert not loop.has_ready()
+    os.close(waker)
+    os.close(wake)
