@@ -50,7 +50,9 @@ class Loop:
         if self._running == 1:
             self._wait_alone(tuple(fds), timeout_seconds)
             return
-        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        until = timeout_seconds
+        if timeout_seconds:
+            until = time.monotonic() + timeout_seconds
         yield _Wait(tuple(fds), until)
 
     def _wait_alone(self, fds: tuple[int, ...], timeout_seconds: float | None) -> None:
@@ -79,10 +81,10 @@ class Loop:
         await self.wait((), 0.0)
 
     def has_ready(self) -> bool:
-        """Tell whether another coroutine could go on."""
+        """Tell whether another coroutine could go on, but for those that give way."""
+        now = time.monotonic()
         return bool(self._poll.poll(0)) or any(
-            each.until is not None and each.until <= time.monotonic()
-            for each in self._waiting.values()
+            each.until and each.until <= now for each in self._waiting.values()
         )
 
     def run(self, tasks: Iterable[Task]) -> None:

@@ -368,18 +368,19 @@ class WorkerProcess:
         null_fd = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null_fd, 0)  # that the commands inherit
         os.close(null_fd)
-        for worker in self._workers:
-            self.store.register(worker.name, utc_now())
-        if self._ready_fd >= 0:
-            with suppress(OSError):  # who waited is gone
-                os.write(self._ready_fd, b"." * len(self._workers))
-            os.close(self._ready_fd)
         try:
+            for worker in self._workers:
+                self.store.register(worker.name, utc_now())
+            if self._ready_fd >= 0:
+                with suppress(OSError):  # who waited is gone
+                    os.write(self._ready_fd, b"." * len(self._workers))
+                os.close(self._ready_fd)
             self.recover()
             self._tidy()
             self.release_blocked()
             self.loop.run([worker.run() for worker in self._workers])
         finally:
+            # Nothing is left of them but where something failed.
             self.store.unregister(*(worker.name for worker in self._workers))
             self.store.close()
 
@@ -428,14 +429,18 @@ class WorkerProcess:
         self._talk.report(report)
         return report
 
-    def pass_on_arrivals(self) -> None:
-        """Let idle workers of this process ask again where a claim has heard of arrivals."""
+    def pass_on_arrivals(self) -> int:
+        """Let idle workers of this process ask again where a claim has heard of arrivals.
+
+        Returns what tells later whether another claim has heard of more.
+        """
         heard = self.store.arrivals_heard()
         if heard != self._heard:
             self._heard = heard
             fd = self.store.arrivals_fd()
             if fd is not None:
                 self.loop.tell(fd)
+        return heard
 
     def purge(self) -> bool:
         """Delete what the settings keep no longer; return whether that was left for other work."""
@@ -483,6 +488,7 @@ class Worker:
         self._troubles = process.troubles
         self._settler = process.settler
         self._is_refused = False  # whether there is a job to take could not be told
+        self._heard = 0  # of arrivals, at the last claim
 
     async def run(self) -> None:
         """Work until it must leave or, with drain, nothing is left."""
@@ -515,7 +521,7 @@ class Worker:
             await self._sleep(_RETRY_SECONDS)
             return None
         finally:
-            self._process.pass_on_arrivals()
+            self._heard = self._process.pass_on_arrivals()
         self._is_refused = False
         self._troubles.are_over("claim")
         if claim is not None and self._interrupts.level > 0:
@@ -529,6 +535,15 @@ class Worker:
         With drain it does not sleep where nothing ran: then one more claim decides.
         """
         await self._settle_all()
+        try:
+            return await self._rest()
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            # The commands of the others in this process go on, and so does this worker.
+            self._troubles.tell("rest", f"cannot look for work: {error}")
+            await self._sleep(_RETRY_SECONDS)
+            return False
+
+    async def _rest(self) -> bool:
         process = self._process
         report = process.recover()
         if report.recovered:
@@ -554,6 +569,7 @@ class Worker:
         if next_due is not None:
             timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
         os.chdir("/")  # not the last job's directory: its file system may be unmounted now
+        self._troubles.are_over("rest")
         await self._sleep(timeout, arrivals=True)
         return False
 
@@ -561,6 +577,9 @@ class Worker:
         fd = self._store.arrivals_fd() if arrivals else None
         if arrivals and fd is None:
             timeout_seconds = min(timeout_seconds, self._store.poll_seconds)
+        # RACE: while this one settled, another may have read what came, and taken a part of it.
+        if arrivals and self._store.arrivals_heard() != self._heard:
+            return
         if not self._process.must_leave():
             await self._loop.wait(() if fd is None else (fd,), timeout_seconds)
 
@@ -613,14 +632,14 @@ class Worker:
                 command.watch()
                 if not command.wakes:
                     self._interrupts.hear_children()
-                self._troubles.are_over("start")
+                self._troubles.are_over(f"start {self.name}")
                 return command
             except OSError as error:
                 if not is_scarcity(error):
                     raise
-                self._troubles.tell("start", f"{job.id} waits to be started: {error.strerror}")
+                self._cannot_start(job, error.strerror)
             except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
-                self._troubles.tell("start", f"{job.id} waits to be started: {error}")
+                self._cannot_start(job, error)
             finally:
                 if output_fd >= 0:
                     os.close(output_fd)
@@ -632,6 +651,10 @@ class Worker:
                 return Result(
                     outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0
                 )
+
+    def _cannot_start(self, job: Job, reason: object) -> None:
+        # For each worker apart: that another has started one does not help this one.
+        self._troubles.tell(f"start {self.name}", f"{job.id} waits to be started: {reason}")
 
     def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
         env = dict(self._process.env)

@@ -6,15 +6,41 @@ import subprocess
 
 from tests.process.support import QUEUECTL, Pool, Queue, until
 
+SLOW_SYNC = """
+import time
+from queuectl.store import files
+sync = files.Syncer.sync
+
+def slowly(*arguments):
+    time.sleep(1)
+    return sync(*arguments)
+
+files.Syncer.sync = slowly
+"""
+UNREADABLE = """
+import os
+from queuectl.errors import StoreError
+from queuectl.store.directory import DirectoryStore
+running = DirectoryStore.running
+
+def fails(store):
+    if os.path.exists("unreadable"):
+        raise StoreError("processing cannot be read")
+    return running(store)
+
+DirectoryStore.running = fails
+"""
+
 
 def on_one_processor() -> None:
     """Leave one processor to what is started next."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def one_process(queue: Queue, count: int, *options: str) -> Pool:
-    """Start workers that share a process."""
-    pool = queue.pool("--count", str(count), *options, preexec_fn=on_one_processor)
+def one_process(queue: Queue, count: int, *options: str, replaced: str = "") -> Pool:
+    """Start workers that share a process; ``replaced`` is run before the program."""
+    env = queue.replacing("sitecustomize", replaced) if replaced else None
+    pool = queue.pool("--count", str(count), *options, preexec_fn=on_one_processor, env=env)
     return pool.ready(count)
 
 
@@ -130,3 +156,37 @@ def test_many_workers_need_few_processes(queue: Queue) -> None:
         gate.open()
     assert pool.stop() == 0
     assert len(queue.ids("completed")) == 40
+
+
+def test_what_comes_while_one_waits_for_the_disk_is_taken_at_once(queue: Queue) -> None:
+    """RACE: another has read of two jobs from the kernel, and takes one of them."""
+    pool = one_process(queue, 2, replaced=SLOW_SYNC)
+    queue.enqueue("true", "slow")  # from now on a thread waits for the disk
+    queue.until_in("completed", "slow")
+    ended = queue.here / "ended"
+    queue.enqueue(f"touch {ended}", "settled-slowly")
+    until(ended.exists, "its command has ended")
+    gates = [queue.gate() for _ in range(2)]
+    queue.batch([{"id": f"job-{at}", "command": gate.wait} for at, gate in enumerate(gates)])
+    until(lambda: len(queue.commands()) == 2, "both run", 3)
+    for gate in gates:
+        gate.open()
+    assert pool.stop() == 0
+
+
+def test_what_fails_for_an_idle_worker_ends_no_other(queue: Queue) -> None:
+    """It tells that it cannot look for work, and looks again."""
+    gate = queue.gate()
+    queue.enqueue(f"{gate.wait}; echo done", "runs")
+    (queue.here / "unreadable").touch()
+    pool = one_process(
+        queue, 2, "--drain", replaced=UNREADABLE.replace("unreadable", f"{queue.here}/unreadable")
+    )
+    gate.reached()
+    until(lambda: "cannot look for work: processing cannot be read" in pool.talk(), "it is told")
+    (queue.here / "unreadable").unlink()
+    until(lambda: "goes on" in pool.talk(), "it has looked again")
+    gate.open()
+    assert pool.wait() == 0
+    assert queue.log("runs") == "done\n"
+    assert queue.history("completed", "runs") == ["succeeded"]

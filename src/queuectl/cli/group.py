@@ -155,7 +155,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception:  # noqa: BLE001  (a bug: shown whole, and told apart by its exit code)
         sys.excepthook(*sys.exc_info())
         code = EXIT_BUG
-    _let_go_of_stdout()
+    _flush_stdout()
     return code
 
 
@@ -195,12 +195,8 @@ def _with_hint(error: click.ClickException) -> str:
     return f"{message}{end} Try '{error.ctx.command_path} --help'."
 
 
-def _let_go_of_stdout() -> None:
-    """Drop what stdout did not take: the end of the interpreter would complain a second time."""
-    try:
+def _flush_stdout() -> None:
+    """Write what there is before an error, to whoever reads it still."""
+    with suppress(OSError):
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)

@@ -240,6 +240,7 @@ class Listing:
     def next_due(self) -> str | None:
         """Return when the next name that is known becomes due, None for never."""
         known = [self._later[0][0]] if self._later else []
+        known += [pending_due(self._ready[0])] if self._ready else []
         if self._shared.soon_cut:
             known.append(self._shared.soon_cut)
         return min(known, default=None)

@@ -16,6 +16,7 @@ Where the system or the file system cannot exchange, a new file is renamed over 
 
 import errno
 import os
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -58,8 +59,11 @@ class Spares:
                 continue
             try:
                 files.write_all(fd, data)
-                if os.fstat(fd).st_size > len(data):
+                status = os.fstat(fd)
+                if status.st_size > len(data):
                     os.ftruncate(fd, len(data))
+                if stat.S_IMODE(status.st_mode) != files.FILE_MODE:  # as a hand has made it
+                    os.fchmod(fd, files.FILE_MODE)
             except BaseException:
                 os.close(fd)
                 self._ready.append(name)
@@ -94,7 +98,11 @@ class Spares:
         own_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._tmp_fd)
         try:
             with os.scandir(own_fd) as found:
-                names = (entry.name for entry in found if entry.name.startswith(LEFT))
+                names = (
+                    entry.name
+                    for entry in found
+                    if entry.name.startswith(LEFT) and entry.is_file(follow_symlinks=False)
+                )
                 return list(islice(names, _AT_ONCE))
         finally:
             os.close(own_fd)
@@ -112,7 +120,7 @@ class Spares:
             return fd
         # A process that outlived its command holds the lock of the document that this file was.
         os.close(fd)
-        os.unlink(name, dir_fd=self._tmp_fd)
+        self.drop(name)
         return None
 
     def put_in_place(self, name: str, directory_fd: int, document: str) -> None:
