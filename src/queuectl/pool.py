@@ -319,7 +319,10 @@ class Supervisor:
         self._is_short = code == EXIT_TEMPORARY
         self._early_code = code
         if not self._is_short:  # else the worker itself has told why
-            how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            were = "was" if len(process.names) == 1 else "were"
+            how = (
+                f"{were} killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            )
             self._talk.error(f"{', '.join(process.names)} {how}")
         if code < 0 or time.monotonic() - process.started >= _EARLY_SECONDS:
             self._is_patient = not self._drain

@@ -103,7 +103,7 @@ def test_a_process_that_is_killed_is_replaced_with_all_its_workers(queue: Queue)
 
     until(lambda: len(others()) == 2, "others have come")
     assert not names & others()
-    (told,) = [line for line in pool.talk().splitlines() if "was killed by signal 9" in line]
+    (told,) = [line for line in pool.talk().splitlines() if "were killed by signal 9" in line]
     assert all(name in told for name in names)
     assert queue.ids("processing") == ["job-0.1", "job-1.1"]
     for gate in gates:
