@@ -223,6 +223,7 @@ class Supervisor:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._store.end_worker(share)  # nobody would read what it tells
             self._tell_short(error.strerror)
             self._missing.append(count)
             return
