@@ -12,7 +12,7 @@ from queuectl.errors import JobNotFound, QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
-from queuectl.store.channel import STOP_NOW, receive, send
+from queuectl.store.channel import STOP_NOW, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import (
@@ -23,7 +23,7 @@ from queuectl.store.names import (
     processing_name,
 )
 from queuectl.store.place import LOCK_FD_IN_COMMAND
-from queuectl.store.roster import Post, Roster
+from queuectl.store.roster import Roster
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
@@ -337,16 +337,10 @@ class Cancelling(Lookup, Roster):
             return False
         # A request for another attempt came too late: that one has ended by itself.
         wanted = f"{claim.job.id}.{claim.attempt}"
-        post.heard = _hear(post) & {wanted, STOP_NOW}
+        post.heard = post.hear() & {wanted, STOP_NOW}
         return wanted in post.heard
 
     def stop_now_requested(self, worker: str = "") -> bool:
         """Tell whether to stop now without the supervisor's word; see Store.stop_now_requested."""
         post = self._post(worker)
-        return post is not None and STOP_NOW in _hear(post)
-
-
-def _hear(post: Post) -> frozenset[str]:
-    if post.control_fd is not None:
-        post.heard |= set(receive(post.control_fd))
-    return post.heard
+        return post is not None and STOP_NOW in post.hear()

@@ -181,12 +181,11 @@ def write_all(fd: int, data: bytes) -> None:
         offset += os.pwrite(fd, data[offset:] if offset else data, offset)
 
 
-def is_ours_alone(fd: int) -> bool:
-    """Tell whether an open file is a regular one of this user, and has no other name.
+def is_ours_alone(status: os.stat_result) -> bool:
+    """Tell of an open file whether it is a regular one of this user, and has no other name.
 
     What is written in place must be: a hard link may be to a file of importance.
     """
-    status = os.fstat(fd)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
 
 
@@ -234,8 +233,6 @@ def read_all(fd: int, most: int) -> bytes:
     offset = 0
     while True:
         part = os.pread(fd, _CHUNK, offset)
-        if len(part) < _CHUNK and len(part) <= most and not parts:
-            return part  # as nearly all are
         parts.append(part)
         offset += len(part)
         if offset > most or (offset == _CHUNK and os.fstat(fd).st_size > most):

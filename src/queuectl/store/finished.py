@@ -86,7 +86,7 @@ class Finished(Lookup):
         with self._telling(f"{self.location}/{_TURN_NAME} cannot be opened"):
             fd = os.open(_TURN_NAME, flags, files.FILE_MODE, dir_fd=self._root_fd)
         try:
-            if not files.is_ours_alone(fd):
+            if not files.is_ours_alone(os.fstat(fd)):
                 raise ConfigError(
                     f"{self.location}/{_TURN_NAME} is no file of yours alone: remove it"
                 )

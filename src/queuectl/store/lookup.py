@@ -254,17 +254,15 @@ class Lookup(Place):
     @staticmethod
     def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
         """Return the job as its place tells: the name decides about what stands in it."""
-        if state is State.PENDING and (
-            job.state is state and name == pending_name(job.priority, job.run_at, job.id)
+        if (
+            state is State.PENDING
+            and job.state is state
+            and (name == pending_name(job.priority, job.run_at, job.id))
         ):
-            return job
+            return job  # as nearly all
         if state is State.PENDING and is_pending_name(name):
             due, priority = pending_due(name), pending_priority(name)
             run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
-            if (job.id, job.state, job.priority) == (job_id, state, priority) and (
-                run_at is job.run_at
-            ):
-                return job
             return job._replace(id=job_id, state=state, priority=priority, run_at=run_at)
         if job.id == job_id and job.state is state:
             return job

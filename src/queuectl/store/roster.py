@@ -32,7 +32,14 @@ from queuectl.store.base import (
     Tally,
     WorkerRecord,
 )
-from queuectl.store.channel import STOP_NOW, channel_name, channel_owner, open_channel, send
+from queuectl.store.channel import (
+    STOP_NOW,
+    channel_name,
+    channel_owner,
+    open_channel,
+    receive,
+    send,
+)
 from queuectl.store.names import (
     filed_name,
     parse_filed,
@@ -96,6 +103,12 @@ class Post:
         if self.control_fd is not None:
             os.close(self.control_fd)
             self.control_fd = None
+
+    def hear(self) -> frozenset[str]:
+        """Return the requests that have come, with those from before."""
+        if self.control_fd is not None:
+            self.heard |= set(receive(self.control_fd))
+        return self.heard
 
     def text(self) -> bytes:
         """Return the record, put together from its parts: it is written anew for each job."""
@@ -180,17 +193,15 @@ class Roster(Place):
 
         What others ran, and this process has recovered, counts for one of its workers, too.
         """
-        by_post: dict[Post, list[Attempt]] = {}
-        others: list[Attempt] = []
+        one = next(iter(self._posts.values()), None)
+        by_post: dict[Post | None, list[Attempt]] = {}
         for attempt in attempts:
-            post = self._posts.get(attempt.worker)
-            by_post.setdefault(post, []).append(attempt) if post else others.append(attempt)
-        if others and self._posts:
-            by_post.setdefault(next(iter(self._posts.values())), []).extend(others)
-        elif others:  # a supervisor that has recovered what a worker lost
-            self._add_to_totals({"": counted(Tally(), others)})
+            by_post.setdefault(self._posts.get(attempt.worker, one), []).append(attempt)
         for post, its in by_post.items():
-            post.count(its)
+            if post is None:  # a supervisor that has recovered what a worker lost
+                self._add_to_totals({"": counted(Tally(), its)})
+            else:
+                post.count(its)
 
     def _totals(self) -> tuple[Tally, list[str]]:
         """Return what workers that are gone have counted, and which of them may have a record."""

@@ -47,19 +47,18 @@ class Spares:
 
         Raises: OSError.
         """
-        while (taken := self._take()) is not None:
-            name = taken
+        while (name := self._take()) is not None:
             fd = self._open_spare(name)
             if fd is None:
                 continue
-            if not files.is_ours_alone(fd):
+            status = os.fstat(fd)
+            if not files.is_ours_alone(status):
                 # Somebody has linked the document that this was, as a backup may: leave it to them.
                 os.close(fd)
                 self.drop(name)
                 continue
             try:
                 files.write_all(fd, data)
-                status = os.fstat(fd)
                 if status.st_size > len(data):
                     os.ftruncate(fd, len(data))
                 if stat.S_IMODE(status.st_mode) != files.FILE_MODE:  # as a hand has made it
@@ -176,9 +175,9 @@ class Spares:
         """
         fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._tmp_fd)
         try:
-            size = os.fstat(fd).st_size
-            if size > _BLOCK or not files.is_ours_alone(fd):
+            status = os.fstat(fd)
+            if status.st_size > _BLOCK or not files.is_ours_alone(status):
                 raise OSError(errno.EPERM, "not to be written over", name)
-            files.write_all(fd, b"\0" * size)
+            files.write_all(fd, b"\0" * status.st_size)
         finally:
             os.close(fd)
