@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from tests.process.support import QUEUECTL, Pool, Queue, until
+from tests.process.support import QUEUECTL, Gate, Pool, Queue, until
 
 SLOW_SYNC = """
 import time
@@ -37,21 +37,27 @@ def on_one_processor() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def one_process(queue: Queue, count: int, *options: str, replaced: str = "") -> Pool:
-    """Start workers that share a process; ``replaced`` is run before the program."""
+def sharing(queue: Queue, count: int, *options: str, replaced: str = "") -> Pool:
+    """Start workers that share processes; ``replaced`` is run before the program."""
     env = queue.replacing("sitecustomize", replaced) if replaced else None
     pool = queue.pool("--count", str(count), *options, preexec_fn=on_one_processor, env=env)
     return pool.ready(count)
 
 
-def test_each_runs_a_job_of_its_own(queue: Queue) -> None:
-    """At the same time; each is listed, and the process is the same."""
-    gates = [queue.gate() for _ in range(3)]
-    for index, gate in enumerate(gates):
-        queue.enqueue(gate.wait, f"job-{index}")
-    pool = one_process(queue, 3)
+def all_busy(queue: Queue, count: int, *options: str) -> tuple[Pool, list[Gate]]:
+    """Start workers that share processes, each with a job at a gate: job-0, job-1 and so on."""
+    gates = [queue.gate() for _ in range(count)]
+    jobs = [{"id": f"job-{at}", "command": gate.wait} for at, gate in enumerate(gates)]
+    queue.batch(jobs, *options)
+    pool = sharing(queue, count)
     for gate in gates:
         gate.reached()
+    return pool, gates
+
+
+def test_each_runs_a_job_of_its_own(queue: Queue) -> None:
+    """At the same time; each is listed, and the process is the same."""
+    pool, gates = all_busy(queue, 3)
     records = queue.records()
     assert [record["pid"] for record in records] == pool.pids() * 3
     assert sorted(record["job"] for record in records) == ["job-0", "job-1", "job-2"]
@@ -66,11 +72,11 @@ def test_each_runs_a_job_of_its_own(queue: Queue) -> None:
 
 
 def test_what_one_waits_for_holds_up_no_other(queue: Queue) -> None:
-    """A cancelled job that ignores SIGTERM, a timeout, and a log that cannot be opened."""
+    """A cancelled job that ignores SIGTERM delays neither a timeout nor other jobs."""
     queue.configure(kill_grace="30s")
     gate = queue.gate()
     queue.enqueue(f"trap '' TERM; {gate.wait}", "stubborn")
-    pool = one_process(queue, 3)
+    pool = sharing(queue, 3)
     gate.reached()
     queue.enqueue("sleep 60", "slow", "--timeout", "0.1s", "--max-retries", "1")
     cancel = subprocess.Popen([*QUEUECTL, "cancel", "stubborn"], env=queue.env)
@@ -88,12 +94,7 @@ def test_what_one_waits_for_holds_up_no_other(queue: Queue) -> None:
 
 def test_a_process_that_is_killed_is_replaced_with_all_its_workers(queue: Queue) -> None:
     """The pool tells who they were; their commands run on, and count as lost when they end."""
-    gates = [queue.gate() for _ in range(2)]
-    for index, gate in enumerate(gates):
-        queue.enqueue(gate.wait, f"job-{index}", "--max-retries", "1")
-    pool = one_process(queue, 2)
-    for gate in gates:
-        gate.reached()
+    pool, gates = all_busy(queue, 2, "--max-retries", "1")
     names = {record["name"] for record in queue.records()}
     (pid,) = pool.pids()
     os.kill(pid, signal.SIGKILL)
@@ -117,12 +118,7 @@ def test_a_process_that_is_killed_is_replaced_with_all_its_workers(queue: Queue)
 
 def test_stopping_now_gives_back_what_all_of_them_run(queue: Queue) -> None:
     """Each job is pending again, the attempt not counted."""
-    gates = [queue.gate() for _ in range(3)]
-    for index, gate in enumerate(gates):
-        queue.enqueue(gate.wait, f"job-{index}")
-    pool = one_process(queue, 3)
-    for gate in gates:
-        gate.reached()
+    pool, _ = all_busy(queue, 3)
     assert queue("worker", "stop", "--now").exit_code == 0
     assert pool.wait() == 0
     assert sorted(queue.pending()) == ["job-0", "job-1", "job-2"]
@@ -146,11 +142,7 @@ def test_they_drain_a_queue_in_its_order(queue: Queue) -> None:
 
 def test_many_workers_need_few_processes(queue: Queue) -> None:
     """Sixteen share one at most, and all of them work."""
-    gates = [queue.gate() for _ in range(40)]
-    queue.batch([{"id": f"job-{at}", "command": gate.wait} for at, gate in enumerate(gates)])
-    pool = queue.pool("--count", "40", preexec_fn=on_one_processor).ready(40)
-    for gate in gates:
-        gate.reached()
+    pool, gates = all_busy(queue, 40)
     assert len(pool.pids()) == 3
     for gate in gates:
         gate.open()
@@ -160,7 +152,7 @@ def test_many_workers_need_few_processes(queue: Queue) -> None:
 
 def test_what_comes_while_one_waits_for_the_disk_is_taken_at_once(queue: Queue) -> None:
     """RACE: another has read of two jobs from the kernel, and takes one of them."""
-    pool = one_process(queue, 2, replaced=SLOW_SYNC)
+    pool = sharing(queue, 2, replaced=SLOW_SYNC)
     queue.enqueue("true", "slow")  # from now on a thread waits for the disk
     queue.until_in("completed", "slow")
     ended = queue.here / "ended"
@@ -179,7 +171,7 @@ def test_what_fails_for_an_idle_worker_ends_no_other(queue: Queue) -> None:
     gate = queue.gate()
     queue.enqueue(f"{gate.wait}; echo done", "runs")
     (queue.here / "unreadable").touch()
-    pool = one_process(
+    pool = sharing(
         queue, 2, "--drain", replaced=UNREADABLE.replace("unreadable", f"{queue.here}/unreadable")
     )
     gate.reached()
