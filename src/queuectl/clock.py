@@ -26,7 +26,11 @@ def utc_now() -> datetime:
 @lru_cache(maxsize=1024)
 def format_instant(instant: datetime) -> str:
     """Return an aware UTC instant as ``2026-11-24T21:29:59.001002Z``."""
-    return instant.isoformat(timespec="microseconds")[:-6] + "Z"
+    # In half the time of isoformat, and of an f-string.
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (  # noqa: UP031
+        instant.year, instant.month, instant.day,
+        instant.hour, instant.minute, instant.second, instant.microsecond,
+    )  # fmt: skip
 
 
 def parse_instant(text: str) -> datetime:

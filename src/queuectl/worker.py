@@ -352,7 +352,10 @@ class WorkerProcess:
         self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
         self.settings = Settings()
         self.release_at = 0.0
-        self._heard = 0
+        self.heard = 0  # of arrivals, at the last claim
+        self.is_refused = False  # whether there is a job to take could not be told then
+        self._wanting: list[str] = []
+        self._claims: dict[str, Claim] = {}
         self._leaving: list[str] = []
         self._idle_purge: IdlePurge | None = None
         self.env = {
@@ -429,18 +432,41 @@ class WorkerProcess:
         self._talk.report(report)
         return report
 
-    def pass_on_arrivals(self) -> int:
-        """Let idle workers of this process ask again where a claim has heard of arrivals.
+    async def claim(self, name: str) -> Claim | None:
+        """Take a job for a worker, together with those of the others that want one now, too.
 
-        Returns what tells later whether another claim has heard of more.
+        None where there is none, or ``is_refused`` is true.
         """
+        self._wanting.append(name)
+        await self.loop.others_first()
+        if self._wanting:
+            names, self._wanting = self._wanting, []
+            self._claim_for(names)
+        return self._claims.pop(name, None)
+
+    def _claim_for(self, names: list[str]) -> None:
+        self.is_refused = False
+        try:
+            self.settings = self.store.settings()
+            while names and (claims := self.store.claim_each(utc_now(), names)):
+                self._claims.update(zip(names, claims, strict=False))
+                names = names[len(claims) :]
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            self.is_refused = True
+            self.troubles.tell("claim", f"takes no job: {error}")
+        else:
+            self.troubles.are_over("claim")
+        finally:
+            self._pass_on_arrivals()
+
+    def _pass_on_arrivals(self) -> None:
+        """Let idle workers of this process ask again where a claim has heard of arrivals."""
         heard = self.store.arrivals_heard()
-        if heard != self._heard:
-            self._heard = heard
+        if heard != self.heard:
+            self.heard = heard
             fd = self.store.arrivals_fd()
             if fd is not None:
                 self.loop.tell(fd)
-        return heard
 
     def purge(self) -> bool:
         """Delete what the settings keep no longer; return whether that was left for other work."""
@@ -512,19 +538,12 @@ class Worker:
     # --- claim ---
 
     async def _claim(self) -> Claim | None:
-        try:
-            self._process.settings = self._store.settings()
-            claim = self._store.claim(utc_now(), self.name)
-        except (ConfigError, StoreError, UnsafeStore) as error:
-            self._is_refused = True
-            self._troubles.tell("claim", f"takes no job: {error}")
+        claim = await self._process.claim(self.name)
+        self._heard = self._process.heard
+        self._is_refused = claim is None and self._process.is_refused
+        if self._is_refused:
             await self._sleep(_RETRY_SECONDS)
-            return None
-        finally:
-            self._heard = self._process.pass_on_arrivals()
-        self._is_refused = False
-        self._troubles.are_over("claim")
-        if claim is not None and self._interrupts.level > 0:
+        elif claim is not None and self._interrupts.level > 0:
             await self._give_back(claim)
             return None
         return claim

@@ -122,7 +122,7 @@ def test_hand_that_moves_a_document_while_it_is_claimed(
     elif step == "lock":
         before(files, "lock", happen)
     else:
-        before(os, "rename", happen)
+        before(files, "move_new", happen)
     assert claimed(store).job.id == "b"
     assert drain(store) == ([] if act == "remove" else ["a"])
 
@@ -138,12 +138,29 @@ def test_hand_that_replaces_a_document_while_it_is_claimed(
         (pending / ".a.swp").write_bytes(edited)
         os.replace(pending / ".a.swp", pending / name_of("a"))
 
-    before(os, "rename", happen)
+    before(files, "move_new", happen)
     claim = store.claim(LATER) or claimed(store)
     assert claim.job.command == "edited"
     store.settle([ended(claim)])
     assert store.get("a").command == "edited"
     assert os.listdir(pending) == []
+
+
+def test_claims_made_before_one_is_refused_are_kept(store: DirectoryStore, before: Before) -> None:
+    """What keeps one of several jobs from being claimed is told by the next call, if it lasts."""
+    store.add(make_jobs("a", "b", "c"))
+
+    def refuse() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    before(files, "move_new", refuse, call=2)
+    first = store.claim_each(LATER, ["w-1", "w-2", "w-3"])
+    assert [claim.job.id for claim in first] == ["a"]
+    before(files, "move_new", refuse)
+    with pytest.raises(StoreError, match="cannot be claimed"):
+        store.claim_each(LATER, ["w-2", "w-3"])
+    second = store.claim_each(LATER, ["w-2", "w-3"])
+    assert [claim.job.id for claim in second] == ["b", "c"]
 
 
 def test_document_that_was_not_locked_is_never_moved(
@@ -162,6 +179,7 @@ def test_document_that_was_not_locked_is_never_moved(
     before(files, "lock", replace_it)
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refuse)
+        patched.setattr(files, "move_new", refuse)
         assert store.claim(LATER) is None
     assert claimed(store).job.command == "edited"
 
@@ -394,12 +412,12 @@ def test_name_that_a_dead_worker_was_handed_is_found_by_the_one_that_replaces_it
     store.add(make_jobs(*(f"j{index}" for index in range(6))))
     store.prepare_pool()
 
-    def die_with_a_name() -> None:
+    def die_with_names() -> None:
         worklist = store._worklist()
-        assert worklist.next("9") == name_of("j0")
-        assert worklist.next("9") == name_of("j1", 1)
+        assert worklist.take("9", 1) == [name_of("j0")]
+        assert worklist.take("9", 2) == [name_of("j1", 1), name_of("j2", 2)]
 
-    in_child(die_with_a_name)
+    in_child(die_with_names)
     report, results = os.pipe()
 
     def work() -> None:

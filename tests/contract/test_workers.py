@@ -85,6 +85,28 @@ def test_two_workers_never_claim_the_same_job(place: Place) -> None:
     assert len({claim.job.id for claim in claims}) == 20
 
 
+def test_first_jobs_are_claimed_one_for_each_worker(store: Store) -> None:
+    """Workers of one process take theirs together: in order, each by its name, as many as due."""
+    workers = ["w-1", "w-2", "w-3"]
+    for name in workers:
+        store.register(name, NOON)
+    store.add([*make_jobs("b", "a", "c", "d"), make_job("urgent", priority=0)])
+    claims = store.claim_each(LATER, workers)
+    assert [(claim.job.id, claim.worker) for claim in claims] == [
+        ("urgent", "w-1"),
+        ("b", "w-2"),
+        ("a", "w-3"),
+    ]
+    assert [(each.name, each.job) for each in store.workers()] == [
+        ("w-1", "urgent"),
+        ("w-2", "b"),
+        ("w-3", "a"),
+    ]
+    store.settle([ended(claim) for claim in claims])
+    assert [claim.job.id for claim in store.claim_each(LATER, workers)] == ["c", "d"]
+    assert store.claim_each(LATER, workers) == []
+
+
 def test_claim_shows_the_job_as_processing_and_records_nothing(store: Store) -> None:
     """A claim is seen at once by everybody, and leaves the document as it was."""
     job = make_job("a")

@@ -21,7 +21,7 @@ CHANGES = (
     "rmdir", "chmod", "fchmod", "utime",
 )  # fmt: skip
 LOOKS = ("stat", "scandir", "pread", "lstat")
-_EXTRA = {"exchange": files, "sync_file_system": files}
+_EXTRA = {"move_new": files, "exchange": files, "sync_file_system": files}
 
 
 def _creates(name: str, args: tuple[Any, ...]) -> bool:

@@ -302,7 +302,8 @@ class SyncLog:
         self.unsynced_when_published: list[str] = []
         self.directories_to_sync: set[int] = set()
         real = {name: getattr(os, name) for name in ("write", "pwrite", "fsync", "rename")}
-        exchange, sync_file_system = files.exchange, files.sync_file_system
+        move_new, exchange = files.move_new, files.exchange
+        sync_file_system = files.sync_file_system
 
         def write(fd: int, data: bytes) -> int:
             self._dirty.add(os.fstat(fd).st_ino)
@@ -328,6 +329,10 @@ class SyncLog:
             note(old, src_dir_fd, new, dst_dir_fd)
             real["rename"](old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
+        def move(first_fd: int, first: str, second_fd: int, second: str) -> None:
+            note(first, first_fd, second, second_fd)
+            move_new(first_fd, first, second_fd, second)
+
         def swap(first_fd: int, first: str, second_fd: int, second: str) -> None:
             note(first, first_fd, second, second_fd)
             exchange(first_fd, first, second_fd, second)
@@ -341,5 +346,6 @@ class SyncLog:
             ("write", write), ("pwrite", pwrite), ("fsync", fsync), ("rename", rename),
         ):  # fmt: skip
             monkeypatch.setattr(os, name, fake)
+        monkeypatch.setattr(files, "move_new", move)
         monkeypatch.setattr(files, "exchange", swap)
         monkeypatch.setattr(files, "sync_file_system", sync_all)

@@ -104,6 +104,7 @@ class Disk:
             (os, "link"): self._unknown,
             (os, "truncate"): self._unknown,
             (os, "symlink"): self._unknown,
+            (files, "move_new"): self._move_new,
             (files, "exchange"): self._exchange,
             (files, "sync_file_system"): self._sync_all if can_sync_all else _cannot,
         }
@@ -178,6 +179,13 @@ class Disk:
         original(source, target, **kwargs)
         assert old is not None, source
         assert new is not None, target
+        self._change({old: None, new: self._now[old]}, new[0])
+
+    def _move_new(self, original: Any, first_fd: int, first: str, fd: int, second: str) -> None:
+        old, new = self._key(first, first_fd), self._key(second, fd)
+        original(first_fd, first, fd, second)
+        assert old is not None, first
+        assert new is not None, second
         self._change({old: None, new: self._now[old]}, new[0])
 
     def _exchange(self, original: Any, first_fd: int, first: str, fd: int, second: str) -> None:

@@ -30,6 +30,18 @@ def fails(store):
 
 DirectoryStore.running = fails
 """
+REFUSED_LATER = """
+import os
+from queuectl.store import files
+move_new = files.move_new
+
+def refuse(first_fd, name, *others):
+    if "-later" in name and os.path.exists("no claims"):
+        raise OSError(30, os.strerror(30))
+    move_new(first_fd, name, *others)
+
+files.move_new = refuse
+"""
 
 
 def on_one_processor() -> None:
@@ -182,3 +194,18 @@ def test_what_fails_for_an_idle_worker_ends_no_other(queue: Queue) -> None:
     assert pool.wait() == 0
     assert queue.log("runs") == "done\n"
     assert queue.history("completed", "runs") == ["succeeded"]
+
+
+def test_refused_claim_of_one_holds_up_no_job_that_was_claimed_with_it(queue: Queue) -> None:
+    """The others run theirs; the one whose claim was refused tells it, and tries each second."""
+    refused = queue.here / "refused"
+    refused.touch()
+    queue.batch([{"id": each, "command": f"echo {each}"} for each in ("first", "later")])
+    pool = sharing(queue, 2, replaced=REFUSED_LATER.replace("no claims", str(refused)))
+    queue.until_in("completed", "first")
+    until(lambda: "takes no job: " in pool.talk(), "it is told")
+    assert len(queue.ids("pending")) == 1
+    refused.unlink()
+    queue.until_in("completed", "later")
+    assert "goes on" in pool.talk()
+    assert pool.stop() == 0

@@ -68,15 +68,16 @@ def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) 
 # As sitecustomize, this refuses each claim as long as a file is there.
 REFUSED_CLAIM = """
 import errno, os
+from queuectl.store import files
 
-rename = os.rename
+move_new = files.move_new
 
-def refuse(source, *others, **options):
-    if "-waits" in source and os.path.exists(os.environ["REFUSES"]):
+def refuse(*move):
+    if os.path.exists(os.environ["REFUSES"]):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-    return rename(source, *others, **options)
+    move_new(*move)
 
-os.rename = refuse
+files.move_new = refuse
 """
 
 

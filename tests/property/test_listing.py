@@ -71,25 +71,27 @@ class TwoWorkers(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def replace_worker(self, which: int) -> None:
-        """Let a worker die with a name in its hands, and another one take its place."""
-        self.workers[which].next(self.now)
+        """Let a worker die with names in its hands, and another one take its place."""
+        self.workers[which].take(self.now, 2)
         self.workers[which] = self._new_worker()
         self.workers[which].invalidate()
 
-    @rule(which=st.integers(0, 1), claims=st.integers(1, 5))
-    def claim(self, which: int, claims: int) -> None:
-        """Claim: the name is the first of those that are due, and is gone then."""
-        for _ in range(claims):
-            name = self.workers[which].next(self.now)
-            while name is not None and name not in self.waiting:
-                name = self.workers[which].next(self.now)  # another worker has claimed it
-            due = [each for each in self.waiting if pending_due(each) <= self.now]
-            assert name == min(due, default=None)
-            if name is None:
+    @rule(which=st.integers(0, 1), most=st.integers(1, 5))
+    def claim(self, which: int, most: int) -> None:
+        """Claim: the names are the first of those that are due, in order, and are gone then."""
+        while most > 0:
+            names = self.workers[which].take(self.now, most)
+            if not names:
+                assert not any(pending_due(each) <= self.now for each in self.waiting)
                 self._check_next_due(which)
                 return
-            self.waiting.remove(name)
-            (self.directory / name).unlink()
+            for name in names:
+                if name in self.waiting:  # else another worker has claimed it
+                    due = [each for each in self.waiting if pending_due(each) <= self.now]
+                    assert name == min(due)
+                    self.waiting.remove(name)
+                    (self.directory / name).unlink()
+                    most -= 1
 
     def _check_next_due(self, which: int) -> None:
         """Check that a worker that found nothing wakes in time, and not before."""

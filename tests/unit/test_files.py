@@ -191,6 +191,30 @@ def test_two_files_change_places(tmp_path: Path, directory_fd: int) -> None:
         files.exchange(directory_fd, "a", directory_fd, "nothing")
 
 
+@pytest.mark.parametrize("unsupported", [None, *files.UNSUPPORTED])
+def test_file_moves_only_to_a_name_that_nothing_has(
+    tmp_path: Path, directory_fd: int, monkeypatch: pytest.MonkeyPatch, unsupported: int | None
+) -> None:
+    """A file is never moved over another one, nor over a dangling symlink, on any file system."""
+    if unsupported is not None:
+
+        def refuse(*_: object) -> None:
+            raise OSError(unsupported, os.strerror(unsupported))
+
+        monkeypatch.setattr(files, "_rename", refuse)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "dangling").symlink_to("nothing")
+    files.move_new(directory_fd, "a", directory_fd, "new")
+    for taken in ("new", "dangling"):
+        with pytest.raises(FileExistsError):
+            files.move_new(directory_fd, "b", directory_fd, taken)
+    with pytest.raises(FileNotFoundError):
+        files.move_new(directory_fd, "a", directory_fd, "d")
+    assert sorted(os.listdir(tmp_path)) == ["b", "c", "dangling", "new"]
+    assert (tmp_path / "new").read_text() == "a"
+
+
 @pytest.mark.parametrize(("bits", "safe"), [(0o700, True), (0o755, True), (0o720, False),
                                             (0o702, False), (0o777, False)])  # fmt: skip
 def test_directory_that_others_can_write_to_is_refused(

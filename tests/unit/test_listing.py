@@ -37,9 +37,15 @@ def listing_of(path: Path, shared: Slice) -> Listing:
     return Listing(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY), shared)
 
 
+def take_one(listing: Listing, now: str = NOW) -> str | None:
+    """Return the first name that is handed out at an instant, None where there is none."""
+    names = listing.take(now, 1)
+    return names[0] if names else None
+
+
 def take(listing: Listing, now: str = NOW) -> list[str]:
     """Return all names that are handed out at an instant; each is removed, as a claim does."""
-    return list(iter(lambda: listing.next(now), None))
+    return list(iter(lambda: take_one(listing, now), None))
 
 
 def test_smallest_of_many() -> None:
@@ -79,7 +85,7 @@ def test_scan_that_fails_is_repeated(tmp_path: Path, shared: Slice) -> None:
     (tmp_path / name("a")).touch()
     listing = listing_of(tmp_path / "nothing", shared)
     with pytest.raises(FileNotFoundError):
-        listing.next(NOW)
+        take_one(listing, NOW)
     assert take(listing_of(tmp_path, shared)) == [name("a")]
 
 
@@ -88,9 +94,9 @@ def test_two_workers_share_one_scan(tmp_path: Path, shared: Slice) -> None:
     for job_id in "abcd":
         (tmp_path / name(job_id)).touch()
     first, second = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
-    names = [listing.next(NOW) for listing in (first, second, first, second)]
+    names = [take_one(listing, NOW) for listing in (first, second, first, second)]
     assert names == [name(job_id) for job_id in "abcd"]
-    assert first.next(NOW) is second.next(NOW) is None
+    assert take_one(first, NOW) is take_one(second, NOW) is None
     assert shared.generation == 1
 
 
@@ -98,7 +104,7 @@ def test_soon_names_of_one_scan_reach_every_worker(tmp_path: Path, shared: Slice
     """A worker that did not scan wakes for what becomes due, too."""
     (tmp_path / name("soon", 5)).touch()
     first, second = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
-    assert first.next(NOW) is second.next(NOW) is None
+    assert take_one(first, NOW) is take_one(second, NOW) is None
     assert first.next_due() == second.next_due() == at(5)
 
 
@@ -109,15 +115,15 @@ def test_more_soon_names_than_are_kept_are_scanned_for_in_time(
     for seconds in range(1, 8):
         (tmp_path / name(f"j{seconds}", seconds)).touch()
     listing = listing_of(tmp_path, shared)
-    assert listing.next(NOW) is None
+    assert take_one(listing, NOW) is None
     found = []
     for seconds in range(1, 8):
         assert listing.next_due() == at(seconds)
-        each = listing.next(at(seconds))
+        each = take_one(listing, at(seconds))
         assert each is not None
         (tmp_path / each).unlink()
         found.append(each)
-        assert listing.next(at(seconds)) is None
+        assert take_one(listing, at(seconds)) is None
     assert found == [name(f"j{seconds}", seconds) for seconds in range(1, 8)]
 
 
@@ -125,12 +131,12 @@ def test_name_put_off_is_not_found_again_by_a_scan(tmp_path: Path, shared: Slice
     """What is held by somebody is handed out at the time that was said, whoever scans."""
     (tmp_path / name("a")).touch()
     listing = listing_of(tmp_path, shared)
-    assert listing.next(NOW) == name("a")
+    assert take_one(listing, NOW) == name("a")
     listing.again(name("a"), at(1))
     listing.invalidate()
-    assert listing.next(NOW) is None
+    assert take_one(listing, NOW) is None
     assert listing.next_due() == at(1)
-    assert listing.next(at(1)) == name("a")
+    assert take_one(listing, at(1)) == name("a")
 
 
 def test_name_left_alone_is_not_handed_out_again(tmp_path: Path, shared: Slice) -> None:
@@ -138,7 +144,7 @@ def test_name_left_alone_is_not_handed_out_again(tmp_path: Path, shared: Slice) 
     (tmp_path / name("a")).touch()
     listing = listing_of(tmp_path, shared)
     listing.left_alone.add(name("a"))
-    assert listing.next(NOW) is None
+    assert take_one(listing, NOW) is None
 
 
 def test_strangers_are_collected_and_nothing_else(tmp_path: Path, shared: Slice) -> None:
@@ -146,7 +152,7 @@ def test_strangers_are_collected_and_nothing_else(tmp_path: Path, shared: Slice)
     for each in ("job.json", ".hidden.json", "README", "a.json.tmp", "5-bad-name.json"):
         (tmp_path / each).touch()
     listing = listing_of(tmp_path, shared)
-    assert listing.next(NOW) is None
+    assert take_one(listing, NOW) is None
     assert sorted(listing.strangers) == ["5-bad-name.json", "job.json"]
     assert not listing.more_strangers
 
@@ -157,9 +163,9 @@ def test_longest_names_fit(tmp_path: Path, shared: Slice) -> None:
         (tmp_path / name(str(index) * 100)).touch()
         (tmp_path / name(str(index) * 100, 5)).touch()
     listing = listing_of(tmp_path, shared)
-    assert listing.next(NOW) == name("0" * 100)
+    assert take_one(listing, NOW) == name("0" * 100)
     (tmp_path / name("0" * 100)).unlink()
-    assert listing.next(at(5)) == name("1" * 100)
+    assert take_one(listing, at(5)) == name("1" * 100)
 
 
 def test_slice_frees_its_descriptor() -> None:

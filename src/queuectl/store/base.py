@@ -335,6 +335,13 @@ class Store(Protocol):
         Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
         """
 
+    def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        """Take the first jobs that are due, one for each of the workers, in their order.
+
+        None where none is due. Fewer than workers say nothing: the next call tells whether there
+        are more, or what was in the way of claiming them.
+        """
+
     def control_fd(self, worker: str = "") -> int | None:
         """Return what is readable when ``cancel_requested`` is to be asked, None for nothing."""
 

@@ -129,6 +129,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Free what the store holds open."""
         self._close_watches()
         if self._watch is not None:
+            self._watch.forget()  # though it is shared: it is for this process, which ends
             self._watch.close()
             self._watch = None
         if self._slice is not None:
@@ -248,9 +249,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """End all that is watched; see Store.end_pool."""
         from queuectl.store.watch import end_watches
 
-        # A worker that drains has watched processing/ as well, to see the last of its jobs leave.
-        for watch in self._watches:
-            watch.add_departures(os.path.join(self.location, State.PROCESSING))
         end_watches([*self._watches, *filter(None, [self._stop_watch])])
         self._watch, self._watches, self._stop_watch = None, (), None
 
@@ -301,28 +299,43 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def claim(self, now: datetime, worker: str = "") -> Claim | None:
         """Take the first due job; see Store.claim."""
+        claims = self.claim_each(now, [worker])
+        return claims[0] if claims else None
+
+    def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        """Take the first due jobs, one for each worker; see Store.claim_each."""
         worklist = self._worklist()
         due_by = due_text(now)
+        claims: list[Claim] = []
         try:
             with self._telling(f"{self.location}/pending cannot be read"):
                 self._take_in_arrivals(worklist, now)
-                while True:
-                    name = worklist.next(due_by)
+                while (most := len(workers) - len(claims)) > 0:
+                    names = worklist.take(due_by, most)
                     if worklist.strangers:
                         self._adopt_strangers(worklist, now)
-                        if name is not None:
+                        for name in names:
                             worklist.arrived(name)  # one that was adopted may come before it
-                    elif name is None:
-                        if not self._clock_was_set_back(worklist, now):
-                            return None
-                    elif not is_pending_name(name):
-                        self._adopt([name], now)  # it was torn at the first look
-                    elif (claim := self._claim_name(name, now, worker)) is not None:
-                        return claim
+                    elif not names and not self._clock_was_set_back(worklist, now):
+                        break
+                    else:
+                        self._claim_names(names, now, workers, claims)
         except QueuectlError:
             # What was handed out, or arrived, and was not claimed is found by a new scan.
             worklist.invalidate()
-            raise
+            if not claims:
+                raise
+        return claims
+
+    def _claim_names(
+        self, names: Sequence[str], now: datetime, workers: Sequence[str], claims: list[Claim]
+    ) -> None:
+        """Add to the claims what of the names can be claimed, each for the next worker."""
+        for name in names:
+            if not is_pending_name(name):
+                self._adopt([name], now)  # it was torn at the first look
+            elif (claim := self._claim_name(name, now, workers[len(claims)])) is not None:
+                claims.append(claim)
 
     def _clock_was_set_back(self, worklist: "Listing", now: datetime) -> bool:
         """Tell whether jobs are due, though none was, since the clock was set back; see SetBack."""
@@ -372,7 +385,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def _claim_name(self, name: str, now: datetime, worker: str) -> Claim | None:
         """Claim one pending document (rule 3), or say when to look at it again."""
-        pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
         try:
             locked = self._lock_waiting(name, now)
             if locked is None:
@@ -385,14 +397,15 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     return None
                 attempt = job.next_attempt
                 running = processing_name(job.id, attempt)
-                if self._exists(processing_fd, running):
+                if job.history or job.after or job.after_any:
+                    # It has come from elsewhere; see _make_arrivals_durable.
+                    files.sync_directory(self._fd("pending"))
+                try:
+                    keep = self._take(fd, status, name, running)
+                except FileExistsError:
                     # A second document of a job that runs, put here by a hand.
                     self._look_again(name, later(now, _LOOK_AGAIN_SECONDS))
                     return None
-                if job.history or job.after or job.after_any:
-                    # It has come from elsewhere; see _make_arrivals_durable.
-                    files.sync_directory(pending_fd)
-                keep = self._take(fd, status, name, running)
                 if not keep:
                     return None
             finally:
@@ -414,10 +427,13 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         )
 
     def _take(self, fd: int, status: os.stat_result, name: str, running: str) -> bool:
-        """Move a locked document from pending/ to processing/; False where a hand was faster."""
+        """Move a locked document from pending/ to processing/; False where a hand was faster.
+
+        Raises: FileExistsError where one of that name runs; OSError.
+        """
         pending_fd, processing_fd = self._fd("pending"), self._fd("processing")
         try:
-            os.rename(name, running, src_dir_fd=pending_fd, dst_dir_fd=processing_fd)
+            files.move_new(pending_fd, name, processing_fd, running)
         except FileNotFoundError:
             # RACE: a hand, which takes no lock, has moved or removed it; see
             # test_hand_that_moves_a_document_while_it_is_claimed.

@@ -21,11 +21,14 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _CHUNK = 65536
 _FEW = 3  # from so many files on, one sync of the file system is quicker than one for each
 _SLOW_SECONDS = 0.1
 _AVOID_SECONDS = 30.0
+# What renameat2 fails with where the kernel or the file system knows no such move.
+UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -289,13 +292,39 @@ def as_store_error(error: OSError, what: str) -> StoreError:
     return StoreError(f"{what}: {error.strerror or error}")
 
 
+def move_new(first_fd: int, first: str, second_fd: int, second: str) -> None:
+    """Move a file to a name that nothing has, from one open directory to another.
+
+    Source: renameat2(2) with RENAME_NOREPLACE. Where system or file system cannot, it looks first.
+    Raises: FileExistsError where something has that name; OSError.
+    """
+    if sys.platform == "linux":
+        try:
+            _rename(first_fd, first, second_fd, second, _RENAME_NOREPLACE)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    try:
+        os.stat(second, dir_fd=second_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        os.rename(first, second, src_dir_fd=first_fd, dst_dir_fd=second_fd)
+    else:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), first, None, second)
+
+
 def exchange(first_fd: int, first: str, second_fd: int, second: str) -> None:
     """Let two names, each of a file in an open directory, change places in one step.
 
     Source: renameat2(2) with RENAME_EXCHANGE, Linux only. Raises: OSError.
     """
+    _rename(first_fd, first, second_fd, second, _RENAME_EXCHANGE)
+
+
+def _rename(first_fd: int, first: str, second_fd: int, second: str, how: int) -> None:
     done = load_library().renameat2(
-        first_fd, os.fsencode(first), second_fd, os.fsencode(second), _RENAME_EXCHANGE
+        first_fd, os.fsencode(first), second_fd, os.fsencode(second), how
     )
     if done != 0:
         number = ctypes_errno()

@@ -186,12 +186,18 @@ class Listing:
         with self._shared:
             self._shared.invalidate()
 
-    def next(self, now: str) -> str | None:
-        """Return the first name that is due, each once for the pool; None where there is none."""
+    def take(self, now: str, most: int) -> list[str]:
+        """Return the first names that are due, each once for the pool; none where there is none.
+
+        There may be more where fewer than ``most`` are returned: a scan would find those again.
+        """
+        names: list[str] = []
         shared = self._shared
         with shared:
-            while True:
+            while len(names) < most:
                 if shared.stale or (shared.soon_cut and now >= shared.soon_cut):
+                    if names:
+                        break
                     self._scan(now)
                 if shared.generation != self._generation:
                     self._generation = shared.generation
@@ -204,13 +210,15 @@ class Listing:
                     name = heapq.heappop(self._ready)
                     if shared.slice_cut and name > shared.slice_cut:
                         continue  # names between the cut and this one are not known: scan first
-                    return name
-                if first is not None:
+                    names.append(name)
+                elif first is not None:
                     shared.advance(first)
-                    return first
-                if not shared.slice_cut:
-                    return None
-                shared.invalidate()
+                    names.append(first)
+                elif shared.slice_cut:
+                    shared.invalidate()
+                else:
+                    break
+        return names
 
     def soonest(self) -> str | None:
         """Return the known name that becomes due first, of those that are not due and not put off.

@@ -44,7 +44,6 @@ from queuectl.store.names import (
     parse_processing,
     pending_due,
     pending_id,
-    pending_name,
     pending_priority,
 )
 from queuectl.store.place import Place
@@ -254,19 +253,12 @@ class Lookup(Place):
     @staticmethod
     def _as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
         """Return the job as its place tells: the name decides about what stands in it."""
-        if (
-            state is State.PENDING
-            and job.state is state
-            and (name == pending_name(job.priority, job.run_at, job.id))
-        ):
-            return job  # as nearly all
+        run_at, priority = job.run_at, job.priority
         if state is State.PENDING and is_pending_name(name):
-            due, priority = pending_due(name), pending_priority(name)
-            run_at = job.run_at if due_text(job.run_at) == due else parse_due(due)
-            return job._replace(id=job_id, state=state, priority=priority, run_at=run_at)
-        if job.id == job_id and job.state is state:
-            return job
-        return job._replace(id=job_id, state=state)
+            run_at, priority = parse_due(pending_due(name)), pending_priority(name)
+        if (job.id, job.state, job.priority, job.run_at) == (job_id, state, priority, run_at):
+            return job  # as nearly all
+        return job._replace(id=job_id, state=state, priority=priority, run_at=run_at)
 
     def _defaults(self, now: datetime) -> Defaults:
         settings = self.settings()

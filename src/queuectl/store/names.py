@@ -27,11 +27,7 @@ def due_text(instant: datetime) -> str:
 def parse_due(text: str) -> datetime:
     """Return the instant that due_text wrote; the last there is where a hand wrote month 13."""
     try:
-        return datetime(
-            int(text[0:4]), int(text[4:6]), int(text[6:8]),
-            int(text[9:11]), int(text[11:13]), int(text[13:15]), int(text[16:22]),
-            tzinfo=UTC,
-        )  # fmt: skip
+        return datetime.fromisoformat(text)
     except ValueError:
         return datetime.max.replace(tzinfo=UTC)
 

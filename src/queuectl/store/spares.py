@@ -27,7 +27,6 @@ from queuectl.store import files
 LEFT = "spare.left."  # what the name of a file begins with that belongs to nobody
 _AT_ONCE = 512  # spare files that one process keeps
 _BLOCK = 4096  # a file that is larger is deleted, for others would carry its size along
-_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 class Spares:
@@ -128,7 +127,7 @@ class Spares:
             try:
                 files.exchange(self._tmp_fd, name, directory_fd, document)
             except OSError as error:
-                if error.errno not in _UNSUPPORTED:
+                if error.errno not in files.UNSUPPORTED:
                     raise
                 self._can_exchange = False
             else:

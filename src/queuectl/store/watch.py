@@ -11,6 +11,7 @@ from queuectl.clock import poll_milliseconds
 from queuectl.store.files import load_library
 
 _LOOK_SECONDS = 0.2
+_FREED_SECONDS = 0.001
 _SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two changes, one time
 
 
@@ -120,10 +121,11 @@ class Watch:
 def end_watches(watches: Collection[Watch]) -> None:
     """End watches that were shared with processes that are gone, all at once.
 
-    To close one takes the kernel 15 ms where it has just freed what another one watched, and
-    nearly nothing where it frees all that they watched together.
+    To close one takes the kernel 15 ms where it is just about to free what was watched, and nearly
+    nothing a millisecond later.
     """
     for watch in watches:
         watch.forget()
+    time.sleep(_FREED_SECONDS)
     for watch in watches:
         watch.close()
