@@ -1,6 +1,7 @@
 """How the names of due jobs are handed out, each once for a pool, in their order."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,3 +176,26 @@ def test_slice_frees_its_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))
     Slice(4, 2).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_long_scan_is_followed_by_a_rest_that_holds_up_no_other(
+    tmp_path: Path, shared: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has scanned for long rests, once, and not while it keeps the others of its pool out."""
+    (tmp_path / name("a")).touch()
+    (tmp_path / name("b")).touch()
+    happened: list[str] = []
+    let_in = Slice.__exit__
+
+    def noted(self: Slice, *error: object) -> None:
+        let_in(self, *error)
+        happened.append("lets others in")
+
+    monkeypatch.setattr(Slice, "__exit__", noted)
+    monkeypatch.setattr(time, "sleep", lambda _: happened.append("rests"))
+    monkeypatch.setattr("queuectl.store.listing._LONG_SCAN_SECONDS", 0.0)
+    listing = listing_of(tmp_path, shared)
+    assert listing.take(NOW, 1) == [name("a")]
+    assert happened == ["lets others in", "rests"]
+    assert listing.take(NOW, 1) == [name("b")]
+    assert happened == ["lets others in", "rests", "lets others in"]

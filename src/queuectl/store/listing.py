@@ -15,6 +15,7 @@ import heapq
 import mmap
 import os
 import struct
+import time
 from collections.abc import Callable
 
 from queuectl.store.names import is_pending_name, is_stranger, looks_pending, pending_due
@@ -27,6 +28,8 @@ _DUE = 23  # the length of a due instant in a name
 _HEADER = struct.Struct("QQQQQ")  # generation, whether it is stale, cursor, ends of slice and soon
 _CUTS = struct.Struct(f"{_CUT}s{_CUT}s")
 _DATA = 512
+_LONG_SCAN_SECONDS = 0.1
+_REST_SECONDS = 0.05
 
 
 class Smallest:
@@ -172,6 +175,7 @@ class Listing:
         self.strangers: list[str] = []
         self.more_strangers = False
         self.left_alone: set[str] = set()
+        self._scan_seconds = 0.0
 
     def arrived(self, name: str) -> None:
         """Take in a name that came after the scan."""
@@ -191,6 +195,15 @@ class Listing:
 
         There may be more where fewer than ``most`` are returned: a scan would find those again.
         """
+        names = self._take(now, most)
+        if self._scan_seconds > _LONG_SCAN_SECONDS:
+            # Linux leaves a process that has used a processor for so long without a pause on one
+            # processor with another worker for seconds, while a second processor is idle.
+            time.sleep(_REST_SECONDS)
+        self._scan_seconds = 0.0
+        return names
+
+    def _take(self, now: str, most: int) -> list[str]:
         names: list[str] = []
         shared = self._shared
         with shared:
@@ -254,6 +267,7 @@ class Listing:
         return min(known, default=None)
 
     def _scan(self, now: str) -> None:
+        started = time.monotonic()
         due = Smallest(self._shared.most)
         soon = Smallest(self._shared.most_soon)
         self.strangers.clear()
@@ -284,6 +298,7 @@ class Listing:
         finally:
             os.close(fd)
         self._shared.fill(due, soon)
+        self._scan_seconds = time.monotonic() - started
 
     def _meet(self, name: str) -> None:
         if not is_stranger(name) or name in self.left_alone or name in self._put_off:
