@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
@@ -319,6 +320,17 @@ class Settler:
         self.keeps = True
 
 
+class _Asked(NamedTuple):
+    """Be what a worker got when it asked for a job.
+
+    ``heard`` is of arrivals, at that claim; with ``is_refused`` there may be a job all the same.
+    """
+
+    claim: Claim | None
+    heard: int
+    is_refused: bool
+
+
 class WorkerProcess:
     """Be one process of a pool, and run its workers, each with one job at a time."""
 
@@ -352,10 +364,9 @@ class WorkerProcess:
         self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
         self.settings = Settings()
         self.release_at = 0.0
-        self.heard = 0  # of arrivals, at the last claim
-        self.is_refused = False  # whether there is a job to take could not be told then
+        self._heard = 0  # of arrivals, at the last claim
         self._wanting: list[str] = []
-        self._claims: dict[str, Claim] = {}
+        self._asked: dict[str, _Asked] = {}
         self._leaving: list[str] = []
         self._idle_purge: IdlePurge | None = None
         self.env = {
@@ -432,38 +443,40 @@ class WorkerProcess:
         self._talk.report(report)
         return report
 
-    async def claim(self, name: str) -> Claim | None:
-        """Take a job for a worker, together with those of the others that want one now, too.
-
-        None where there is none, or ``is_refused`` is true.
-        """
+    async def claim(self, name: str) -> _Asked:
+        """Take a job for a worker, together with those of the others that want one now, too."""
         self._wanting.append(name)
         await self.loop.others_first()
-        if self._wanting:
+        if name in self._wanting:
             names, self._wanting = self._wanting, []
             self._claim_for(names)
-        return self._claims.pop(name, None)
+        return self._asked.pop(name)
 
-    def _claim_for(self, names: list[str]) -> None:
-        self.is_refused = False
+    def _claim_for(self, names: Sequence[str]) -> None:
+        claims: list[Claim] = []
+        is_refused = False
         try:
             self.settings = self.store.settings()
-            while names and (claims := self.store.claim_each(utc_now(), names)):
-                self._claims.update(zip(names, claims, strict=False))
-                names = names[len(claims) :]
+            while left := names[len(claims) :]:
+                more = self.store.claim_each(utc_now(), left)
+                if not more:
+                    break
+                claims += more
         except (ConfigError, StoreError, UnsafeStore) as error:
-            self.is_refused = True
+            is_refused = True
             self.troubles.tell("claim", f"takes no job: {error}")
         else:
             self.troubles.are_over("claim")
         finally:
             self._pass_on_arrivals()
+        for name, claim in zip_longest(names, claims):
+            self._asked[name] = _Asked(claim, self._heard, is_refused and claim is None)
 
     def _pass_on_arrivals(self) -> None:
         """Let idle workers of this process ask again where a claim has heard of arrivals."""
         heard = self.store.arrivals_heard()
-        if heard != self.heard:
-            self.heard = heard
+        if heard != self._heard:
+            self._heard = heard
             fd = self.store.arrivals_fd()
             if fd is not None:
                 self.loop.tell(fd)
@@ -538,9 +551,7 @@ class Worker:
     # --- claim ---
 
     async def _claim(self) -> Claim | None:
-        claim = await self._process.claim(self.name)
-        self._heard = self._process.heard
-        self._is_refused = claim is None and self._process.is_refused
+        claim, self._heard, self._is_refused = await self._process.claim(self.name)
         if self._is_refused:
             await self._sleep(_RETRY_SECONDS)
         elif claim is not None and self._interrupts.level > 0:

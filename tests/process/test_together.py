@@ -1,9 +1,11 @@
 """Several workers in one process, as where there are more workers than processors."""
 
+import json
 import os
 import signal
 import subprocess
 
+import pytest
 from tests.process.support import QUEUECTL, Gate, Pool, Queue, until
 
 SLOW_SYNC = """
@@ -32,7 +34,9 @@ DirectoryStore.running = fails
 """
 REFUSED_LATER = """
 import os
+from queuectl import worker
 from queuectl.store import files
+worker._RETRY_SECONDS = worker._RUNNING_SECONDS = 3600.0
 move_new = files.move_new
 
 def refuse(first_fd, name, *others):
@@ -41,6 +45,51 @@ def refuse(first_fd, name, *others):
     move_new(first_fd, name, *others)
 
 files.move_new = refuse
+"""
+# At the first rest two jobs arrive, which the kernel does not tell by name, and something seems to
+# be recovered, so that the one that rested claims again before its sibling goes on.
+CLAIMS_AGAIN = """
+import subprocess, sys
+from queuectl import worker
+worker._RUNNING_SECONDS = worker._LONGEST_SLEEP_SECONDS = worker._RELEASE_SECONDS = 3600.0
+worker.Talk.report = lambda *_: None
+recover = worker.recover
+calls = 0
+
+def recovers(store):
+    global calls
+    calls += 1
+    report = recover(store)
+    if calls != 2:
+        return report
+    queuectl = (sys.executable, "-m", "queuectl", "--store", store.location)
+    subprocess.run((*queuectl, "enqueue", "--batch", "a batch"), check=True)
+    watch = store._watch
+    arrivals = watch.arrivals
+
+    def overflow():
+        watch.arrivals = arrivals
+        arrivals()
+
+    watch.arrivals = overflow
+    return report._replace(recovered=["a job"])
+
+worker.recover = recovers
+"""
+STOPPED = """
+import os, signal
+from queuectl.store import files
+move_new = files.move_new
+calls = 0
+
+def stop(*move):
+    global calls
+    calls += 1
+    move_new(*move)
+    if calls == a count:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+files.move_new = stop
 """
 
 
@@ -197,15 +246,43 @@ def test_what_fails_for_an_idle_worker_ends_no_other(queue: Queue) -> None:
 
 
 def test_refused_claim_of_one_holds_up_no_job_that_was_claimed_with_it(queue: Queue) -> None:
-    """The others run theirs; the one whose claim was refused tells it, and tries each second."""
+    """The other runs its own at once; what was refused is told, and is there for the next claim."""
     refused = queue.here / "refused"
     refused.touch()
-    queue.batch([{"id": each, "command": f"echo {each}"} for each in ("first", "later")])
+    gate = queue.gate()
+    queue.batch([{"id": "first", "command": gate.wait}, {"id": "later", "command": "true"}])
     pool = sharing(queue, 2, replaced=REFUSED_LATER.replace("no claims", str(refused)))
-    queue.until_in("completed", "first")
+    gate.reached()
     until(lambda: "takes no job: " in pool.talk(), "it is told")
     assert len(queue.ids("pending")) == 1
     refused.unlink()
+    gate.open()
     queue.until_in("completed", "later")
     assert "goes on" in pool.talk()
     assert pool.stop() == 0
+
+
+def test_worker_that_was_not_asked_for_when_a_job_was_claimed_does_not_sleep(queue: Queue) -> None:
+    """One that wants a job again before its sibling has heard of the last claim takes one alone."""
+    gates = [queue.gate() for _ in range(2)]
+    batch = queue.here / "batch"
+    batch.write_text("".join(json.dumps({"command": gate.wait}) + "\n" for gate in gates))
+    pool = sharing(queue, 2, replaced=CLAIMS_AGAIN.replace("a batch", str(batch)))
+    for gate in gates:
+        gate.reached()
+    for gate in gates:
+        gate.open()
+    assert pool.stop() == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_jobs_that_were_claimed_when_a_stop_came_are_given_back(queue: Queue, count: int) -> None:
+    """A signal in the middle of the claims of several workers starts none of their jobs."""
+    ids = [f"job-{at}" for at in range(4)]
+    queue.batch([{"id": each, "command": "touch ran"} for each in ids])
+    env = queue.replacing("sitecustomize", STOPPED.replace("a count", str(min(2, count))))
+    pool = queue.pool("--count", str(count), preexec_fn=on_one_processor, env=env)
+    assert pool.wait() == 0
+    assert sorted(queue.pending()) == ids
+    assert queue.ids("processing") == []
+    assert not (queue.here / "ran").exists()

@@ -215,6 +215,18 @@ def test_file_moves_only_to_a_name_that_nothing_has(
     assert (tmp_path / "new").read_text() == "a"
 
 
+def test_c_library_without_the_call_is_as_a_kernel_without_it(
+    tmp_path: Path, directory_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file moves all the same, and an exchange says that it cannot be done."""
+    monkeypatch.setattr(files, "load_library", object)
+    (tmp_path / "a").touch()
+    files.move_new(directory_fd, "a", directory_fd, "b")
+    with pytest.raises(OSError, match="not implemented") as raised:
+        files.exchange(directory_fd, "b", directory_fd, "b")
+    assert raised.value.errno in files.UNSUPPORTED
+
+
 @pytest.mark.parametrize(("bits", "safe"), [(0o700, True), (0o755, True), (0o720, False),
                                             (0o702, False), (0o777, False)])  # fmt: skip
 def test_directory_that_others_can_write_to_is_refused(

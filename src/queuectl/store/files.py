@@ -323,10 +323,10 @@ def exchange(first_fd: int, first: str, second_fd: int, second: str) -> None:
 
 
 def _rename(first_fd: int, first: str, second_fd: int, second: str, how: int) -> None:
-    done = load_library().renameat2(
-        first_fd, os.fsencode(first), second_fd, os.fsencode(second), how
-    )
-    if done != 0:
+    renameat2 = getattr(load_library(), "renameat2", None)
+    if renameat2 is None:  # an old C library
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if renameat2(first_fd, os.fsencode(first), second_fd, os.fsencode(second), how) != 0:
         number = ctypes_errno()
         raise OSError(number, os.strerror(number), first, None, second)
 

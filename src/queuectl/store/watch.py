@@ -124,6 +124,8 @@ def end_watches(watches: Collection[Watch]) -> None:
     To close one takes the kernel 15 ms where it is just about to free what was watched, and nearly
     nothing a millisecond later.
     """
+    if not watches:
+        return
     for watch in watches:
         watch.forget()
     time.sleep(_FREED_SECONDS)
