@@ -182,11 +182,10 @@ class Disk:
         self._change({old: None, new: self._now[old]}, new[0])
 
     def _move_new(self, original: Any, first_fd: int, first: str, fd: int, second: str) -> None:
-        old, new = self._key(first, first_fd), self._key(second, fd)
-        original(first_fd, first, fd, second)
-        assert old is not None, first
-        assert new is not None, second
-        self._change({old: None, new: self._now[old]}, new[0])
+        def move(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+            original(src_dir_fd, source, dst_dir_fd, target)
+
+        self._rename(move, first, second, src_dir_fd=first_fd, dst_dir_fd=fd)
 
     def _exchange(self, original: Any, first_fd: int, first: str, fd: int, second: str) -> None:
         one, other = self._key(first, first_fd), self._key(second, fd)
