@@ -279,8 +279,10 @@ class Model:
             self._put(replace(known, state=State.BLOCKED, parent=first))
         state = State.PENDING if under is None else State.BLOCKED
         self._put(replace(known, state=state, parent=under))
-        if first is not None and first != under:
-            self.release([first])  # at the second look, and with it who waits there, too
+        if first is not None and is_first_seen_as(first) is not end_of(first):
+            # At the second look, which lets all go on who wait there and whose turn was missed,
+            # whether this one stays or not.
+            self.release([first])
 
     def retry(self, known: Known, now: datetime) -> None:
         """Send a job back; it waits no longer for what is gone."""
