@@ -112,9 +112,14 @@ def floor(store_dir: Path, names: list[str], workers: int) -> None:
         os.waitpid(pid, 0)
 
 
+def names_of(store_dir: Path) -> list[str]:
+    """Return the names in pending/, in their order."""
+    return sorted(os.listdir(store_dir / "pending"))
+
+
 def seconds_of_floor(store_dir: Path, count: int, workers: int) -> float:
     """Time the floor for the first jobs of a store."""
-    names = sorted(os.listdir(store_dir / "pending"))[:count]
+    names = names_of(store_dir)[:count]
     return seconds(lambda: floor(store_dir, names, workers))
 
 

@@ -37,9 +37,12 @@ class Row:
 def scratch(parent: Path) -> Iterator[Path]:
     """Give a new directory; it is removed at the end of all, not between two measurements.
 
-    ext4 makes files slowly for some seconds after many were deleted nearby.
+    ext4 makes files slowly for some minutes after many were deleted nearby. So that what one
+    measurement deletes does not slow down the next, each directory gets a place of its own on the
+    disk: those in a directory with the attribute T are spread over it (see chattr(1)).
     """
     parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(("chattr", "+T", parent), check=False, capture_output=True)  # only ext4 has it
     yield Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
 
 

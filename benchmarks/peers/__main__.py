@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.measure import machine, remove, scratch
 from benchmarks.peers.base import Installation, Missing, Queue
-from benchmarks.peers.catalog import LEFT_OUT, PEERS, Ours
+from benchmarks.peers.catalog import LEFT_OUT, PEERS, Library, OurLibrary, Ours
 from benchmarks.peers.measures import FULL, QUICK, Comparison, Scale, Subject, killed, synced
 
 MEASURES = ("cold", "bulk", "drain", "latency", "safety")
@@ -64,7 +64,11 @@ def safety_of(subject: Subject, scale: Scale) -> Result:
 
 
 def show(results: list[Result], ours: Result) -> str:
-    """Return the table for a person; in brackets how many times better queuectl is."""
+    """Return the table for a person; in brackets how many times better queuectl is.
+
+    With the start, what is in brackets is queuectl's: its program's beside programs, its library's
+    beside libraries.
+    """
     from tabulate import tabulate
 
     columns = (
@@ -84,7 +88,7 @@ def show(results: list[Result], ours: Result) -> str:
             return "-"
         pair = pairs[name]
         if name.startswith("start"):  # ours may be next to nothing: a ratio would say little
-            return f"{pair['theirs'] * scale:.3g}"
+            return f"{pair['theirs'] * scale:.3g} ({pair['ours'] * scale:.3g})"
         better = 1 / pair["ratio"] if more_is_better else pair["ratio"]
         return f"{pair['theirs'] * scale:.3g} ({better:.2g}x)"
 
@@ -121,13 +125,17 @@ def show(results: list[Result], ours: Result) -> str:
 
 
 def of_ours(results: list[Result]) -> dict[str, object]:
-    """Return what queuectl reached beside the peers: the median over all of them."""
+    """Return what queuectl reached beside the peers: the median over all of them.
+
+    Its start is not the same beside all: it is shown beside each.
+    """
     values: dict[str, list[float]] = {}
     for result in results:
         pairs = result["pairs"]
         assert isinstance(pairs, dict)
         for name, pair in pairs.items():
-            values.setdefault(name, []).append(pair["ours"])
+            if not name.startswith("start"):
+                values.setdefault(name, []).append(pair["ours"])
     middles = {name: sorted(each)[len(each) // 2] for name, each in values.items()}
     return {
         name: {"ours": middle, "theirs": middle, "ratio": 1.0} for name, middle in middles.items()
@@ -188,6 +196,7 @@ def main() -> None:
                 skipped[kind.name] = str(why)
                 continue
             theirs = Subject(kind=kind, installed=installed, folder=folder / "theirs")
+            ours = replace(ours, kind=OurLibrary if issubclass(kind, Library) else Ours)
             results.append({"version": version, **compare(ours, theirs, scale, measures)})
             keep(chosen.json, {}, results, skipped)
         own: Result = {"name": Ours.name, "version": Ours.version(ours.installed)}

@@ -74,6 +74,7 @@ class Queue(ABC):
     name: ClassVar[str]
     about: ClassVar[str]  # what it is and how it is used here
     slow: ClassVar[bool] = False  # 500 jobs instead of 3,000, for both sides
+    most_jobs: ClassVar[int] = sys.maxsize  # that it can hold
     keeps: ClassVar[bool] = True  # a queue at all, that something can be enqueued into
     has_worker: ClassVar[bool] = True  # a library has none: its worker is the benchmark's
     servers: ClassVar[tuple[str, ...]] = ()  # programs that hold the queue and are no workers

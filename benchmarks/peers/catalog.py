@@ -68,6 +68,10 @@ class Ours(Queue):
         names = ("pending", "processing", "dead")
         return sum(len(os.listdir(self.folder / "q" / each)) for each in names)
 
+
+class OurLibrary(Ours):
+    """Be queuectl for a program that is running, to be compared with other libraries."""
+
     def latencies(self, fifo: Path, gaps: Sequence[float]) -> list[float]:
         """Enqueue through the library: no end of a process hides a part of the wait."""
         script = (
@@ -124,6 +128,35 @@ class Xargs(Queue):
         return 0
 
 
+class Floor(Ours):
+    """Be the floor: the system calls that queuectl's rules ask for, and nothing around them."""
+
+    name = "the floor"
+    about = "the system calls that the rules of queuectl take, see benchmarks/floor.py"
+    keeps = False
+
+    def hold(self, workers: int) -> None:
+        """Start the process, which waits: what it imports is none of its work."""
+        gate = self.folder / "gate"
+        os.mkfifo(gate)
+        script = (
+            "import pathlib, sys\n"
+            "from benchmarks.floor import floor, names_of\n"
+            "store_dir, gate, workers = sys.argv[1:]\n"
+            "open(gate).read()\n"
+            "store_dir = pathlib.Path(store_dir)\n"
+            "floor(store_dir, names_of(store_dir), int(workers))\n"
+        )
+        words = (sys.executable, "-c", script, str(self.folder / "q"), str(gate), str(workers))
+        self._process = self.start(*words)
+
+    def drain(self, workers: int) -> None:
+        """Let it go."""
+        del workers
+        release(self.folder / "gate", 1)
+        self._process.wait()
+
+
 class TaskSpooler(ShellQueue):
     """Be task-spooler: a server that its first client starts, and a client waiting for each job.
 
@@ -132,7 +165,7 @@ class TaskSpooler(ShellQueue):
 
     name = "task-spooler"
     about = "Debian's tsp, with as many slots as workers"
-    slow = True
+    most_jobs = 900
     loop = "{words} >>output"
     recovers = "nothing: the queue is in the server's memory"
 
@@ -192,7 +225,7 @@ class Nq(ShellQueue):
 
     name = "nq"
     about = "Debian's nq; a queue runs one at a time, so as many queues as workers"
-    slow = True
+    most_jobs = 900  # each job looks at all that came before it
     loop = "{words}"
     recovers = "nothing: the waiting processes are the queue (their files can be run by hand)"
 
@@ -425,16 +458,16 @@ class HueyFile(Huey):
 class Dirq(Library):
     """Be dirq, a library: its consumers are those of its documentation, and run commands."""
 
-    name = "dirq"
     package = "dirq"
-    about = "QueueSimple of PyPI's dirq, a library; the worker is the loop of its documentation"
+    form: ClassVar[str]
     has_worker = False
     recovers = "purge() releases what has been locked for 600 s, whether its worker lives or not"
 
     @property
     def environment(self) -> dict[str, str]:
         """Say where the queue is."""
-        return {**super().environment, "PEER_FOLDER": str(self.folder)}
+        folder = str(self.folder)
+        return {**super().environment, "PEER_FOLDER": folder, "PEER_FORM": self.form}
 
     def work(self, workers: int) -> None:
         """Start consumers."""
@@ -445,6 +478,22 @@ class Dirq(Library):
         """Start consumers that end at the end of the queue."""
         for process in [self.start(*self._driver, "work", "--drain") for _ in range(workers)]:
             process.wait()
+
+
+class DirqPlain(Dirq):
+    """Be dirq as it is."""
+
+    name = "dirq"
+    about = "QueueSimple of PyPI's dirq, a library; the worker is the loop of its documentation"
+    form = "plain"
+
+
+class DirqSynced(Dirq):
+    """Be dirq with a program that makes durable what it adds and removes."""
+
+    name = "dirq, synced"
+    about = "the same, and each file that is added or removed is synced with its directory"
+    form = "synced"
 
 
 class Rq(Library):
@@ -629,11 +678,13 @@ PEERS: tuple[type[Queue], ...] = (
     At,
     HueySqlite,
     HueyFile,
-    Dirq,
+    DirqPlain,
+    DirqSynced,
     RqDefault,
     RqDurable,
     Namesake,
     Xargs,
+    Floor,
 )
 
 # What is not measured, and why.

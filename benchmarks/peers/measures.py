@@ -4,7 +4,6 @@ import random
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import median, percentile, seconds
+from benchmarks.measure import median, percentile, scratch, seconds
 from benchmarks.peers.base import Installation, Queue, until
 
 
@@ -86,13 +85,13 @@ class Subject:
     @contextmanager
     def queue(self) -> Iterator[Queue]:
         """Give a new queue, open, and end all of it afterwards."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        made = self.kind(self.installed, Path(tempfile.mkdtemp(dir=self.folder)))
-        try:
-            made.open()
-            yield made
-        finally:
-            made.close()
+        with scratch(self.folder) as folder:
+            made = self.kind(self.installed, folder)
+            try:
+                made.open()
+                yield made
+            finally:
+                made.close()
 
 
 @dataclass(kw_only=True)
@@ -107,7 +106,8 @@ class Comparison:
     @property
     def jobs(self) -> int:
         """Return how many jobs both sides run."""
-        return self.scale.slow_jobs if self.theirs.kind.slow else self.scale.jobs
+        usual = self.scale.slow_jobs if self.theirs.kind.slow else self.scale.jobs
+        return min(usual, self.theirs.kind.most_jobs)
 
     def in_turn(self, name: str, action: Callable[[Queue], float], rounds: int, count: int) -> None:
         """Do something with both, again and again, each time with a new queue."""
