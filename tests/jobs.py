@@ -71,9 +71,15 @@ def decide(job: Job, attempt: Attempt) -> Job:
     return after_attempt(job, attempt, SETTINGS, NOON, 0.0)
 
 
+def claim_next(store: Store, now: datetime, worker: str = "") -> Claim | None:
+    """Claim the next job for one worker; return None where none is due."""
+    claims = store.claim_each(now, [worker])
+    return claims[0] if claims else None
+
+
 def claimed(store: Store, now: datetime = LATER) -> Claim:
     """Return the claim of the next job, which must be there."""
-    claim = store.claim(now)
+    claim = claim_next(store, now)
     assert claim is not None
     return claim
 
@@ -81,7 +87,7 @@ def claimed(store: Store, now: datetime = LATER) -> Claim:
 def drain(store: Store, now: datetime = LATER) -> list[str]:
     """Claim and complete what is due, one after the other; return the ids in that order."""
     ids = []
-    while (claim := store.claim(now)) is not None:
+    while (claim := claim_next(store, now)) is not None:
         ids.append(claim.job.id)
         store.settle([ended(claim)])
     return ids

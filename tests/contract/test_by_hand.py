@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, NOON, claimed, drain, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import (
+    LATER,
+    NOON,
+    claim_next,
+    claimed,
+    drain,
+    ended,
+    fail_for_good,
+    make_job,
+    make_jobs,
+)
 
 from queuectl.clock import format_instant, later
 from queuectl.job import MAX_DOCUMENT_BYTES, Job, Outcome, State, encode_job
@@ -64,7 +74,7 @@ def test_dropped_file_needs_only_a_command(
 ) -> None:
     """A file that is put into pending/ is adopted: priority 5, due now, the stem as its id."""
     if when == "while it waits":
-        assert store.claim(NOON) is None
+        assert claim_next(store, NOON) is None
     store.change_config(lambda _: {"max-retries": "7", "timeout": "9s", "priority": "2"})
     (pending / "report.json").write_text(WHOLE)
     assert place.open().counts(NOON).due == 1
@@ -180,7 +190,7 @@ def test_many_dropped_files_cost_few_looks_through_the_queue(
         return names_in(self, directory)
 
     monkeypatch.setattr(DirectoryStore, "_names", counted)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     for when in ("told by the kernel", "found by a scan"):
         looks.clear()
         for index in range(150):
@@ -394,7 +404,7 @@ def test_torn_document_is_left_alone_while_it_may_still_be_written(
     """A document that cannot be read stays while it is young, and is taken once it is whole."""
     path = pending / name
     path.write_text(TORN)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     assert path.exists()
     assert names(place.path / "corrupt") == []
     due = store.next_due()
@@ -410,7 +420,7 @@ def test_young_torn_document_is_taken_at_the_second_look_though_nothing_tells(
     """The look that was put off does what the first would have done on the whole document."""
     path = pending / name
     path.write_text(TORN)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     due = store.next_due()
     assert due is not None
     path.write_text(WHOLE)
@@ -466,7 +476,7 @@ def test_document_with_a_time_in_the_future_is_set_aside(
     """A clock that was set back does not keep a torn document in pending/ for ever."""
     (pending / name_of("a")).write_text(TORN)
     grow_old(pending / name_of("a"), -3600)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     assert name_of("a") in names(place.path / "corrupt")
 
 
@@ -477,7 +487,7 @@ def test_corrupt_documents_of_one_name_are_all_kept(
     for text in (TORN, "{"):
         (pending / "a.json").write_text(text)
         grow_old(pending / "a.json")
-        assert store.claim(NOON) is None
+        assert claim_next(store, NOON) is None
     corrupt = place.path / "corrupt"
     assert names(corrupt) == ["a-2.json", "a-2.json.reason", "a.json", "a.json.reason"]
     assert (corrupt / "a.json").read_text() == TORN
@@ -492,7 +502,7 @@ def test_document_beyond_all_measure_is_set_aside_unread(
         with open(pending / name, "wb") as file:
             file.truncate(MAX_DOCUMENT_BYTES + 1)
         grow_old(pending / name)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     reasons = [path.read_text() for path in (place.path / "corrupt").glob("*.reason")]
     assert len(reasons) == 2
     assert all("more than" in reason for reason in reasons)
@@ -555,7 +565,7 @@ def test_what_is_no_document_is_left_alone(
     put(pending / name)
     store.add([make_job("good", run_at=later(NOON, 5), priority=9)])
     assert drain(store) == ["good"]
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     due = store.next_due()
     assert due is None or due > LATER
     assert names(pending) == [name]
@@ -575,7 +585,7 @@ def test_document_that_becomes_readable_for_us_is_taken(store: Store, pending: P
     """A name that was left alone is looked at again when a new file arrives under it."""
     path = pending / name_of("a")
     put_newer(path)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     (pending / ".new").write_bytes(encode_job(make_job("a")))
     (pending / ".new").rename(path)
     assert claimed(store, NOON).job.id == "a"
@@ -597,7 +607,7 @@ def test_foreign_and_hidden_files_are_no_jobs(store: Store, pending: Path, name:
     """What is not called like a job is neither adopted nor counted nor touched."""
     (pending / name).write_text("not a job")
     grow_old(pending / name)
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     assert store.next_due() is None
     assert store.counts(LATER).by_state[State.PENDING] == 0
     assert store.entries(State.PENDING, LATER) == []
@@ -649,7 +659,7 @@ def test_odd_name_is_adopted_under_the_documents_id_or_set_aside(
 def test_month_thirteen_in_a_name_waits_for_ever_without_harm(store: Store, pending: Path) -> None:
     """A time that no calendar has is still an order of text, and does not stop a worker."""
     (pending / "5-20261332T250000.000000Z-a.json").write_text(WHOLE)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     store.next_due()
     assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["a"]
     assert store.counts(NOON).by_state[State.PENDING] == 1
@@ -698,7 +708,7 @@ def test_second_document_of_a_running_job_waits_until_it_ended(
     copy = (pending / name_of("a")).read_bytes()
     claim = claimed(store)
     (pending / name_of("a")).write_bytes(copy)
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     assert names(place.path / "processing") == ["a.1.json"]
     store.settle([ended(claim)])
     due = store.next_due()

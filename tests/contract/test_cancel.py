@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, claimed, decide, drain, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import (
+    LATER,
+    claim_next,
+    claimed,
+    decide,
+    drain,
+    ended,
+    fail_for_good,
+    make_job,
+    make_jobs,
+)
 
 from queuectl.clock import later, utc_now
 from queuectl.errors import JobNotFound
@@ -76,7 +86,7 @@ def test_job_that_waits_for_its_next_attempt_is_cancelled(store: Store) -> None:
     assert cancel(store, "a") == {"a": State.CANCELLED}
     job = store.get("a")
     assert ([each.outcome for each in job.history], job.attempts) == ([Outcome.FAILED], 1)
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
 
 
 def test_nothing_is_cancelled_where_one_does_not_exist(store: Store) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, NOON, claimed, decide, drain, ended, fail_for_good, make_job
+from tests.jobs import (
+    LATER,
+    NOON,
+    claim_next,
+    claimed,
+    decide,
+    drain,
+    ended,
+    fail_for_good,
+    make_job,
+)
 
 from queuectl.clock import later
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, UnsafeStore
@@ -47,7 +57,7 @@ def test_child_runs_when_its_parent_has_completed(store: Store) -> None:
     assert store.get("c").state is State.BLOCKED
     claim = claimed(store)
     assert claim.job.id == "p"
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     store.settle([ended(claim)])
     (entry,) = store.entries(State.PENDING, NOON)
     assert (entry.id, entry.priority, entry.run_at) == ("c", 2, later(NOON, 7))
@@ -99,7 +109,7 @@ def test_retry_of_a_dead_parent_lets_its_children_go_on(store: Store) -> None:
     add(store, make_job("p", max_retries=1), make_job("c", after=("p",)))
     fail_for_good(store)
     assert store.release_blocked()
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     store.retry("p", [State.DEAD], NOON)
     assert store.release_blocked()
     assert drain(store) == ["p", "c"]

@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, NOON, claimed, decide, drain, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, claim_next, claimed, decide, drain, ended, make_job, make_jobs
 
 from queuectl.clock import later
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
@@ -87,7 +87,7 @@ def test_loser_of_a_claim_takes_the_next_job(
     before(files, "lock", lambda: won.append(claimed(other)))
     assert claimed(store).job.id == "b"
     assert [claim.job.id for claim in won] == ["a"]
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
 
 
 def test_job_that_was_claimed_settled_and_came_back_is_not_claimed_by_its_old_name(
@@ -97,7 +97,7 @@ def test_job_that_was_claimed_settled_and_came_back_is_not_claimed_by_its_old_na
     store.add([make_job("a")])
     other = place.open()
     before(files, "lock", lambda: other.settle([ended(claimed(other, NOON), Outcome.FAILED)]))
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     claim = claimed(store)
     assert (claim.attempt, claim.job.attempts) == (2, 1)
 
@@ -139,7 +139,7 @@ def test_hand_that_replaces_a_document_while_it_is_claimed(
         os.replace(pending / ".a.swp", pending / name_of("a"))
 
     before(files, "move_new", happen)
-    claim = store.claim(LATER) or claimed(store)
+    claim = claim_next(store, LATER) or claimed(store)
     assert claim.job.command == "edited"
     store.settle([ended(claim)])
     assert store.get("a").command == "edited"
@@ -180,7 +180,7 @@ def test_document_that_was_not_locked_is_never_moved(
     with monkeypatch.context() as patched:
         patched.setattr(os, "rename", refuse)
         patched.setattr(files, "move_new", refuse)
-        assert store.claim(LATER) is None
+        assert claim_next(store, LATER) is None
     assert claimed(store).job.command == "edited"
 
 
@@ -205,7 +205,7 @@ def test_stranger_that_somebody_holds_is_adopted_when_it_is_free(
     (pending / "a.json").write_text('{"command": "x"}')
     fd = os.open(pending / "a.json", os.O_RDONLY)
     assert files.lock(fd)
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     os.close(fd)  # the other one died before it had done anything
     due = store.next_due()
     assert due is not None
@@ -217,7 +217,7 @@ def test_names_that_are_gone_are_passed_over(place: Place, store: DirectoryStore
     store.add(make_jobs(*(f"j{number}" for number in range(10))))
     assert claimed(store).job.id == "j0"
     assert len(drain(place.open())) == 9
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     store.add([make_job("new")])
     assert drain(store) == ["new"]
 
@@ -299,7 +299,7 @@ def test_jobs_that_become_due_while_others_are_handed_out_take_their_turn(
         "j0", "j1", "soon-urgent", "j2", "later-urgent", "j3", "j4", "last-urgent", "j5", "j6",
         "j7", "soon-low",
     ]  # fmt: skip
-    assert small.claim(LATER) is None
+    assert claim_next(small, LATER) is None
     assert len(scans) <= 8
 
 
@@ -309,7 +309,7 @@ def test_waiting_for_what_is_due_needs_no_scan(
     """While nothing becomes due, asking again and again does not scan again."""
     place.open().add([make_job(f"j{index}", run_at=later(NOON, 10 + index)) for index in range(10)])
     for _ in range(50):
-        assert small.claim(NOON) is None
+        assert claim_next(small, NOON) is None
         assert small.next_due() == later(NOON, 10)
     assert len(scans) == 1
     for index in range(10):
@@ -345,7 +345,7 @@ def test_nothing_in_pending_makes_a_worker_spin(
     found = len(scans)
     assert found <= 8
     for _ in range(20):
-        assert small.claim(LATER) is None
+        assert claim_next(small, LATER) is None
     assert len(scans) == found
     due = small.next_due()
     assert due is None or due > LATER
@@ -359,11 +359,11 @@ def test_arrivals_that_the_kernel_did_not_tell_are_found_by_a_scan(
     place: Place, store: DirectoryStore, scans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An overflow of the kernel's queue costs one scan, and loses nothing."""
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     place.open().add(make_jobs("a", "b"))
     assert store._watch is not None
     store._watch.arrivals()  # they are lost
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     with monkeypatch.context() as patched:
         patched.setattr(store._watch, "arrivals", lambda: None)
         assert claimed(store).job.id == "a"
@@ -386,7 +386,7 @@ def test_claim_that_fails_leaves_its_name_for_the_next_one(
     with monkeypatch.context() as patched:
         patched.setattr(files, "open_and_stat", refuse)
         with pytest.raises(Exception, match="Too many open files"):
-            store.claim(LATER)
+            claim_next(store, LATER)
     assert drain(store) == ["a", "b"]
 
 
@@ -478,7 +478,7 @@ def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_
             original(generation, *values)
 
         shared._store = put  # type: ignore[method-assign]
-        store.claim(LATER)
+        claim_next(store, LATER)
 
     in_child(die_in_a_scan)
     assert drain(store) == ["a", "b", "c"]
@@ -487,13 +487,13 @@ def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_
 def test_workers_of_a_pool_see_each_arrival_once(place: Place, store: DirectoryStore) -> None:
     """Of two workers that were told of the same arrival, one claims it and the other goes on."""
     first, second = store, place.open()
-    assert first.claim(LATER) is None
-    assert second.claim(LATER) is None
+    assert claim_next(first, LATER) is None
+    assert claim_next(second, LATER) is None
     place.open().add(make_jobs("a", "b"))
     assert claimed(first).job.id == "a"
     assert claimed(second).job.id == "b"
-    assert first.claim(LATER) is None
-    assert second.claim(LATER) is None
+    assert claim_next(first, LATER) is None
+    assert claim_next(second, LATER) is None
 
 
 # --- looking ---

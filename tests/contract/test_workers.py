@@ -12,6 +12,7 @@ from tests.jobs import (
     LATER,
     NOON,
     attempt_of,
+    claim_next,
     claimed,
     decide,
     drain,
@@ -56,13 +57,13 @@ def test_jobs_of_one_batch_run_in_its_order(store: Store) -> None:
 def test_job_is_not_claimed_before_it_is_due(store: Store) -> None:
     """A job that is due later waits, and the store says until when."""
     store.add([make_job("a", run_at=later(NOON, 10)), make_job("b", run_at=later(NOON, 5))])
-    assert store.claim(NOON) is None
+    assert claim_next(store, NOON) is None
     assert store.next_due() == later(NOON, 5)
     assert claimed(store, later(NOON, 5)).job.id == "b"
-    assert store.claim(later(NOON, 9.999999)) is None
+    assert claim_next(store, later(NOON, 9.999999)) is None
     assert store.next_due() == later(NOON, 10)
     assert claimed(store, later(NOON, 10)).job.id == "a"
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     assert store.next_due() is None
 
 
@@ -80,8 +81,8 @@ def test_two_workers_never_claim_the_same_job(place: Place) -> None:
     place.open().add(make_jobs(*(f"j{n}" for n in range(20))))
     first, second = place.open(), place.open()
     claims = [claimed(worker) for _ in range(10) for worker in (first, second)]
-    assert first.claim(LATER) is None
-    assert second.claim(LATER) is None
+    assert claim_next(first, LATER) is None
+    assert claim_next(second, LATER) is None
     assert len({claim.job.id for claim in claims}) == 20
 
 
@@ -155,10 +156,10 @@ def test_failed_job_comes_back_until_it_is_dead(store: Store) -> None:
         store.settle([(claim, job)])
         if number < 3:
             waits.append((job.run_at - job.updated_at).total_seconds())
-            assert store.claim(later(job.run_at, -0.001)) is None
+            assert claim_next(store, later(job.run_at, -0.001)) is None
             now = job.run_at
     assert waits == [2.0, 4.0]
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     assert store.get("a").state is State.DEAD
     assert store.get("a").attempts == 3
 
@@ -229,7 +230,7 @@ def test_claim_of_a_dead_worker_is_lost_at_once(place: Place) -> None:
     store = place.open()
     store.add([make_job("a")])
     place.process_that(claim_and_die)
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     (found,) = store.recover(decide).recovered
     assert (found.job.id, found.attempt, found.lost) == ("a", 1, True)
     job = store.get("a")
@@ -252,7 +253,7 @@ def test_job_that_kills_its_worker_ends_dead_and_not_in_a_loop(place: Place) -> 
     for _ in range(3):
         place.process_that(claim_and_die)
         assert len(store.recover(decide).recovered) == 1
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     assert store.get("a").state is State.DEAD
     assert [attempt.outcome for attempt in store.get("a").history] == [Outcome.LOST] * 3
 
@@ -281,7 +282,7 @@ def test_command_that_outlives_its_worker_keeps_the_claim(place: Place) -> None:
     for _ in range(2):
         report = store.recover(decide)
         assert (report.recovered, report.unowned) == ([], 1)
-    assert store.claim(LATER) is None
+    assert claim_next(store, LATER) is None
     os.close(hold)  # the command ends
     assert os.read(done, 1) == b""
     os.close(done)
@@ -331,12 +332,12 @@ def test_tidy_keeps_live_workers(place: Place) -> None:
 def test_arrivals_wake_a_worker(place: Place) -> None:
     """What another process adds, retries or gives back makes the descriptor readable."""
     worker, other = place.open(), place.open()
-    assert worker.claim(LATER) is None
+    assert claim_next(worker, LATER) is None
     assert not readable(worker.arrivals_fd())
     other.add([make_job("a")])
     assert readable(worker.arrivals_fd())
     claim = claimed(worker)
-    assert worker.claim(LATER) is None
+    assert claim_next(worker, LATER) is None
     assert not readable(worker.arrivals_fd())
     worker.settle([(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
     other.retry("a", [State.CANCELLED], NOON)
@@ -500,7 +501,7 @@ def test_job_that_was_put_off_by_a_clock_that_was_set_back_is_looked_at(
     (path,) = (place.path / "pending").iterdir()
     fd = os.open(path, os.O_RDONLY)
     assert files.lock(fd)
-    assert store.claim(later(NOON, 5.0)) is None
+    assert claim_next(store, later(NOON, 5.0)) is None
     os.close(fd)
     assert claimed(store, later(NOON, -3600.0)).job.id == "a"
 
@@ -509,8 +510,8 @@ def test_clock_that_is_set_right_by_a_little_changes_no_name(place: Place, store
     """A few seconds are waited out: names are not changed for what ntp does."""
     store.add(make_jobs("a", run_at=later(NOON, 1.0)))
     before = sorted(os.listdir(place.path / "pending"))
-    assert store.claim(NOON) is None
-    assert store.claim(later(NOON, -9.0)) is None
+    assert claim_next(store, NOON) is None
+    assert claim_next(store, later(NOON, -9.0)) is None
     assert sorted(os.listdir(place.path / "pending")) == before
 
 

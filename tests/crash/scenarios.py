@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.jobs import NOON, claimed, decide, decode_job, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import (
+    NOON,
+    claim_next,
+    claimed,
+    decide,
+    decode_job,
+    ended,
+    fail_for_good,
+    make_job,
+    make_jobs,
+)
 
 from queuectl.errors import BadDocument, StoreError
 from queuectl.job import Defaults, Job, Outcome, State, encode_job
@@ -261,7 +271,7 @@ def purge(scene: Scene) -> None:
 
 def look(scene: Scene) -> None:
     """Claim where nothing can be claimed."""
-    assert scene.store.claim(NOON) is None
+    assert claim_next(scene.store, NOON) is None
 
 
 _A = make_job("a")

@@ -17,7 +17,7 @@ from tests.crash.steps import (
     takes_descriptor,
     takes_space,
 )
-from tests.jobs import NOON, claimed, decide, drain, ended, make_job, make_jobs
+from tests.jobs import NOON, claim_next, claimed, decide, drain, ended, make_job, make_jobs
 
 from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import Outcome
@@ -220,7 +220,7 @@ def test_settle_after_a_full_disk_is_the_same_as_at_once(tmp_path: Path) -> None
         assert error is not None
         assert error.exit_code == 74
         assert other.recover(decide).recovered == []
-        assert other.claim(NOON) is None
+        assert claim_next(other, NOON) is None
     store.settle([settlement])
     assert store.get("a") == settlement[1]
     store.close()

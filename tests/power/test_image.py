@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.disks import MAKE, in_memory, make_image, mounted, needs_mounts
-from tests.jobs import LATER, NOON, decide, drain, ended, make_job
+from tests.jobs import LATER, NOON, claim_next, decide, drain, ended, make_job
 from tests.power.disk import quick
 from tests.process.support import proc_stat, until
 
@@ -119,7 +119,7 @@ def work(location: str, book: int) -> None:
     while True:
         claims = []
         for _ in range(chance.choice((1, 1, 2, 5))):
-            claim = store.claim(LATER)
+            claim = claim_next(store, LATER)
             if claim is not None:
                 claims.append(claim)
         if claims and chance.random() < 0.1:

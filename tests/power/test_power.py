@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.jobs import LATER, NOON, claimed, decide, decode_job, ended, make_job, make_jobs
+from tests.jobs import (
+    LATER,
+    NOON,
+    claim_next,
+    claimed,
+    decide,
+    decode_job,
+    ended,
+    make_job,
+    make_jobs,
+)
 from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
 from queuectl.errors import QueuectlError
@@ -475,7 +485,7 @@ def check_recovered(location: Path, promised: Promised) -> None:
 def check_drained(store: Store, promised: Promised) -> None:
     """Check that all that waits can run, each once, and nothing is left over."""
     ran = []
-    while (claim := store.claim(LATER)) is not None:
+    while (claim := claim_next(store, LATER)) is not None:
         ran.append(claim.job.id)
         store.settle([ended(claim)])
     assert len(ran) == len(set(ran))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 from tests.crash.steps import CRASHED, changes, watched
-from tests.jobs import NOON, SETTINGS
+from tests.jobs import NOON, SETTINGS, claim_next
 
 import queuectl.clock
 from queuectl.errors import QueuectlError
@@ -104,7 +104,7 @@ class Hands:
 
     def claim(self) -> tuple[Job, int] | datetime | None:
         """Claim; return the job and its attempt, or else when to ask again."""
-        claim = self.store.claim(self.now)
+        claim = claim_next(self.store, self.now)
         if claim is None:
             return self.store.next_due()
         self._claims[claim.job.id] = claim

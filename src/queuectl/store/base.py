@@ -329,17 +329,12 @@ class Store(Protocol):
         A block that is left by an exception does not count as a purge.
         """
 
-    def claim(self, now: datetime, worker: str = "") -> Claim | None:
-        """Take the first job that is due, so that no other worker can; None where none is.
-
-        Jobs come by priority, then due time, then id. A document that cannot be read is set aside.
-        """
-
     def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
         """Take the first jobs that are due, one for each of the workers, in their order.
 
-        None where none is due. Fewer than workers say nothing: the next call tells whether there
-        are more, or what was in the way of claiming them.
+        No other worker can take them then. Jobs come by priority, then due time, then id; none
+        where none is due. Fewer than workers say nothing: the next call tells whether there are
+        more, or what was in the way of claiming them. A document that cannot be read is set aside.
         """
 
     def control_fd(self, worker: str = "") -> int | None:

@@ -297,11 +297,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         due = self._worklist().next_due()
         return None if due is None else parse_due(due)
 
-    def claim(self, now: datetime, worker: str = "") -> Claim | None:
-        """Take the first due job; see Store.claim."""
-        claims = self.claim_each(now, [worker])
-        return claims[0] if claims else None
-
     def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
         """Take the first due jobs, one for each worker; see Store.claim_each."""
         worklist = self._worklist()
