@@ -396,6 +396,7 @@ class WorkerProcess:
         finally:
             # Nothing is left of them but where something failed.
             self.store.unregister(*(worker.name for worker in self._workers))
+            self.store.leave_pool()
             self.store.close()
 
     def _tidy(self) -> None:

@@ -22,6 +22,7 @@ from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.listing import Listing, Slice
 from queuectl.store.names import pending_name
+from queuectl.store.watch import Watch
 
 
 @pytest.fixture
@@ -458,6 +459,28 @@ def test_workers_that_start_together_scan_once(
     assert os.read(results, 100).split() == [b"scan"] * 2
     os.close(results)
     os.close(report)
+
+
+def test_process_that_closes_a_store_ends_what_is_watched_only_where_it_leaves_the_pool(
+    store: DirectoryStore,
+) -> None:
+    """What is watched for a worker is told as long as any process may read it for that worker."""
+    store.prepare_pool(1)
+    watch = store.prepare_worker()
+    assert isinstance(watch, Watch)
+    in_child(store.close)
+    store.add(make_jobs("a"))
+    assert watch.arrivals() == [name_of("a")]
+
+    def leave() -> None:
+        store.leave_pool()
+        store.close()
+
+    in_child(leave)
+    watch.arrivals()  # that nothing is watched any more is told, too
+    store.add(make_jobs("b"))
+    assert watch.arrivals() == []
+    store.end_pool()
 
 
 def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_anew(

@@ -302,6 +302,12 @@ class Store(Protocol):
     def prepare_worker(self) -> object:
         """Set up what the process that is forked next has for itself; return what it shares."""
 
+    def leave_pool(self) -> None:
+        """End what was set up for this process, which was forked and is about to end.
+
+        ``close`` does not: what a process shares with others stays theirs.
+        """
+
     def end_worker(self, share: object) -> None:
         """Free what was shared with one process, which is gone while others work on."""
 

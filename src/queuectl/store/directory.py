@@ -129,7 +129,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Free what the store holds open."""
         self._close_watches()
         if self._watch is not None:
-            self._watch.forget()  # though it is shared: it is for this process, which ends
             self._watch.close()
             self._watch = None
         if self._slice is not None:
@@ -228,7 +227,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
         path = os.path.join(self.location, "pending")
-        self._watches = tuple(Watch(path, is_shared=True) for _ in range(count))
+        self._watches = tuple(Watch(path) for _ in range(count))
         self._next_watch = 0
 
     def prepare_worker(self) -> object:
@@ -238,6 +237,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             self._watch = self._watches[self._next_watch]
             self._next_watch += 1
         return self._watch
+
+    def leave_pool(self) -> None:
+        """Forget what is watched for this process alone; see Store.leave_pool."""
+        if self._watch is not None:
+            self._watch.forget()  # so that the kernel is done with it when end_pool closes it
 
     def end_worker(self, share: object) -> None:
         """End the watch of a process that is gone; see Store.end_worker."""

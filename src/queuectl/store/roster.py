@@ -403,5 +403,5 @@ class Roster(Place):
         if self._stop_watch is None:
             from queuectl.store.watch import Watch
 
-            self._stop_watch = Watch(self.location, is_shared=True)
+            self._stop_watch = Watch(self.location)
         return self._stop_watch.fd

@@ -21,13 +21,9 @@ class Watch:
     ``times_told`` changes when what made ``fd`` readable is read.
     """
 
-    def __init__(self, *paths: str, is_shared: bool = False) -> None:
-        """Start to watch; what arrives from now on is told.
-
-        One that is shared by forked processes watches on until ``end_watches`` ends it.
-        """
+    def __init__(self, *paths: str) -> None:
+        """Start to watch; what arrives from now on is told."""
         self.fd: int | None = None
-        self._is_shared = is_shared
         self._inotify = None
         self._paths = paths
         self.times_told = 0
@@ -99,7 +95,7 @@ class Watch:
                 self.close()
 
     def forget(self) -> None:
-        """Watch nothing any more, in no process."""
+        """Watch nothing any more, in none of the processes that were forked with it."""
         if self._inotify is not None:
             for wd in self._watched:
                 with suppress(OSError):  # the directory is gone
@@ -107,9 +103,7 @@ class Watch:
             self._watched.clear()
 
     def close(self) -> None:
-        """Stop watching in this process."""
-        if not self._is_shared:
-            self.forget()
+        """Stop watching in this process; others that were forked with it watch on."""
         if self._inotify is not None:
             if self.fd is not None:
                 self._poll.unregister(self.fd)
