@@ -37,7 +37,9 @@ _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed aft
 _UNOWNED_SECONDS = 1.0
 _RUNNING_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
-_SHORT_SECONDS = 0.02  # a command that takes longer leaves time to settle those before it
+# A command that takes longer leaves time to settle those before it, and is settled at once itself:
+# a sync is little beside it.
+_SHORT_SECONDS = 0.02
 _MANY_UNSETTLED = 128
 _MOST_UNSETTLED_SECONDS = 0.05
 # A disk that takes longer is waited for by a thread, which costs each job a little.
@@ -196,6 +198,7 @@ class Settler:
         self._talk = talk
         self._troubles = troubles
         self._unsettled: list[_Unsettled] = []
+        self._has_long = False  # one of those has run for long
         self._settling: _Settling | None = None
         self._to_sync: SimpleQueue[_Settling] | None = None
         self._sync_seconds = 0.0  # how long the last one took
@@ -205,6 +208,9 @@ class Settler:
     def add(self, claim: Claim, job: Job) -> None:
         """Take a claimed job that has ended, and what became of it."""
         self._unsettled.append(_Unsettled(claim, job, time.monotonic()))
+        seconds = job.history[-1].duration_seconds
+        if seconds is None or seconds >= _SHORT_SECONDS:
+            self._has_long = True
 
     @property
     def has_unsettled(self) -> bool:
@@ -220,7 +226,7 @@ class Settler:
         if not self._unsettled or self._settling is not None:
             return None
         due_at = self._unsettled[-1].since + _SHORT_SECONDS
-        if len(self._unsettled) >= _MANY_UNSETTLED:
+        if self._has_long or len(self._unsettled) >= _MANY_UNSETTLED:
             due_at = 0.0
         due_at = min(due_at, self._unsettled[0].since + _MOST_UNSETTLED_SECONDS)
         return max(0.0, max(due_at, self._again_at) - time.monotonic())
@@ -252,7 +258,7 @@ class Settler:
         """
         if self._settling is not None or not self._unsettled:
             return
-        batch, self._unsettled = self._unsettled, []
+        batch, self._unsettled, self._has_long = self._unsettled, [], False
         try:
             settlement = self._store.begin_settle([(each.claim, each.job) for each in batch])
         except StoreError as error:

@@ -174,9 +174,12 @@ def test_workers_keep_what_they_ran_on_a_full_disk(
     for gate in gates:
         gate.open()
     until(lambda: ear.hears("tries again: ", 2), "both workers tell")
-    # They have run some more before they knew, 128 each at most.
+    # They have run some more before they knew, 128 each at most. A spare file may have had room for
+    # the first record.
     running, left = queue.ids("processing"), queue.pending()
-    assert {"runs-0.1", "runs-1.1"} <= set(running)
+    completed = {f"{each}.1" for each in queue.ids("completed")}
+    assert {"runs-0.1", "runs-1.1"} <= {*running, *completed}
+    assert len(running) >= 2
     assert left
     uses_little(pool)
     assert (running, left) == (queue.ids("processing"), queue.pending())
@@ -241,7 +244,8 @@ def test_a_log_that_fills_the_disk_costs_no_outcome(queue: Queue, disk: Path, ea
     pool = queue.pool(stderr=ear.write_fd)
     until(lambda: ear.hears("tries again: "), "it is told")
     uses_little(pool)
-    assert "greedy.1" in queue.ids("processing")
+    # A spare file may have had room for the record of the first; then the next one is kept.
+    assert queue.ids("processing") in (["greedy.1"], ["waits.1"], ["greedy.1", "waits.1"])
     log = queue.store / "logs" / "greedy.1.log"
     with log.open("rb") as file:
         assert file.readline() == b"begins\n"
