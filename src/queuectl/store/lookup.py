@@ -31,6 +31,7 @@ from queuectl.store.base import (
     Entry,
 )
 from queuectl.store.names import (
+    PENDING_ID_AT,
     SUFFIX,
     blocked_name,
     due_text,
@@ -288,11 +289,10 @@ class Lookup(Place):
             raise JobNotFound("no such job: the id is empty")
         matches: set[str] = set()
         for state in _WALK:
-            for job_id, _ in self._identified(state):
-                if job_id.startswith(prefix):
-                    if job_id == prefix:
-                        return job_id
-                    matches.add(job_id)
+            for job_id in self.ids(state, prefix):
+                if job_id == prefix:
+                    return job_id
+                matches.add(job_id)
         if not matches:
             raise JobNotFound(f"no such job: {prefix}")
         if len(matches) > 1:
@@ -394,10 +394,7 @@ class Lookup(Place):
             return
         # A name is looked at whole only where it can be of such an id: a long queue has many.
         for name in self._names(state):
-            if state is State.PENDING and looks_pending(name):
-                if name.startswith(prefix, 26) and is_pending_name(name):
-                    yield pending_id(name)
-            elif name.startswith(prefix):
+            if name.startswith(prefix, PENDING_ID_AT) or name.startswith(prefix):
                 job_id = self._id_in(state, name)
                 if job_id is not None and job_id.startswith(prefix):
                     yield job_id
@@ -405,6 +402,8 @@ class Lookup(Place):
     @staticmethod
     def _id_in(state: State, name: str) -> str | None:
         if state is State.PENDING:
+            if is_pending_name(name):
+                return pending_id(name)
             return parse_filed(name) if is_stranger(name) else None
         if state is State.PROCESSING:
             parsed = parse_processing(name)

@@ -14,6 +14,7 @@ from queuectl.job import ID_PATTERN
 
 SUFFIX = ".json"
 _DUE_END = 25  # "5-20261124T212959.001002Z" is 25 characters long
+PENDING_ID_AT = _DUE_END + 1
 _PENDING = re.compile(rf"[0-9]-[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z-{ID_PATTERN}\.json")
 _PROCESSING = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.json")
 _FILED = re.compile(rf"({ID_PATTERN})\.json")
@@ -64,7 +65,7 @@ def pending_due(name: str) -> str:
 
 def pending_id(name: str) -> str:
     """Return the id in a pending name."""
-    return name[_DUE_END + 1 : -len(SUFFIX)]
+    return name[PENDING_ID_AT : -len(SUFFIX)]
 
 
 def processing_name(job_id: str, attempt: int) -> str:
