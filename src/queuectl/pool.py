@@ -9,7 +9,6 @@ import os
 import random
 import select
 import signal
-import sys
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -102,7 +101,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
         Talk("supervisor", quiet=False).error(f"cannot work: {error}")
         code = error.exit_code
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        Talk("supervisor", quiet=False).bug()
         raise
     finally:
         os._exit(code)
@@ -253,7 +252,7 @@ class Supervisor:
                 Talk(names[0], quiet=False).error(f"cannot work: {error}")
                 code = error.exit_code
             else:
-                sys.excepthook(*sys.exc_info())
+                Talk(names[0], quiet=False).bug()
                 raise
         finally:
             os._exit(code)

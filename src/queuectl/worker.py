@@ -63,9 +63,18 @@ class Talk:
         """Tell what went wrong."""
         if not text.isprintable():  # the name of a directory may hold anything
             text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-        line = f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n"
+        self._write(f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n")
+
+    def bug(self) -> None:
+        """Tell the exception that is being handled, with its traceback."""
+        from traceback import format_exc
+
+        self._write(format_exc())
+
+    def _write(self, text: str) -> None:
+        """Write by one call: others write to the same place."""
         try:
-            os.write(2, line.encode())
+            os.write(2, text.encode(errors="backslashreplace"))
         except OSError:
             return  # the terminal or the pipe is gone, and the jobs go on
 

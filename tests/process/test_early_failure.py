@@ -1,5 +1,6 @@
 """A pool whose workers cannot work."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,25 @@ def test_a_pool_whose_workers_all_fail_at_their_start_gives_up(tmp_path: Path) -
     assert done.returncode == 70
     assert b"gives up: its workers fail at their start" in done.stderr
     assert done.stderr.count(b"RuntimeError: broken") in (10, 11, 12)
+
+
+def test_what_a_worker_failed_of_is_told_in_one_piece(tmp_path: Path) -> None:
+    """Others write to the same place: their lines must not come between those of a traceback."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:  # keeps apart what is written at once
+            command = [sys.executable, "-c", SCRIPT, str(tmp_path / "q")]
+            process = subprocess.Popen(command, stderr=theirs.fileno())
+        pieces = []
+        # Python writes nothing, too, now and then: only two in a row are the end.
+        while (piece := ours.recv(1 << 16)) or (piece := ours.recv(1 << 16)):
+            pieces.append(piece)
+    assert process.wait() == 70
+    told = [piece for piece in pieces if b"RuntimeError" in piece or b"Traceback" in piece]
+    assert len(told) in (10, 11, 12)
+    for piece in told:
+        assert piece.startswith(b"Traceback (most recent call last):\n")
+        assert piece.endswith(b"\nRuntimeError: broken\n")
 
 
 def test_a_detached_pool_of_which_no_worker_starts_is_not_told_as_started(tmp_path: Path) -> None:
