@@ -13,6 +13,7 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Any
 
+from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import Job, Outcome, State, job_document
 from queuectl.store.base import FINISHED, Entry, Store
@@ -136,12 +137,19 @@ def read_row(store: Store, entry: Entry) -> Row | None:
         job = store.read(entry)
         if job is None:
             job = store.get(entry.id)
-            entry = Entry(id=job.id, state=job.state)
+            entry = _moved_entry(job)
     except JobNotFound:
         return None
     except (BadDocument, ConfigError) as error:
         return Row(entry=entry, problem=str(error))
     return Row(entry=entry, job=job)
+
+
+def _moved_entry(job: Job) -> Entry:
+    """Return what a list tells of a job that has come to where it is while the list was made."""
+    if job.state is State.PENDING:
+        return Entry(id=job.id, state=job.state, priority=job.priority, run_at=job.run_at)
+    return Entry(id=job.id, state=job.state, changed_at=utc_now())
 
 
 def attempts_text(job: Job) -> str:

@@ -15,7 +15,7 @@ from tests.jobs import (
     make_jobs,
 )
 
-from queuectl.clock import later
+from queuectl.clock import later, utc_now
 from queuectl.errors import (
     AmbiguousPrefix,
     ConfigError,
@@ -24,6 +24,7 @@ from queuectl.errors import (
     WrongState,
 )
 from queuectl.job import Outcome, State
+from queuectl.query import read_row
 from queuectl.store.base import Claim, Store
 
 
@@ -130,6 +131,26 @@ def test_entries_of_a_running_job_tell_its_attempt_and_read_none_once_it_moved(
     assert abs(datetime.now(UTC) - entry.changed_at) < timedelta(minutes=1)
     store.settle([ended(claim)])
     assert store.read(entry) is None
+
+
+def test_row_of_a_job_that_moves_before_it_is_read_tells_when(store: Store) -> None:
+    """A list shows it where it has gone to, with the time that it would show there."""
+    store.add(make_jobs("ends", "fails"))
+    first, second = claimed(store), claimed(store)
+    entries = {entry.id: entry for entry in store.entries(State.PROCESSING, LATER)}
+    store.settle([ended(first), ended(second, Outcome.FAILED)])
+    before = utc_now()
+    completed = read_row(store, entries["ends"])
+    assert completed is not None
+    assert completed.entry.state is State.COMPLETED
+    assert completed.entry.changed_at is not None
+    assert before <= completed.entry.changed_at <= utc_now()
+    pending = read_row(store, entries["fails"])
+    assert pending is not None
+    assert pending.job is not None
+    (listed,) = store.entries(State.PENDING, LATER)
+    told = (pending.entry.state, pending.entry.run_at, pending.entry.priority)
+    assert told == (State.PENDING, listed.run_at, listed.priority)
 
 
 def test_counts_tell_states_and_due_times(store: Store) -> None:
