@@ -131,6 +131,15 @@ def _sort_key(store: Store, entry: Entry, sort: str) -> tuple[bool, Any, str]:
     return (False, value, entry.id)
 
 
+def find_job(store: Store, prefix: str) -> Job:
+    """Return the job whose id is ``prefix`` or, alone, starts with it, wherever it moves meanwhile.
+
+    Raises: JobNotFound; AmbiguousPrefix that lists candidates; BadDocument.
+    """
+    entry = store.resolve(prefix)
+    return store.read(entry) or store.get(entry.id)
+
+
 def read_row(store: Store, entry: Entry) -> Row | None:
     """Return the job of an entry, wherever it has moved to; None where it is gone."""
     try:

@@ -237,7 +237,7 @@ def test_follow_spends_a_tenth_of_its_time_on_finding_the_job(
     monkeypatch.setattr("queuectl.cli.logs.monotonic", lambda: now)
     monkeypatch.setattr("queuectl.cli.logs.sleep", sleep)
     assert run("logs", "job-1", "-f") == (0, "end\n", "")
-    assert looked_at == [0, 1, 12, 23]
+    assert looked_at == [0, 11, 22, 33]
 
 
 # --- a terminal ---------------------------------------------------------------------------------

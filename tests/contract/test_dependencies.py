@@ -155,7 +155,7 @@ def test_blocked_job_is_found_like_any_other(store: Store) -> None:
     """It is counted, listed, read, resolved, and its id is taken."""
     add(store, make_job("p"), make_job("child-1", after=("p",)))
     assert store.counts(NOON).by_state[State.BLOCKED] == 1
-    assert store.resolve("chi") == "child-1"
+    assert store.resolve("chi").id == "child-1"
     (entry,) = store.entries(State.BLOCKED, NOON)
     job = store.read(entry)
     assert job is not None

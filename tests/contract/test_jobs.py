@@ -24,8 +24,8 @@ from queuectl.errors import (
     WrongState,
 )
 from queuectl.job import Outcome, State
-from queuectl.query import read_row
-from queuectl.store.base import Claim, Store
+from queuectl.query import find_job, read_row
+from queuectl.store.base import Claim, Entry, Store
 
 
 def test_added_job_is_the_same_when_another_process_reads_it(place: Place) -> None:
@@ -88,14 +88,32 @@ def replace_limit(claim: Claim) -> Claim:
 def test_exact_id_wins_over_the_prefix_of_others(store: Store) -> None:
     """A prefix stands for the one id that starts with it, an exact id for itself."""
     store.add(make_jobs("back", "backup-1", "other"))
-    assert store.resolve("back") == "back"
-    assert store.resolve("backup") == "backup-1"
-    assert store.resolve("o") == "other"
+    assert store.resolve("back").id == "back"
+    assert store.resolve("backup").id == "backup-1"
+    assert store.resolve("o").id == "other"
     with pytest.raises(AmbiguousPrefix, match=r"back.*backup-1"):
         store.resolve("ba")
     for unknown in ("nope", ""):
         with pytest.raises(JobNotFound):
             store.resolve(unknown)
+
+
+def test_job_that_moves_while_its_prefix_is_looked_for_is_found_where_it_went(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was met is not where it is read."""
+    store.add(make_jobs("backup", "other"))
+    worker = place.open()
+    resolve = store.resolve
+
+    def moves(prefix: str) -> Entry:
+        entry = resolve(prefix)
+        drain(worker)
+        return entry
+
+    monkeypatch.setattr(store, "resolve", moves)
+    found = find_job(store, "back")
+    assert (found.id, found.state) == ("backup", State.COMPLETED)
 
 
 def test_entries_of_pending_come_in_the_order_of_running(store: Store) -> None:

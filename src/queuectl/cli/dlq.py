@@ -31,8 +31,14 @@ from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, Outcome, State
 from queuectl.logs import LogDir
-from queuectl.query import Row, attempts_text, id_or_command_matches, row_document, select
-from queuectl.store.base import Store
+from queuectl.query import (
+    Row,
+    attempts_text,
+    find_job,
+    id_or_command_matches,
+    row_document,
+    select,
+)
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10
@@ -79,7 +85,7 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
     The beginning of an ID is enough where no other ID starts with it.
     """
     store = app.open()
-    job = _get_dead(store, store.resolve(job_id))
+    job = _checked_dead(find_job(store, job_id))
     show_job(store, job, as_json=as_json)
     if job.history and not as_json:
         number = job.history[-1].number
@@ -126,7 +132,7 @@ def retry(
     if not retry_all:
         chosen = tuple(dict.fromkeys(job_ids))
         for job_id in chosen:
-            _get_dead(store, job_id)
+            _checked_dead(store.get(job_id))
         for job_id in chosen:
             echo(store.retry(job_id, _DEAD, utc_now()).id)
         return
@@ -184,10 +190,9 @@ def _last_line(logs: LogDir, job: Job | None) -> str | None:
     return "".join(logs.last_lines(job.id, job.history[-1].number, 1)).strip()
 
 
-def _get_dead(store: Store, job_id: str) -> Job:
-    job = store.get(job_id)
+def _checked_dead(job: Job) -> Job:
     if job.state is not State.DEAD:
-        raise WrongState(f"job {job_id} is {job.state}, not dead; see 'queuectl dlq list'")
+        raise WrongState(f"job {job.id} is {job.state}, not dead; see 'queuectl dlq list'")
     return job
 
 

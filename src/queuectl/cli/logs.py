@@ -13,6 +13,7 @@ from queuectl.cli.common import App, Whole, complete_ids, examples, pass_app, pr
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
+from queuectl.query import find_job
 from queuectl.store.base import FINISHED, Store
 
 _BLOCK = 65536
@@ -48,7 +49,7 @@ def logs(
     shown as \x1b and the like.
     """
     store = app.open()
-    job = store.get(store.resolve(job_id))
+    job = find_job(store, job_id)
     log_dir = LogDir.of(store.location)
     open_log = partial(_Log.open, log_dir, job.id, _writer(raw=raw))
     number = attempt or _last_attempt(log_dir, job)

@@ -23,7 +23,7 @@ from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import Attempt, Job, Outcome, State, job_document
 from queuectl.logs import LogDir
-from queuectl.query import attempts_text
+from queuectl.query import attempts_text, find_job
 from queuectl.store.base import Store
 
 
@@ -37,7 +37,7 @@ def show(app: App, *, job_id: str, as_json: bool) -> None:
     The beginning of an ID is enough where no other ID starts with it.
     """
     store = app.open()
-    show_job(store, store.get(store.resolve(job_id)), as_json=as_json)
+    show_job(store, find_job(store, job_id), as_json=as_json)
 
 
 def show_job(store: Store, job: Job, *, as_json: bool) -> None:

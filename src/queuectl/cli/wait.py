@@ -55,7 +55,7 @@ def wait(
     an ID is enough where no other ID starts with it.
     """
     store = app.open()
-    chosen = tuple(dict.fromkeys(map(store.resolve, job_ids)))
+    chosen = tuple(dict.fromkeys(store.resolve(each).id for each in job_ids))
     if not quiet and not store.workers() and _is_open(store, chosen, any_of_them=any_of_them):
         click.echo("waiting, but no worker is running: see 'queuectl worker start'", err=True)
     ended: dict[str, Job] = {}

@@ -199,9 +199,10 @@ class Store(Protocol):
     def get(self, job_id: str) -> Job:
         """Return a job, its ``state`` being where it is. Raises: JobNotFound, BadDocument."""
 
-    def resolve(self, prefix: str) -> str:
-        """Return the id that is ``prefix`` or, alone, starts with it.
+    def resolve(self, prefix: str) -> Entry:
+        """Return where the job is whose id is ``prefix`` or, alone, starts with it.
 
+        Its ``changed_at`` is not told.
         Raises: JobNotFound; AmbiguousPrefix that lists candidates.
         """
 

@@ -283,23 +283,24 @@ class Lookup(Place):
         complete = all(key in document for key in _LIMITS)
         return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
 
-    def resolve(self, prefix: str) -> str:
-        """Return the id that is ``prefix`` or, alone, starts with it; see Store.resolve."""
+    def resolve(self, prefix: str) -> Entry:
+        """Return the job whose id is ``prefix`` or, alone, starts with it; see Store.resolve."""
         if not prefix:
             raise JobNotFound("no such job: the id is empty")
-        matches: set[str] = set()
+        matches: dict[str, tuple[State, str]] = {}
         for state in _WALK:
-            for job_id in self.ids(state, prefix):
+            for job_id, name in self._with_prefix(state, prefix):
                 if job_id == prefix:
-                    return job_id
-                matches.add(job_id)
+                    return self._entry(state, name, None)
+                matches.setdefault(job_id, (state, name))
         if not matches:
             raise JobNotFound(f"no such job: {prefix}")
         if len(matches) > 1:
             some = sorted(matches)[:10]
             more = f" and {len(matches) - 10} more" if len(matches) > 10 else ""
             raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
-        return matches.pop()
+        ((state, name),) = matches.values()
+        return self._entry(state, name, None)
 
     def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
         """Return what the names tell of the jobs in a state, in order; see Store.entries."""
@@ -389,25 +390,29 @@ class Lookup(Place):
 
     def ids(self, state: State, prefix: str = "") -> Iterator[str]:
         """Stream the ids in a state that start with a prefix; see Store.ids."""
+        return (job_id for job_id, _ in self._with_prefix(state, prefix))
+
+    def _with_prefix(self, state: State, prefix: str) -> Iterator[tuple[str, str]]:
+        """Stream id and name of the jobs in a state whose ids start with a prefix."""
         if state is State.BLOCKED:
-            yield from (each for each, _ in self._identified(state) if each.startswith(prefix))
+            yield from (each for each in self._identified(state) if each[0].startswith(prefix))
             return
         # A name is looked at whole only where it can be of such an id: a long queue has many.
         for name in self._names(state):
             if name.startswith(prefix, PENDING_ID_AT) or name.startswith(prefix):
                 job_id = self._id_in(state, name)
                 if job_id is not None and job_id.startswith(prefix):
-                    yield job_id
+                    yield job_id, name
 
-    @staticmethod
-    def _id_in(state: State, name: str) -> str | None:
+    def _id_in(self, state: State, name: str) -> str | None:
+        """Return the id of the job that a name in a state is of, None where it is of none."""
         if state is State.PENDING:
             if is_pending_name(name):
                 return pending_id(name)
-            return parse_filed(name) if is_stranger(name) else None
+            return parse_filed(name) if self._is_dropped(name) else None
         if state is State.PROCESSING:
             parsed = parse_processing(name)
-            return parsed[0] if parsed is not None else None
+            return parsed[0] if parsed is not None and self._is_document(state, name) else None
         return parse_filed(name)
 
     def counts(self, now: datetime) -> Counts:
