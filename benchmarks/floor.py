@@ -109,7 +109,8 @@ def floor(store_dir: Path, names: list[str], workers: int) -> None:
             os._exit(0)
         pids.append(pid)
     for pid in pids:
-        os.waitpid(pid, 0)
+        if os.waitpid(pid, 0)[1]:
+            raise RuntimeError("a process of the floor failed")
 
 
 def names_of(store_dir: Path) -> list[str]:

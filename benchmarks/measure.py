@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,9 @@ def scratch(parent: Path) -> Iterator[Path]:
     disk: those in a directory with the attribute T are spread over it (see chattr(1)).
     """
     parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(("chattr", "+T", parent), check=False, capture_output=True)  # only ext4 has it
+    with suppress(FileNotFoundError):
+        # Only ext4 has it.
+        subprocess.run(("chattr", "+T", parent), check=False, capture_output=True)
     yield Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
 
 

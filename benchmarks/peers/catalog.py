@@ -154,7 +154,8 @@ class Floor(Ours):
         """Let it go."""
         del workers
         release(self.folder / "gate", 1)
-        self._process.wait()
+        if self._process.wait():
+            raise RuntimeError((self.folder / "output").read_text())
 
 
 class TaskSpooler(ShellQueue):
@@ -492,7 +493,7 @@ class DirqSynced(Dirq):
     """Be dirq with a program that makes durable what it adds and removes."""
 
     name = "dirq, synced"
-    about = "the same, and each file that is added or removed is synced with its directory"
+    about = "dirq, and each file that is added or removed is synced with its directory"
     form = "synced"
 
 
@@ -581,7 +582,7 @@ class RqDurable(Rq):
     """Be rq with a redis-server that syncs each change."""
 
     name = "rq, durable"
-    about = "the same with appendonly yes, appendfsync always"
+    about = "rq and redis-server with appendonly yes, appendfsync always"
     durable = True
 
 

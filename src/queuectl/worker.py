@@ -8,6 +8,7 @@ import os
 import random
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ _UNOWNED_SECONDS = 1.0
 _RUNNING_SECONDS = 5.0
 _RELEASE_SECONDS = 10.0
 # A command that takes longer leaves time to settle those before it, and is settled at once itself:
-# a sync is little beside it.
+# a sync of a quick disk is little beside it.
 _SHORT_SECONDS = 0.02
 _MANY_UNSETTLED = 128
 _MOST_UNSETTLED_SECONDS = 0.05
@@ -67,9 +68,13 @@ class Talk:
 
     def bug(self) -> None:
         """Tell the exception that is being handled, with its traceback."""
-        from traceback import format_exc
-
-        self._write(format_exc())
+        failure = sys.exc_info()
+        try:
+            from traceback import format_exception
+        except OSError:  # not a descriptor is left to import it
+            sys.excepthook(*failure)
+        else:
+            self._write("".join(format_exception(*failure)))
 
     def _write(self, text: str) -> None:
         """Write by one call: others write to the same place."""
@@ -569,6 +574,7 @@ class Worker:
     async def _claim(self) -> Claim | None:
         claim, self._heard, self._is_refused = await self._process.claim(self.name)
         if self._is_refused:
+            await self._settle_all()
             await self._sleep(_RETRY_SECONDS)
         elif claim is not None and self._interrupts.level > 0:
             await self._give_back(claim)
@@ -644,6 +650,8 @@ class Worker:
             what = f": {os.fsdecode(error.filename)}" if error.filename else ""
             self._explain(claim, f"cannot be started: {error.strerror}{what}")
             await self._loop.give_way()
+            # There is no wait that does it, and what has ended keeps its descriptors until then.
+            self._settler.go_on()
         else:
             result = (
                 await self._wait_for(started, claim) if isinstance(started, Command) else started

@@ -25,6 +25,7 @@ from tests.jobs import (
 )
 
 from queuectl.clock import format_instant, later
+from queuectl.errors import JobNotFound
 from queuectl.job import MAX_DOCUMENT_BYTES, Job, Outcome, State, encode_job
 from queuectl.store import files, open_store
 from queuectl.store.base import Store
@@ -753,3 +754,41 @@ def test_dropped_file_whose_name_is_free_is_cancelled(store: Store, pending: Pat
     assert list(store.cancel(["night"])) == [("night", State.CANCELLED)]
     assert store.get("night").command == "tonight"
     assert drain(store) == []
+
+
+# --- what is no job ---
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.PROCESSING])
+@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
+def test_what_is_no_document_is_no_job_of_a_prefix(
+    place: Place, store: Store, state: State, kind: str
+) -> None:
+    """It neither makes the beginning of an id ambiguous nor is it found itself."""
+    store.add(make_jobs("abc"))
+    path = place.path / state / ("abd.json" if state is State.PENDING else "abd.1.json")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "symlink":
+        path.symlink_to(name_of("abc"))
+    else:
+        os.mkfifo(path)
+    assert store.resolve("ab").id == "abc"
+    assert list(store.ids(state)) == ([] if state is State.PROCESSING else ["abc"])
+    with pytest.raises(JobNotFound):
+        store.resolve("abd")
+
+
+@pytest.mark.parametrize("stem", ["x-20260101T120000.000000Z-a", "5-20261301x000000.000000Z-a"])
+def test_name_that_is_nearly_that_of_a_pending_job_is_one_that_was_dropped(
+    store: Store, pending: Path, stem: str
+) -> None:
+    """Until it is adopted it has the id that a list tells."""
+    (pending / f"{stem}.json").write_text(WHOLE)
+    assert [entry.id for entry in store.entries(State.PENDING, LATER)] == [stem]
+    assert list(store.ids(State.PENDING)) == [stem]
+    entry = store.resolve(stem[:4])
+    assert entry.id == stem
+    job = store.read(entry)
+    assert job is not None
+    assert job.command == "echo hi"

@@ -30,6 +30,15 @@ pool.WorkerProcess.run = refuse
 pool._REPLACE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 1, drain=False, detach=len(sys.argv) > 2, quiet=True))
 """
+WITHOUT_DESCRIPTORS = """
+import resource
+from queuectl.worker import Talk
+try:
+    raise RuntimeError("broken")
+except RuntimeError:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    Talk("w", quiet=False).bug()
+"""
 NONE_STARTS = """
 import sys
 from queuectl import pool
@@ -73,6 +82,15 @@ def test_what_a_worker_failed_of_is_told_in_one_piece(tmp_path: Path) -> None:
     for piece in told:
         assert piece.startswith(b"Traceback (most recent call last):\n")
         assert piece.endswith(b"\nRuntimeError: broken\n")
+
+
+def test_what_a_worker_failed_of_is_told_without_descriptors() -> None:
+    """Nothing may have to be opened for it: that may be what it failed of."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS], capture_output=True, check=False
+    )
+    assert done.stderr.endswith(b"RuntimeError: broken\n")
+    assert b"OSError" not in done.stderr
 
 
 def test_a_detached_pool_of_which_no_worker_starts_is_not_told_as_started(tmp_path: Path) -> None:

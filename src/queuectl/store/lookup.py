@@ -314,12 +314,10 @@ class Lookup(Place):
 
         def keys() -> Iterator[tuple[bool, str, str]]:
             for name in self._names(State.PENDING):
-                if looks_pending(name):
-                    due = name[2:25]
-                    if due <= due_by:
-                        yield False, "", name
-                    elif is_pending_name(name):
-                        yield True, due, name
+                if looks_pending(name) and name[2:25] <= due_by:
+                    yield False, "", name
+                elif looks_pending(name) and is_pending_name(name):
+                    yield True, name[2:25], name
                 elif self._is_dropped(name):
                     yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
 
