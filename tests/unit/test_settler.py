@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from tests.jobs import NOON, SETTINGS, make_job
 
+from queuectl.errors import StoreError
 from queuectl.job import Attempt, Job, Outcome
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim
@@ -21,9 +22,12 @@ class Recorder:
     def __init__(self) -> None:
         """Have nothing settled."""
         self.batches: list[list[str]] = []
+        self.is_full = False
 
     def begin_settle(self, settlements: Sequence[tuple[Any, Job]]) -> "Recorder":
-        """Take note of a batch."""
+        """Take note of a batch, unless there is no room."""
+        if self.is_full:
+            raise StoreError("no room")
         self.batches.append([job.id for _, job in settlements])
         return self
 
@@ -116,6 +120,23 @@ def test_attempt_whose_length_nobody_saw_is_settled_at_once(
     end(settler, "unknown", None)
     settler.go_on()
     assert store.batches == [["unknown"]]
+
+
+def test_long_attempts_that_cannot_be_settled_wait_a_second(
+    settler: Settler, store: Recorder, clock: list[float]
+) -> None:
+    """However many there are by then, a full disk is not asked again and again."""
+    store.is_full = True
+    end(settler, "a", 1.0)
+    assert settler.go_on() == pytest.approx(1.0)
+    end(settler, "b", 1.0)
+    assert settler.keeps
+    assert settler.go_on() == pytest.approx(1.0)
+    store.is_full = False
+    clock[0] += 1.0
+    assert settler.go_on() is None
+    assert not settler.keeps
+    assert store.batches == [["a", "b"]]
 
 
 def test_many_short_attempts_do_not_wait(settler: Settler, store: Recorder) -> None:
