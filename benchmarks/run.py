@@ -141,7 +141,7 @@ class Bench:
         """Time draining against xargs."""
         rows = []
         for workers, goal in ((2, 0.85), (8, 0.95)):
-            count = 1_000 if self.quick else 3_000
+            count = 3_000  # of fewer, the start of the pool would be a large part
 
             def ours(workers: int = workers, count: int = count) -> float:
                 store_dir = self.new_store(count)
@@ -292,7 +292,7 @@ class Bench:
 
     def settled(self) -> list[Row]:
         """Compare the rates of draining with very many and with no settled jobs."""
-        count = 1_000 if self.quick else 3_000
+        count = 3_000
         full = self.new_store(0)
         sys.stderr.write(f"making {self.many} completed jobs ...\n")
         for i in range(self.many):
