@@ -140,14 +140,14 @@ class Bench:
     def drain(self) -> list[Row]:
         """Time draining against xargs."""
         rows = []
+        count = 3_000  # of fewer, the start of the pool would be a large part
         for workers, goal in ((2, 0.85), (8, 0.95)):
-            count = 3_000  # of fewer, the start of the pool would be a large part
 
-            def ours(workers: int = workers, count: int = count) -> float:
+            def ours(workers: int = workers) -> float:
                 store_dir = self.new_store(count)
                 return count / seconds(lambda: drain(store_dir, workers))
 
-            def limit(workers: int = workers, count: int = count) -> float:
+            def limit(workers: int = workers) -> float:
                 self.new_store(0)
                 return count / seconds(lambda: xargs(count, workers))
 

@@ -18,6 +18,22 @@ SLOW_FORK = """
 import os, time
 os.register_at_fork(after_in_child=lambda: time.sleep(0.3))
 """
+# As sitecustomize, this refuses the claim of a job called later while there is a file "no claims",
+# and lets who was refused wait for long.
+REFUSED_LATER = """
+import os
+from queuectl import worker
+from queuectl.store import files
+worker._RETRY_SECONDS = worker._RUNNING_SECONDS = 3600.0
+move_new = files.move_new
+
+def refuse(first_fd, name, *others):
+    if "-later" in name and os.path.exists("no claims"):
+        raise OSError(30, os.strerror(30))
+    move_new(first_fd, name, *others)
+
+files.move_new = refuse
+"""
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.005
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from tests.process.support import QUEUECTL, Gate, Pool, Queue, until
+from tests.process.support import QUEUECTL, REFUSED_LATER, Gate, Pool, Queue, until
 
 SLOW_SYNC = """
 import time
@@ -31,20 +31,6 @@ def fails(store):
     return running(store)
 
 DirectoryStore.running = fails
-"""
-REFUSED_LATER = """
-import os
-from queuectl import worker
-from queuectl.store import files
-worker._RETRY_SECONDS = worker._RUNNING_SECONDS = 3600.0
-move_new = files.move_new
-
-def refuse(first_fd, name, *others):
-    if "-later" in name and os.path.exists("no claims"):
-        raise OSError(30, os.strerror(30))
-    move_new(first_fd, name, *others)
-
-files.move_new = refuse
 """
 # At the first rest two jobs arrive, which the kernel does not tell by name, and something seems to
 # be recovered, so that the one that rested claims again before its sibling goes on.

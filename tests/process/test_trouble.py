@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.support import Ear, Gate, Pool, Queue, ticks, until, uses_little
+from tests.process.support import REFUSED_LATER, Ear, Gate, Pool, Queue, ticks, until, uses_little
 
 
 def fill_disk(pid: int, *, full: bool) -> None:
@@ -253,23 +253,6 @@ def test_drain_does_not_end_while_it_can_take_no_job(queue: Queue) -> None:
     assert queue.ids("completed") == ["first", "second"]
 
 
-# As sitecustomize, this refuses to claim one job, and lets workers wait for long then.
-REFUSES_LATER = """
-import os
-from queuectl import worker
-from queuectl.store import files
-worker._RETRY_SECONDS = 3600.0
-move_new = files.move_new
-
-def refuse(first_fd, name, *others):
-    if "-later" in name:
-        raise OSError(30, os.strerror(30))
-    move_new(first_fd, name, *others)
-
-files.move_new = refuse
-"""
-
-
 def test_many_jobs_that_cannot_be_started_do_not_use_up_the_descriptors(queue: Queue) -> None:
     """Each that ended is held until it is settled, also where no command is waited for."""
     gone = queue.here / "gone"
@@ -285,7 +268,10 @@ def test_many_jobs_that_cannot_be_started_do_not_use_up_the_descriptors(queue: Q
 def test_what_has_ended_does_not_wait_for_a_job_that_cannot_be_claimed(queue: Queue) -> None:
     """It is settled before the worker waits to try again."""
     queue.batch([{"id": "first", "command": "true"}, {"id": "later", "command": "true"}])
-    pool = queue.pool(env=queue.replacing("sitecustomize", REFUSES_LATER))
+    refused = queue.here / "refused"
+    refused.touch()
+    text = REFUSED_LATER.replace("no claims", str(refused))
+    pool = queue.pool(env=queue.replacing("sitecustomize", text))
     queue.until_in("completed", "first")
     assert queue.pending() == ["later"]
     assert pool.stop() == 0

@@ -287,20 +287,21 @@ class Lookup(Place):
         """Return the job whose id is ``prefix`` or, alone, starts with it; see Store.resolve."""
         if not prefix:
             raise JobNotFound("no such job: the id is empty")
-        matches: dict[str, tuple[State, str]] = {}
+        matches: set[str] = set()
+        first: tuple[State, str] | None = None
         for state in _WALK:
             for job_id, name in self._with_prefix(state, prefix):
                 if job_id == prefix:
                     return self._entry(state, name, None)
-                matches.setdefault(job_id, (state, name))
-        if not matches:
+                matches.add(job_id)
+                first = first or (state, name)
+        if first is None:
             raise JobNotFound(f"no such job: {prefix}")
         if len(matches) > 1:
             some = sorted(matches)[:10]
             more = f" and {len(matches) - 10} more" if len(matches) > 10 else ""
             raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
-        ((state, name),) = matches.values()
-        return self._entry(state, name, None)
+        return self._entry(*first, None)
 
     def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
         """Return what the names tell of the jobs in a state, in order; see Store.entries."""
@@ -316,7 +317,7 @@ class Lookup(Place):
             for name in self._names(State.PENDING):
                 if looks_pending(name) and name[2:25] <= due_by:
                     yield False, "", name
-                elif looks_pending(name) and is_pending_name(name):
+                elif is_pending_name(name):
                     yield True, name[2:25], name
                 elif self._is_dropped(name):
                     yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
@@ -392,7 +393,7 @@ class Lookup(Place):
 
     def _with_prefix(self, state: State, prefix: str) -> Iterator[tuple[str, str]]:
         """Stream id and name of the jobs in a state whose ids start with a prefix."""
-        if state is State.BLOCKED:
+        if state in (State.BLOCKED, State.PROCESSING):
             yield from (each for each in self._identified(state) if each[0].startswith(prefix))
             return
         # A name is looked at whole only where it can be of such an id: a long queue has many.
@@ -403,15 +404,12 @@ class Lookup(Place):
                     yield job_id, name
 
     def _id_in(self, state: State, name: str) -> str | None:
-        """Return the id of the job that a name in a state is of, None where it is of none."""
-        if state is State.PENDING:
-            if is_pending_name(name):
-                return pending_id(name)
-            return parse_filed(name) if self._is_dropped(name) else None
-        if state is State.PROCESSING:
-            parsed = parse_processing(name)
-            return parsed[0] if parsed is not None and self._is_document(state, name) else None
-        return parse_filed(name)
+        """Return the id of the job that a name in pending/ or in a final state is of, or None."""
+        if state is not State.PENDING:
+            return parse_filed(name)
+        if is_pending_name(name):
+            return pending_id(name)
+        return parse_filed(name) if self._is_dropped(name) else None
 
     def counts(self, now: datetime) -> Counts:
         """Count the jobs by the names of their files."""
