@@ -29,7 +29,12 @@ MAX_COMMAND_BYTES = 131_071
 MAX_ENVIRONMENT_BYTES = 6 * 1024 * 1024
 MAX_PATH_BYTES = 4096
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+# What a job may take when it comes to run, so that it can be read again with its attempts.
+MAX_DOCUMENT_BYTES_TO_RUN = MAX_DOCUMENT_BYTES - 1024 * 1024
 MAX_NESTING = 100
+# How many attempts a history keeps: the first show how it began, the last how it is now.
+FIRST_ATTEMPTS = 10
+LAST_ATTEMPTS = 40
 # So that the next one, too, is a number of nine digits, as the names of running jobs and logs hold.
 MAX_ATTEMPT = 999_999_998
 
@@ -98,7 +103,8 @@ class Job(NamedTuple):
     ``state`` is what was last recorded; the store says where the job is.
     ``retry_on`` and ``no_retry_on`` are exit codes as ``codes`` reads them, None for no such rule.
     Units: timeout_seconds of one attempt, None for no limit; ``attempts`` counts the failed ones
-    since the last retry by a person, ``history`` holds those of the job's whole life.
+    since the last retry by a person, ``history`` holds those of the job's whole life, but for
+    ``history_omitted`` between its first and its last ones.
     """
 
     id: str
@@ -118,7 +124,24 @@ class Job(NamedTuple):
     after: tuple[str, ...] = ()
     after_any: tuple[str, ...] = ()
     history: tuple[Attempt, ...] = ()
+    history_omitted: int = 0
     extra: Mapping[str, Any] = _NOTHING
+
+    def with_attempt(self, attempt: Attempt) -> "Job":
+        """Return the job with one more attempt in its history."""
+        return self._replace(history=(*self.history, attempt)).shortened()
+
+    def shortened(self) -> "Job":
+        """Return the job with no more attempts in its history than are kept.
+
+        Else each attempt would cost more than the one before, until nothing could read it.
+        """
+        history = self.history
+        if len(history) <= FIRST_ATTEMPTS + LAST_ATTEMPTS:
+            return self
+        kept = history[:FIRST_ATTEMPTS] + history[-LAST_ATTEMPTS:]
+        omitted = self.history_omitted + len(history) - len(kept)
+        return self._replace(history=kept, history_omitted=omitted)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -516,6 +539,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
             _attempt_from(entry, index)
             for index, entry in enumerate(read.take("history", list, "a list of attempts", ()), 1)
         ),
+        history_omitted=read.integer("history_omitted", 0, 0, MAX_ATTEMPT),
         extra=read.rest,
     )
 
@@ -578,6 +602,7 @@ def encode_job(job: Job) -> bytes:
 
     Written out, since it is done for each job that ends and the encoder of ``json`` takes four
     times as long for it.
+    Raises: BadDocument where it would be longer than what is read.
     """
     env = _to_json(dict(job.env)) if job.env else "{}"
     after = _to_json(job.after) if job.after else "[]"
@@ -603,15 +628,35 @@ def encode_job(job: Job) -> bytes:
         f'  "run_at": "{format_instant(job.run_at)}",\n'
         f'  "history": {history}'
     )
+    if job.history_omitted:
+        text += f',\n  "history_omitted": {job.history_omitted}'
     for key, value in job.extra.items():
         text += f",\n  {_quote(key)}: {_to_json(value)}"
     text += "\n}\n"
     try:
-        return text.encode()
+        data = text.encode()
     except UnicodeEncodeError:
         # A byte of a file name that is no UTF-8 is held as a lone surrogate: JSON's \u escape
         # carries it there and back.
-        return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+        data = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise BadDocument(_too_long(job.id, len(data), MAX_DOCUMENT_BYTES))
+    return data
+
+
+def check_room(job: Job) -> None:
+    """Check that the job can be written with the attempts that come.
+
+    What was read may be longer as it is written here: ``[1,1]`` becomes ``[1, 1]``.
+    Raises: BadDocument.
+    """
+    size = len(encode_job(job.shortened()))
+    if size > MAX_DOCUMENT_BYTES_TO_RUN:
+        raise BadDocument(_too_long(job.id, size, MAX_DOCUMENT_BYTES_TO_RUN))
+
+
+def _too_long(job_id: str, size: int, most: int) -> str:
+    return f"the document of job {job_id} would be written with {size} bytes; {most} is the most"
 
 
 def job_document(job: Job) -> dict[str, Any]:

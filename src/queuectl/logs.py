@@ -179,7 +179,10 @@ class LogDir:
 
     def remove_all(self, job: Job) -> None:
         """Delete the logs of a job's attempts, that of one which was given back included."""
-        for attempt in {*(each.number for each in job.history), job.next_attempt}:
+        attempts = {*(each.number for each in job.history), job.next_attempt}
+        if job.history_omitted:
+            attempts.update(range(1, job.next_attempt))
+        for attempt in attempts:
             self.remove(job.id, attempt)
 
     @contextmanager

@@ -31,12 +31,12 @@ def after_attempt(
     A failed attempt is counted; below max_retries (0 is taken as 1) the job is pending again, due
     after the backoff, unless its exit code forbids that; else it is dead.
     """
-    history = (*job.history, attempt)
+    job = job.with_attempt(attempt)
     if attempt.outcome is Outcome.SUCCEEDED:
-        return job._replace(history=history, updated_at=now, state=State.COMPLETED)
+        return job._replace(updated_at=now, state=State.COMPLETED)
     if attempt.outcome is Outcome.CANCELLED:
-        return job._replace(history=history, updated_at=now, state=State.CANCELLED)
-    job = job._replace(history=history, updated_at=now, attempts=job.attempts + 1)
+        return job._replace(updated_at=now, state=State.CANCELLED)
+    job = job._replace(updated_at=now, attempts=job.attempts + 1)
     if job.attempts >= job.max_retries or not is_worth_retrying(job, attempt):
         return job._replace(state=State.DEAD)
     run_at = later(now, backoff_seconds(job.attempts, settings, fraction))

@@ -69,6 +69,25 @@ def test_a_person_sees_the_fields_then_the_attempts(run: Run, place: Placing) ->
     ]
 
 
+def test_attempts_that_are_not_kept_are_counted(run: Run, place: Placing) -> None:
+    """A person sees where some are left out, and how many; the document says it, too."""
+    place.dead(
+        "job-1",
+        attempts=5_000,
+        max_retries=5_000,
+        history=(attempt("job-1"), attempt("job-1", 2), attempt("job-1", 5_000)),
+        history_omitted=4_997,
+    )
+    assert run("show", "job-1").stdout.splitlines()[-5:] == [
+        "ATTEMPT  OUTCOME               STARTED               TOOK  WORKER",
+        "1        failed (exit code 3)  2026-01-02T12:01:00Z  1.5s  w-abcd",
+        "2        failed (exit code 3)  2026-01-02T12:02:00Z  1.5s  w-abcd",
+        "...      4,997 omitted",
+        "5000     failed (exit code 3)  2026-01-05T23:20:00Z  1.5s  w-abcd",
+    ]
+    assert json.loads(run("show", "job-1", "--json").stdout)["history_omitted"] == 4_997
+
+
 def test_a_log_that_was_deleted_is_said_to_be(run: Run, place: Placing) -> None:
     """Its path is told nevertheless: that is where it was."""
     place.dead("job-1")

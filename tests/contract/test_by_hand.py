@@ -509,6 +509,18 @@ def test_document_beyond_all_measure_is_set_aside_unread(
     assert all("more than" in reason for reason in reasons)
 
 
+def test_document_that_would_be_written_too_long_is_set_aside(
+    place: Place, store: Store, pending: Path
+) -> None:
+    """It could be read once, and what is recorded of its attempt by nobody."""
+    numbers = b",".join([b"1e15"] * 3_400_000)  # each is written with 16 digits more
+    (pending / "grows.json").write_bytes(b'{"command": "true", "note": [' + numbers + b"]}")
+    grow_old(pending / "grows.json")
+    assert claim_next(store, NOON) is None
+    (reason,) = (place.path / "corrupt").glob("*.reason")
+    assert "would be written with" in reason.read_text()
+
+
 def test_torn_document_of_a_dead_worker_is_set_aside(place: Place, store: Store) -> None:
     """A document in processing/ that cannot be read goes to corrupt/, too."""
     (place.path / "processing" / "a.1.json").write_text(TORN)

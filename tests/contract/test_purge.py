@@ -1,5 +1,6 @@
 """Deleting what is finished: what goes, what stays, and what must not get lost meanwhile."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -75,6 +76,19 @@ def test_jobs_go_with_all_their_logs_oldest_first(store: Store, place: Place) ->
     assert purged(store, place, [State.DEAD, State.CANCELLED]) == ["bad"]
     assert logged(place) == ["waits.1.log"]
     assert ids(store, State.PENDING) == ["waits"]
+
+
+def test_logs_of_attempts_that_the_history_omits_go_too(store: Store, place: Place) -> None:
+    """They are known by their numbers, which have no gap."""
+    complete(store, place, "a")
+    path = place.path / "completed" / "a.json"
+    document = json.loads(path.read_text())
+    document["history"] = [document["history"][0] | {"number": number} for number in (1, 2, 9)]
+    path.write_text(json.dumps(document | {"history_omitted": 6}))
+    for number in (5, 9):
+        log(place, "a", number)
+    assert purged(store, place, [State.COMPLETED]) == ["a"]
+    assert logged(place) == []
 
 
 def test_only_what_ended_until_then_goes(store: Store, place: Place) -> None:

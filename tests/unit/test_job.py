@@ -10,6 +10,7 @@ from tests.jobs import decode_job
 from queuectl.errors import BadDocument, BadId, shorten
 from queuectl.job import (
     MAX_COMMAND_BYTES,
+    MAX_DOCUMENT_BYTES,
     USER_KEYS,
     Attempt,
     Defaults,
@@ -101,6 +102,22 @@ def test_a_document_has_one_key_a_line_in_a_stable_order() -> None:
 def test_a_document_is_read_back_as_it_was() -> None:
     """Writing and reading lose nothing, keys that are not known included."""
     assert decode_job(encode_job(a_job()), "other", DEFAULTS) == a_job()
+
+
+def test_what_is_omitted_of_a_history_is_written_behind_it() -> None:
+    """Only where something is, so that the other documents stay as every version wrote them."""
+    job = a_job(history_omitted=4_950)
+    assert b'\n  ],\n  "history_omitted": 4950,\n  "note"' in encode_job(job)
+    assert decode_job(encode_job(job), "other", DEFAULTS) == job
+    with pytest.raises(BadDocument, match="'history_omitted' is -1; it must be"):
+        decode_job(b'{"command": "true", "history_omitted": -1}', "j", DEFAULTS)
+
+
+def test_a_document_that_nobody_could_read_is_not_written() -> None:
+    """It is refused with its size, whatever has made it so long."""
+    job = a_job(extra={"note": "x" * MAX_DOCUMENT_BYTES})
+    with pytest.raises(BadDocument, match=rf"job j would be written with \d+ bytes; {2**26} is"):
+        encode_job(job)
 
 
 @pytest.mark.parametrize("command", ["a\nb", "\x1b[31m", "\u2028", "😀", "\udcff raw byte"])

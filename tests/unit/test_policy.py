@@ -94,6 +94,23 @@ def test_job_that_was_moved_out_of_the_dead_has_one_more_run() -> None:
     assert (job.state, job.attempts) == (State.DEAD, 8)
 
 
+def test_history_keeps_its_first_and_its_last_attempts() -> None:
+    """However often a job runs, its document stays small, and the count of attempts true."""
+    job = make_job("a", max_retries=1_000_000)
+    for _ in range(5_000):
+        job = decided(job, Outcome.FAILED)
+    assert [each.number for each in job.history] == [*range(1, 11), *range(4_961, 5_001)]
+    assert (job.attempts, job.history_omitted, job.next_attempt) == (5_000, 4_950, 5_001)
+
+
+def test_history_of_an_older_version_is_shortened_by_the_next_attempt() -> None:
+    """It may hold any number, and none is counted twice."""
+    attempts = tuple(attempt(Outcome.FAILED, number) for number in range(1, 301))
+    job = decided(make_job("a", history=attempts, attempts=300), Outcome.SUCCEEDED)
+    assert (len(job.history), job.history_omitted, job.next_attempt) == (50, 251, 302)
+    assert job.history[-1].outcome is Outcome.SUCCEEDED
+
+
 def test_backoff_beyond_the_calendar_ends_with_it() -> None:
     """A wait that no calendar holds is one until its last instant."""
     last = datetime.max.replace(tzinfo=UTC)

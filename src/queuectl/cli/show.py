@@ -51,7 +51,7 @@ def show_job(store: Store, job: Job, *, as_json: bool) -> None:
     if job.history:
         echo("")
         echo_table(
-            [_attempt_row(attempt) for attempt in job.history],
+            list(_attempt_rows(job)),
             ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER"],
         )
 
@@ -106,6 +106,16 @@ def _json_text(value: Any) -> str:
     import json
 
     return json.dumps(value, ensure_ascii=False)
+
+
+def _attempt_rows(job: Job) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each attempt that is kept, and one where some are not."""
+    last = None
+    for attempt in job.history:
+        if job.history_omitted and last is not None and attempt.number > last + 1:
+            yield "...", f"{attempt.number - last - 1:,} omitted", None, None, None
+        yield _attempt_row(attempt)
+        last = attempt.number
 
 
 def _attempt_row(attempt: Attempt) -> tuple[object, ...]:

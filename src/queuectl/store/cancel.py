@@ -187,10 +187,8 @@ class Cancelling(Lookup, Roster):
         def decide(job: Job, attempt: Attempt) -> Job:
             if ended:
                 attempt = attempt._replace(outcome=Outcome.CANCELLED)
-            return job._replace(
-                history=(*job.history, attempt),
-                state=State.CANCELLED,
-                updated_at=attempt.finished_at,
+            return job.with_attempt(attempt)._replace(
+                state=State.CANCELLED, updated_at=attempt.finished_at
             )
 
         with self._locked(State.PROCESSING, entry.token) as fd:

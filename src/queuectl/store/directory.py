@@ -476,7 +476,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     def _read_pending(self, fd: int, name: str, now: datetime) -> Job | None:
         """Return the job in a locked document of pending/; None where it cannot be run now."""
         try:
-            job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), pending_id(name), now)
+            job = self._decode_to_run(files.read_all(fd, MAX_DOCUMENT_BYTES), pending_id(name), now)
         except NewerSchema:
             self._worklist().left_alone.add(name)
             return None
@@ -532,7 +532,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Return the job in a locked file, with the id that it is to have; None for no job."""
         try:
             data = files.read_all(fd, MAX_DOCUMENT_BYTES)
-            job = self._decode(data, name.removesuffix(SUFFIX), now)
+            job = self._decode_to_run(data, name.removesuffix(SUFFIX), now)
             check_id(job.id)
             return job
         except NewerSchema:
@@ -719,7 +719,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         job_id, number = parsed
         now = utc_now()
         try:
-            job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, now)
+            job = self._decode_to_run(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, now)
         except NewerSchema:
             return None
         except BadDataError as error:

@@ -512,7 +512,7 @@ class Doctor(DirectoryStore):
         _, job = self._problem_in(fd, state, job_id)
         if job is None:
             return -1, 0.0, order
-        return len(job.history), job.updated_at.timestamp(), order
+        return len(job.history) + job.history_omitted, job.updated_at.timestamp(), order
 
     def _settle_copies(self, copies: list[_Copy]) -> Iterator[Finding]:
         if len(copies) < 2:

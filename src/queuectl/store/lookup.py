@@ -20,6 +20,7 @@ from queuectl.job import (
     Defaults,
     Job,
     State,
+    check_room,
     job_from_document,
     new_job_from,
     parse_object,
@@ -54,6 +55,7 @@ _WALK = (
     State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED, State.DEAD, State.CANCELLED,
 )  # fmt: skip
 _FEW_IDS = 16
+_LARGE_BYTES = MAX_DOCUMENT_BYTES // 64  # none below that grows to what is not read
 # What a document must hold so that no default is needed to read it, and defaults to read it with.
 _LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
 _COMPLETE = Defaults(
@@ -282,6 +284,16 @@ class Lookup(Place):
         # One that was recorded holds its limits; where it has no rule, there is to be none.
         complete = all(key in document for key in _LIMITS)
         return job_from_document(document, job_id, _COMPLETE if complete else self._defaults(now))
+
+    def _decode_to_run(self, data: bytes, job_id: str, now: datetime) -> Job:
+        """Return the job in a document that is to be written again with an attempt.
+
+        Raises: as _decode, and BadDocument where it would be too long then.
+        """
+        job = self._decode(data, job_id, now)
+        if len(data) > _LARGE_BYTES:
+            check_room(job)
+        return job
 
     def resolve(self, prefix: str) -> Entry:
         """Return the job whose id is ``prefix`` or, alone, starts with it; see Store.resolve."""
