@@ -221,6 +221,45 @@ class Bench:
             )
         ]
 
+    def idle_among_busy(self) -> list[Row]:
+        """Sum the processor time of workers that idle while as many wait for their commands."""
+        store_dir = self.new_store(100, "exec sleep 120")
+        with pool(store_dir, 200) as pids:
+            wait_for(partial(holds_more, store_dir / "processing", 99))
+            time.sleep(6)  # the first looks are over
+
+            def used() -> float:
+                return sum(map(processor_seconds, pids))
+
+            before = used()
+            time.sleep(10)
+            idle = used() - before
+            store, before = open_store(str(store_dir)), used()
+            for i in range(10):
+                store.add([job("true", i)])
+                time.sleep(0.5)
+            arrivals = used() - before
+            store.close()
+            run((*QUEUECTL, "--store", str(store_dir), "worker", "stop", "--now"))
+        return [
+            Row(
+                name="idle among busy",
+                measure="processor time of 200 workers over 10 s, 100 of them in `sleep`",
+                goal="<= 0.3 s",
+                value=idle,
+                reached=idle <= 0.3,
+                unit=" s",
+            ),
+            Row(
+                name="arrivals among busy",
+                measure="the same over 5 s in which ten jobs `true` arrive",
+                goal="<= 0.3 s",
+                value=arrivals,
+                reached=arrivals <= 0.3,
+                unit=" s",
+            ),
+        ]
+
     def backlog_rate(self) -> list[Row]:
         """Compare draining from a large and from a small backlog, and time the first start."""
         count = 1_000 if self.quick else 3_000
@@ -479,6 +518,7 @@ ROWS = {
     "drain": Bench.drain,
     "latency": Bench.latency,
     "idle": Bench.idle,
+    "busy": Bench.idle_among_busy,
     "backlog": Bench.backlog_rate,
     "lookups": Bench.lookups,
     "memory": Bench.memory,

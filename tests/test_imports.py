@@ -29,6 +29,7 @@ LAYERS = (
     {"queuectl.store"},
     {"queuectl.runner"},
     {"queuectl.worker"},
+    {"queuectl.caretaker"},
     {"queuectl.pool"},
     {"queuectl.cli.common"},
 )

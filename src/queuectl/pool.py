@@ -14,20 +14,21 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from queuectl.caretaker import Caretaker
 from queuectl.clock import poll_milliseconds
 from queuectl.errors import QueuectlError, StoreError, TimeoutExpired
 from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
 from queuectl.store.base import Store, WorkerRecord
-from queuectl.worker import Interrupts, Talk, WorkerProcess, recover
+from queuectl.worker import Interrupts, Talk, WorkerProcess
 
 _REPLACE_SECONDS = 1.0
 _EARLY_SECONDS = 5.0
 _MOST_EARLY_FAILURES = 10
 EXIT_BUG = 70
 EXIT_TEMPORARY = 75  # of a worker that the machine lacks something for: a full disk, say
-_RECOVER_SECONDS = 1.0
+_DEAF_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
@@ -152,9 +153,8 @@ class Supervisor:
         self._is_deaf = False  # whether a stop is asked for could not be told
         self._missing: list[int] = []  # processes, each by how many workers it is to have
         self._replace_at = 0.0
-        self._unowned = 0
         self._told: set[str] = set()
-        self._recover_at = 0.0
+        self._caretaker = Caretaker(store, self._talk)
         self._stopping = 0
 
     def run(self, ready_fd: int = -1) -> int:
@@ -191,6 +191,7 @@ class Supervisor:
             # Looked at before each wait: a stop may have been asked for before the watch began.
             self._pass_on_stop()
             self._reap()
+            self._caretaker.go_on()
             if self._missing and time.monotonic() >= self._replace_at:
                 self._fork(self._missing.pop())
             if not self._processes and not self._missing:
@@ -200,15 +201,14 @@ class Supervisor:
             poll.poll(self._timeout_ms())
             self._interrupts.drain()
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout_ms(self) -> int:
         waits = [] if self._store.stop_fd() is not None else [self._store.poll_seconds]
         if self._missing:
             waits.append(max(0.0, self._replace_at - time.monotonic()))
-        if self._unowned:
-            waits.append(max(0.0, self._recover_at - time.monotonic()))
         if self._is_deaf:
-            waits.append(_RECOVER_SECONDS)
-        return poll_milliseconds(min(waits)) if waits else None
+            waits.append(_DEAF_SECONDS)
+        waits.append(self._caretaker.pause_seconds())
+        return poll_milliseconds(min(waits))
 
     def _fork(self, count: int) -> None:
         """Start a process with so many workers."""
@@ -301,15 +301,13 @@ class Supervisor:
             if code == 0:
                 continue
             self._note_failure(process, code)
-            self._recover()
+            self._caretaker.recover()
             if self._early_failures == _MOST_EARLY_FAILURES:
                 self._talk.error("gives up: its workers fail at their start")
                 self._interrupts.level = max(self._interrupts.level, 1)
                 self._missing.clear()
             elif not self._stopping:
                 self._missing.append(len(process.names))
-        if self._unowned and time.monotonic() >= self._recover_at:
-            self._recover()
 
     def _note_failure(self, process: _Process, code: int) -> None:
         """Tell how a worker ended, and count it where it failed at its start.
@@ -331,17 +329,6 @@ class Supervisor:
             self._early_failures += 1
         elif not self._is_patient:
             self._early_failures = max(_MOST_EARLY_FAILURES, self._early_failures + 1)
-
-    def _recover(self) -> None:
-        self._recover_at = time.monotonic() + _RECOVER_SECONDS
-        report = recover(self._store)
-        # Their commands outlived their worker; other workers may be too busy to look again.
-        self._unowned = report.unowned
-        if not report.problems:
-            self._told.clear()
-        for problem in report.problems:
-            self._tell_once(f"cannot recover: {problem}")
-        self._talk.report(report)
 
 
 def _is_temporary(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ A job that ended is settled while the next one runs, several at once where they 
 disk must do for one it does for all. Each keeps its claim until then.
 """
 
+import math
 import os
 import random
 import select
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
-_UNOWNED_SECONDS = 1.0
-_RUNNING_SECONDS = 5.0
-_RELEASE_SECONDS = 10.0
+_LOOK_SECONDS = 1.0  # so often at most a process looks for lost jobs
 # A command that takes longer leaves time to settle those before it, and is settled at once itself:
 # a sync of a quick disk is little beside it.
 _SHORT_SECONDS = 0.02
@@ -351,6 +350,17 @@ class _Asked(NamedTuple):
     is_refused: bool
 
 
+class _Rest(NamedTuple):
+    """What the workers of a process do that have all found no job: look again, or sleep.
+
+    ``until`` is on the monotonic clock, None to look again at once; ``nothing_runs`` is looked at
+    with drain alone.
+    """
+
+    until: float | None = None
+    nothing_runs: bool = False
+
+
 class WorkerProcess:
     """Be one process of a pool, and run its workers, each with one job at a time."""
 
@@ -383,8 +393,10 @@ class WorkerProcess:
         self.troubles = Troubles(self._talk)
         self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
         self.settings = Settings()
-        self.release_at = 0.0
         self._heard = 0  # of arrivals, at the last claim
+        self._rest: _Rest | None = None  # of those that found no job at the last claim
+        self._look_at = 0.0  # for lost jobs
+        self._looked_at = -math.inf
         self._wanting: list[str] = []
         self._asked: dict[str, _Asked] = {}
         self._leaving: list[str] = []
@@ -409,21 +421,12 @@ class WorkerProcess:
                 with suppress(OSError):  # who waited is gone
                     os.write(self._ready_fd, b"." * len(self._workers))
                 os.close(self._ready_fd)
-            self.recover()
-            self._tidy()
-            self.release_blocked()
             self.loop.run([worker.run() for worker in self._workers])
         finally:
             # Nothing is left of them but where something failed.
             self.store.unregister(*(worker.name for worker in self._workers))
             self.store.leave_pool()
             self.store.close()
-
-    def _tidy(self) -> None:
-        try:
-            self.store.tidy()
-        except StoreError as error:  # what stays is in nobody's way, and the next worker's
-            self._talk.error(str(error))
 
     async def leave(self, name: str) -> None:
         """Remove the record of a worker that leaves, together with those that leave now, too."""
@@ -441,28 +444,53 @@ class WorkerProcess:
         self._is_orphaned = True
         self.loop.forget(self._supervisor_fd)
 
-    def release_blocked(self) -> None:
-        """Let blocked jobs go on whose parents' ends were missed, and note when to look again."""
-        again_seconds = _LONGEST_SLEEP_SECONDS
+    def rest(self) -> _Rest:
+        """Look after what is left, once for all workers that found no job at the same claim."""
+        if self._rest is None:
+            self._rest = self._look_around()
+        return self._rest
+
+    def _look_around(self) -> _Rest:
+        if self._recover() or self.purge():
+            return _Rest()
+        if self.drain and not self.store.running():
+            # RACE: another worker may have settled a job and not yet let go on what waits for it.
+            self._release_blocked()
+            return _Rest(nothing_runs=True)
+        now = time.monotonic()
+        until = min(self._look_at, now + _LONGEST_SLEEP_SECONDS)
+        next_due = self.store.next_due()
+        if next_due is not None:
+            until = min(until, now + max(0.0, (next_due - utc_now()).total_seconds()))
+        os.chdir("/")  # not the last job's directory: its file system may be unmounted now
+        return _Rest(until)
+
+    def _release_blocked(self) -> None:
         try:
-            if self.store.release_blocked():
-                again_seconds = _RELEASE_SECONDS
+            self.store.release_blocked()
         except (ConfigError, StoreError, UnsafeStore) as error:
             self.troubles.tell("release", f"leaves jobs blocked: {error}")
-            again_seconds = _RELEASE_SECONDS
         else:
             self.troubles.are_over("release")
-        self.release_at = time.monotonic() + again_seconds
 
-    def recover(self) -> RecoveryReport:
-        """Settle the claims that nobody holds, and tell of them."""
-        report = recover(self.store)
-        for problem in report.problems:
-            self.troubles.tell("recover", f"cannot recover: {problem}")
-        if not report.problems:
-            self.troubles.are_over("recover")
+    def has_work(self) -> None:
+        """Note that a worker has a job: when it has none any more, jobs may have been lost."""
+        self._look_at = self._looked_at + _LOOK_SECONDS
+
+    def _recover(self) -> bool:
+        """Settle the claims that nobody holds, if work has run out; return whether there were any.
+
+        It is done for all workers of the process, once a second at most, and not when a job comes
+        that somebody else takes: each look costs as much as there are jobs that run. What is lost
+        while nobody runs out of work, or cannot be settled, the supervisor sees.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at, self._looked_at = math.inf, now
+        report = recover(self.store, only_lost=True)
         self._talk.report(report)
-        return report
+        return bool(report.recovered)
 
     async def claim(self, name: str) -> _Asked:
         """Take a job for a worker, together with those of the others that want one now, too."""
@@ -476,6 +504,7 @@ class WorkerProcess:
     def _claim_for(self, names: Sequence[str]) -> None:
         claims: list[Claim] = []
         is_refused = False
+        self._rest = None
         try:
             self.settings = self.store.settings()
             while left := names[len(claims) :]:
@@ -588,41 +617,20 @@ class Worker:
         """
         await self._settle_all()
         try:
-            return await self._rest()
+            rest = self._process.rest()
         except (ConfigError, StoreError, UnsafeStore) as error:
             # The commands of the others in this process go on, and so does this worker.
             self._troubles.tell("rest", f"cannot look for work: {error}")
             await self._sleep(_RETRY_SECONDS)
             return False
-
-    async def _rest(self) -> bool:
-        process = self._process
-        report = process.recover()
-        if report.recovered:
-            return False
-        if process.purge():
-            await self._loop.give_way()
-            return False
-        if process.drain and not self._store.running():
-            # RACE: another worker may have settled a job and not yet let go on what waits for it.
-            process.release_blocked()
+        if rest.nothing_runs:
             return True
-        if time.monotonic() >= process.release_at:
-            process.release_blocked()
-        if self._is_refused:
-            return False  # there may be a job that nothing tells of once more
-        timeout = max(0.0, process.release_at - time.monotonic())
-        if report.unowned:
-            timeout = min(timeout, _UNOWNED_SECONDS)
-        elif report.running:
-            # Another pool may be killed as a whole, and then nobody else looks after its jobs.
-            timeout = min(timeout, _RUNNING_SECONDS)
-        next_due = self._store.next_due()
-        if next_due is not None:
-            timeout = min(timeout, max(0.0, (next_due - utc_now()).total_seconds()))
-        os.chdir("/")  # not the last job's directory: its file system may be unmounted now
-        self._troubles.are_over("rest")
-        await self._sleep(timeout, arrivals=True)
+        if rest.until is None:
+            await self._loop.give_way()
+        # Where a claim was refused, there may be a job that nothing tells of once more.
+        elif not self._is_refused:
+            self._troubles.are_over("rest")
+            await self._sleep(max(0.0, rest.until - time.monotonic()), arrivals=True)
         return False
 
     async def _sleep(self, timeout_seconds: float, *, arrivals: bool = False) -> None:
@@ -639,6 +647,7 @@ class Worker:
 
     async def _work_on(self, claim: Claim) -> None:
         job, number = claim.job, claim.attempt
+        self._process.has_work()
         self._talk.job(job.id, number, "started")
         result: Result | None = None
         try:
@@ -830,8 +839,8 @@ class Worker:
             self._interrupts.level = 2
 
 
-def recover(store: Store) -> RecoveryReport:
-    """Settle the claims that nobody holds, lost attempts by the policy.
+def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:
+    """Settle the claims that nobody holds, lost attempts by the policy; see Store.recover.
 
     What keeps that from being done is one of the report's problems.
     """
@@ -841,7 +850,7 @@ def recover(store: Store) -> RecoveryReport:
         def decide(job: Job, attempt: Attempt) -> Job:
             return after_attempt(job, attempt, settings, utc_now(), random.random())
 
-        return store.recover(decide)
+        return store.recover(decide, only_lost=only_lost)
     except (ConfigError, StoreError) as error:
         return RecoveryReport(unowned=1, problems=[str(error)])
 

@@ -451,3 +451,22 @@ def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
     monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
     monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
     assert place.open().recover(decide).overdue == [("a", 2)]
+
+
+def test_worker_that_looks_for_lost_jobs_leaves_to_its_supervisor_what_is_overdue(
+    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may become busy, and would not send SIGKILL; nor does it keep the turn to do so."""
+    store.add([make_job("a", timeout_seconds=1.0)])
+    claimed(place.open())
+    sent: list[int] = []
+    monkeypatch.setattr(holders, "holders", lambda *_: {4711})
+    monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
+    monkeypatch.setattr(holders, "groups_of", lambda pids: pids)
+    monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
+    report = store.recover(decide, only_lost=True)
+    assert (report.running, report.unowned, report.overdue, sent) == (1, 0, (), [])
+    assert store.recover(decide).overdue == [("a", 1)]
+    monkeypatch.setattr(os, "getpid", lambda: 4712)  # as in a worker that is forked now
+    assert claim_next(store, utc_now()) is None
+    assert place.open().recover(decide).overdue == [("a", 1)]

@@ -24,7 +24,7 @@ REFUSED_LATER = """
 import os
 from queuectl import worker
 from queuectl.store import files
-worker._RETRY_SECONDS = worker._RUNNING_SECONDS = 3600.0
+worker._RETRY_SECONDS = 3600.0
 move_new = files.move_new
 
 def refuse(first_fd, name, *others):

@@ -368,12 +368,14 @@ class Store(Protocol):
         Raises: StoreError; trying again is safe.
         """
 
-    def recover(self, decide: Decide) -> RecoveryReport:
+    def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
         """Settle the claims whose worker and command are gone.
 
         One that was recorded is moved on; one that was cut off becomes a lost attempt, and
         ``decide`` says what follows. A command that outlived its worker is ended when its timeout
         is over. What is wrong with one claim does not keep the others from being settled.
+        With ``only_lost`` nothing is asked of the claims that somebody holds, nor is any ended:
+        that is for one process of a pool to do.
         """
 
     def release_blocked(self) -> bool:

@@ -260,10 +260,8 @@ class Cancelling(Lookup, Roster):
         It is called each second as long as there are any. SIGTERM is sent once, by one process for
         all pools, and SIGKILL when the grace is over. Returns those that were told just now.
         """
+        self._forget_turn_to_end()
         turn = self._turn_to_end
-        if turn is not None and turn.pid != os.getpid():
-            self._pass_turn_to_end()  # the supervisor has it, from which we were forked
-            turn = None
         overdue = {parsed: pids for parsed in unowned if (pids := self._overdue(parsed))}
         if turn is not None:
             for parsed in turn.told_at.keys() - set(unowned):
@@ -315,6 +313,11 @@ class Cancelling(Lookup, Roster):
             else:
                 os.close(fd)
         return self._turn_to_end
+
+    def _forget_turn_to_end(self) -> None:
+        """Let go of the turn of the supervisor from which this process was forked."""
+        if self._turn_to_end is not None and self._turn_to_end.pid != os.getpid():
+            self._pass_turn_to_end()
 
     def _pass_turn_to_end(self) -> None:
         if self._turn_to_end is not None:

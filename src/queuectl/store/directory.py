@@ -266,6 +266,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     self._slice = Slice()
             self._listing = Listing(lambda: self._reopen("pending"), self._slice)
             self._close_watches()  # but for its own
+            self._forget_turn_to_end()
             if self._watch is None:
                 # Watch before the scan, so that what comes during it is told. A new scan, since a
                 # worker that died may have held a name, and since none was told what came before.
@@ -668,7 +669,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Let those go on whose parents' ends were missed; see Store.release_blocked."""
         return any(True for _ in self._parents()) and self._blocked().sweep()
 
-    def recover(self, decide: Decide) -> RecoveryReport:
+    def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
@@ -698,18 +699,19 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 problems.append(str(error))
         self._left = frozenset(left)
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
-        owned = {(record.job, record.attempt) for record in self.workers()} if held else set()
         if any(each.lost for each in recovered):
             try:
                 self._tidy_records()  # those that told who had run what was lost
             except StoreError as error:
                 problems.append(str(error))
-        unowned = held - owned
+        unowned = held if held and not only_lost else set()
+        if unowned:
+            unowned = held - {(each.job, each.attempt) for each in self.workers()}
         return RecoveryReport(
             recovered=recovered,
             running=len(held),
             unowned=len(unowned) + len(problems),
-            overdue=self._end_overdue(unowned),
+            overdue=() if only_lost else self._end_overdue(unowned),
             problems=problems,
         )
 
