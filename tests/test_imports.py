@@ -17,7 +17,7 @@ LAYERS = (
     {"queuectl"},
     {"queuectl.errors"},
     {"queuectl.clock", "queuectl.codes"},
-    {"queuectl.loop"},
+    {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit"},

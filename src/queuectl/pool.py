@@ -162,6 +162,7 @@ class Supervisor:
 
         ``ready_fd`` is closed, here and in each worker, when all of them are registered.
         """
+        Talk.begin_anew()
         self._ready_fd = ready_fd
         self._is_patient &= ready_fd < 0  # who waits for the first to start is not kept waiting
         self._interrupts = Interrupts()
@@ -175,6 +176,7 @@ class Supervisor:
         stop_fd = self._store.stop_fd()
         if stop_fd is not None:
             poll.register(stop_fd, select.POLLIN)
+        self._caretaker.recover()  # before any worker finds that nothing is left to do
         gc.freeze()
         for size in sizes:
             self._fork(size)
@@ -184,7 +186,10 @@ class Supervisor:
         try:
             return self._supervise(poll)
         finally:
+            self._talk.catch_up()
             self._store.end_pool()
+            # Whatever ends the supervisor, and however long it takes to say that.
+            os.close(self._alive_write_fd)
 
     def _supervise(self, poll: select.poll) -> int:
         while True:
@@ -207,7 +212,7 @@ class Supervisor:
             waits.append(max(0.0, self._replace_at - time.monotonic()))
         if self._is_deaf:
             waits.append(_DEAF_SECONDS)
-        waits.append(self._caretaker.pause_seconds())
+        waits += [self._caretaker.pause_seconds(), self._talk.catch_up()]
         return poll_milliseconds(min(waits))
 
     def _fork(self, count: int) -> None:
@@ -234,6 +239,7 @@ class Supervisor:
         try:
             os.setpgid(0, 0)
             os.close(self._alive_write_fd)
+            Talk.begin_anew()
             process = WorkerProcess(
                 self._store,
                 names,

@@ -27,6 +27,7 @@ from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeSto
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.loop import Loop
+from queuectl.outlet import Outlet
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, environment_as_given, is_scarcity
 from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
@@ -47,12 +48,24 @@ _QUICK_SYNC_SECONDS = 0.01
 
 
 class Talk:
-    """Tell on stderr what happens, a line for each event; nothing depends on whether it arrives."""
+    """Tell on stderr what happens, a line for each event; nothing depends on whether it arrives.
+
+    Lines that nobody reads are dropped, and counted for all of the process together.
+    """
+
+    _outlet: Outlet | None = None
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         """Take the name that stands in each line; with ``quiet`` only errors are told."""
         self._name = name
         self.is_quiet = quiet
+
+    @staticmethod
+    def begin_anew() -> None:
+        """Write to what stderr is now, with nothing dropped; a fork inherits what there was."""
+        if Talk._outlet is not None:
+            Talk._outlet.close()
+        Talk._outlet = Outlet(2)
 
     def event(self, text: str) -> None:
         """Tell what happened."""
@@ -63,7 +76,7 @@ class Talk:
         """Tell what went wrong."""
         if not text.isprintable():  # the name of a directory may hold anything
             text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-        self._write(f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n")
+        self._write(self._line(text))
 
     def bug(self) -> None:
         """Tell the exception that is being handled, with its traceback."""
@@ -71,16 +84,29 @@ class Talk:
         try:
             from traceback import format_exception
         except OSError:  # not a descriptor is left to import it
-            sys.excepthook(*failure)
+            self.error(repr(failure[1]))
         else:
             self._write("".join(format_exception(*failure)))
 
+    def catch_up(self) -> float:
+        """Say how many lines were dropped, if any; return after how many seconds to try again."""
+        if Talk._outlet is None or Talk._outlet.catch_up(self._dropped_line):
+            return math.inf
+        return _RETRY_SECONDS
+
+    def _line(self, text: str) -> str:
+        return f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n"
+
+    def _dropped_line(self, count: int) -> bytes:
+        were = "1 line was" if count == 1 else f"{count} lines were"
+        return self._line(f"{were} dropped: nobody read them, or the disk was full").encode()
+
     def _write(self, text: str) -> None:
         """Write by one call: others write to the same place."""
-        try:
-            os.write(2, text.encode(errors="backslashreplace"))
-        except OSError:
-            return  # the terminal or the pipe is gone, and the jobs go on
+        if Talk._outlet is None:
+            self.begin_anew()
+        assert Talk._outlet is not None
+        Talk._outlet.write(text.encode(errors="backslashreplace"), self._dropped_line)
 
     def job(self, job_id: str, attempt: int, text: str) -> None:
         """Tell what happened to a job in an attempt."""
@@ -423,6 +449,7 @@ class WorkerProcess:
                 os.close(self._ready_fd)
             self.loop.run([worker.run() for worker in self._workers])
         finally:
+            self._talk.catch_up()
             # Nothing is left of them but where something failed.
             self.store.unregister(*(worker.name for worker in self._workers))
             self.store.leave_pool()
@@ -458,7 +485,7 @@ class WorkerProcess:
             self._release_blocked()
             return _Rest(nothing_runs=True)
         now = time.monotonic()
-        until = min(self._look_at, now + _LONGEST_SLEEP_SECONDS)
+        until = min(self._look_at, now + min(_LONGEST_SLEEP_SECONDS, self._talk.catch_up()))
         next_due = self.store.next_due()
         if next_due is not None:
             until = min(until, now + max(0.0, (next_due - utc_now()).total_seconds()))
