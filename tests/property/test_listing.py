@@ -25,6 +25,7 @@ class TwoWorkers(RuleBasedStateMachine):
         self.shared = Slice(most=3, most_soon=2)
         self.workers = [self._new_worker(), self._new_worker()]
         self.waiting: set[str] = set()
+        self.unread: tuple[list[str], list[str]] = ([], [])  # by each worker
         self.seconds = 0
         self.count = 0
 
@@ -56,7 +57,19 @@ class TwoWorkers(RuleBasedStateMachine):
         """Put in a job, which the kernel tells to both workers."""
         name = self._put(priority, seconds)
         for worker in self.workers:
-            worker.arrived(name)
+            worker.arrived(name, self.now)
+
+    @rule(
+        jobs=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=4, max_size=12),
+        are_due=st.booleans(),
+        which=st.integers(0, 1),
+    )
+    def burst(self, jobs: list[tuple[int, int]], are_due: bool, which: int) -> None:
+        """Put in more jobs than a worker holds, which one of them reads before the other."""
+        for priority, seconds in jobs:
+            name = self._put(priority, -seconds if are_due else seconds)
+            self.workers[which].arrived(name, self.now)
+            self.unread[1 - which].append(name)
 
     @rule(priority=st.integers(0, 9), seconds=st.integers(-5, 9))
     def arrive_untold(self, priority: int, seconds: int) -> None:
@@ -64,7 +77,7 @@ class TwoWorkers(RuleBasedStateMachine):
         self._put(priority, seconds)
         self.workers[0].invalidate()
 
-    @rule(seconds=st.integers(1, 4))
+    @rule(seconds=st.integers(1, 9))
     def pass_time(self, seconds: int) -> None:
         """Let time go on."""
         self.seconds += seconds
@@ -75,10 +88,14 @@ class TwoWorkers(RuleBasedStateMachine):
         self.workers[which].take(self.now, 2)
         self.workers[which] = self._new_worker()
         self.workers[which].invalidate()
+        self.unread[which].clear()
 
     @rule(which=st.integers(0, 1), most=st.integers(1, 5))
     def claim(self, which: int, most: int) -> None:
         """Claim: the names are the first of those that are due, in order, and are gone then."""
+        for name in self.unread[which]:
+            self.workers[which].arrived(name, self.now)
+        self.unread[which].clear()
         while most > 0:
             names = self.workers[which].take(self.now, most)
             if not names:
@@ -104,6 +121,13 @@ class TwoWorkers(RuleBasedStateMachine):
             assert due > self.now
 
     @invariant()
+    def workers_hold_few(self) -> None:
+        """Bound what a worker holds, however many have arrived."""
+        for worker in self.workers:
+            assert len(list(worker._ready)) < 2 * self.shared.most_soon
+            assert len(list(worker._later)) < 2 * self.shared.most_soon
+
+    @invariant()
     def directory_is_what_waits(self) -> None:
         """Hold the model to the directory."""
         assert set(os.listdir(self.directory)) == self.waiting
@@ -115,4 +139,4 @@ class TwoWorkers(RuleBasedStateMachine):
 
 
 TestTwoWorkers = TwoWorkers.TestCase
-TestTwoWorkers.settings = settings(deadline=None, stateful_step_count=30, max_examples=60)
+TestTwoWorkers.settings = settings(deadline=None, stateful_step_count=30, max_examples=150)

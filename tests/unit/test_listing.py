@@ -9,6 +9,8 @@ import pytest
 from tests.jobs import NOON
 
 from queuectl.clock import later
+from queuectl.store import bounded
+from queuectl.store.bounded import Marks
 from queuectl.store.listing import Listing, Slice, Smallest
 from queuectl.store.names import due_text, pending_name
 
@@ -199,3 +201,87 @@ def test_a_long_scan_is_followed_by_a_rest_that_holds_up_no_other(
     assert happened == ["lets others in", "rests"]
     assert listing.take(NOW, 1) == [name("b")]
     assert happened == ["lets others in", "rests", "lets others in"]
+
+
+def arrive(path: Path, listing: Listing, *names: str) -> None:
+    """Put jobs into a directory, which the kernel tells to one worker."""
+    for each in names:
+        (path / each).touch()
+        listing.arrived(each, NOW)
+
+
+def held(listing: Listing) -> int:
+    """Return how many names a worker holds for itself."""
+    return len([*listing._ready, *listing._later])
+
+
+def test_of_many_that_arrive_for_later_few_are_held_and_none_is_missed(
+    tmp_path: Path, shared: Slice
+) -> None:
+    """What is dropped beyond the bound is found when the first of it is due, and not before."""
+    listing = listing_of(tmp_path, shared)
+    assert take(listing) == []
+    late = [name(f"j{seconds}", seconds) for seconds in range(1, 10)]
+    arrive(tmp_path, listing, *reversed(late))
+    assert held(listing) < 2 * shared.most_soon
+    for seconds, each in enumerate(late, 1):
+        assert listing.next_due() == at(seconds)
+        assert take(listing, at(seconds - 0.5)) == []
+        assert take_one(listing, at(seconds)) == each
+        (tmp_path / each).unlink()
+        assert take_one(listing, at(seconds)) is None
+
+
+def test_of_many_that_arrive_and_are_due_few_are_held_and_the_order_is_kept(
+    tmp_path: Path, shared: Slice
+) -> None:
+    """What is dropped beyond the bound comes before the rest of the slice where it is urgent."""
+    arrive(tmp_path, listing := listing_of(tmp_path, shared), *(name(each) for each in "abc"))
+    listing.invalidate()
+    assert take_one(listing) == name("a")
+    (tmp_path / name("a")).unlink()
+    urgent = [name(f"u{number}", priority=1) for number in range(9)]
+    arrive(tmp_path, listing, *urgent)
+    assert held(listing) < 2 * shared.most_soon
+    found = []
+    while (each := take_one(listing)) is not None:
+        found.append(each)
+        (tmp_path / each).unlink()
+    assert found == [*urgent, name("b"), name("c")]
+
+
+def test_what_was_dropped_is_scanned_for_once_in_a_pool(tmp_path: Path, shared: Slice) -> None:
+    """A worker forgets what it dropped where two scans of another have ended since."""
+    one, other = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
+    assert take(one) == take(other) == []
+    for each in [name(f"j{seconds}", seconds) for seconds in range(1, 10)]:
+        (tmp_path / each).touch()
+        one.arrived(each, NOW)
+        other.arrived(each, NOW)
+    assert take(one) == take(other) == []
+    one.invalidate()
+    assert take(one) == []
+    one.invalidate()
+    assert take(one) == []
+    generation = shared.generation
+    assert take(other) == []
+    assert other._later.cut is None
+    assert shared.generation == generation
+
+
+def test_marked_names_are_known_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark is found and taken away, whether it was set a moment ago or long before."""
+    monkeypatch.setattr(bounded, "_FEW_MARKS", 3)
+    marks = Marks()
+    assert "a" not in marks
+    marks.discard("a")
+    for number in range(100):
+        marks.add(f"m{number}")
+        marks.add("again")
+    assert all(f"m{number}" in marks for number in range(100))
+    assert "other" not in marks
+    for number in range(0, 100, 2):
+        marks.discard(f"m{number}")
+    marks.discard("again")
+    assert [f"m{number}" in marks for number in range(4)] == [False, True, False, True]
+    assert "again" not in marks

@@ -90,6 +90,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 _ADOPTED_AT_ONCE = 200  # so many are moved while pending.lock is held, then others have a turn
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays one
+_PARTS = 256  # of 64 KiB: more than the kernel holds of arrivals, unless it was set up for it
 _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
 
@@ -315,7 +316,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                     if worklist.strangers:
                         self._adopt_strangers(worklist, now)
                         for name in names:
-                            worklist.arrived(name)  # one that was adopted may come before it
+                            worklist.arrived(name, due_by)  # an adopted one may be first
                     elif not names and not self._clock_was_set_back(worklist, now):
                         break
                     else:
@@ -369,16 +370,22 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def _take_in_arrivals(self, worklist: "Listing", now: datetime) -> None:
         assert self._watch is not None
-        arrivals = self._watch.arrivals()
-        if arrivals is None:
-            worklist.invalidate()
-        if not arrivals:
-            return
+        # In parts, so that memory does not depend on how many came: all that the kernel holds.
+        for _ in range(_PARTS):
+            arrivals = self._watch.arrivals()
+            if arrivals is None:
+                worklist.invalidate()
+            if not arrivals:
+                return
+            self._take_in(arrivals, worklist, now)
+
+    def _take_in(self, arrivals: Sequence[str], worklist: "Listing", now: datetime) -> None:
         strangers = []
+        due_by = due_text(now)
         for name in arrivals:
             worklist.left_alone.discard(name)
             if is_pending_name(name):
-                worklist.arrived(name)
+                worklist.arrived(name, due_by)
             elif is_stranger(name):
                 strangers.append(name)
         self._adopt(strangers, now)
@@ -584,7 +591,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 with suppress(OSError):  # what stays in tmp/ is tidied away a day later
                     os.unlink(temporary, dir_fd=tmp_fd)
         for name in adopted:
-            self._worklist().arrived(name)
+            self._worklist().arrived(name, due_text(now))
 
     def _ids_like(self, ids: Collection[str]) -> dict[str, set[str]]:
         """Return which of the ids, plain or numbered, have not ended, each with its files."""

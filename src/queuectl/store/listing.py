@@ -4,6 +4,8 @@ A scan streams the names and keeps the smallest ones that are due (the slice, at
 soonest of those that are not (the soon, at most SOON). The slice lies in memory that the workers of
 a pool share, with one cursor: each name is handed out once, in order. What arrives later is read
 from the kernel by each worker for itself and merged in by name, so that an urgent arrival is next.
+Of these, too, a worker holds a few of the first alone, twice SOON at most, and a scan finds the
+rest when their turn comes.
 
 What is handed out and not claimed is not lost: the name is still in the directory, and a scan finds
 it again. Scans come when the slice is used up and there is more, when a worker starts (one that
@@ -16,8 +18,9 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from queuectl.store.bounded import Marks, Nearest
 from queuectl.store.names import is_pending_name, is_stranger, looks_pending, pending_due
 
 SLICE = 65536
@@ -169,21 +172,35 @@ class Listing:
         self._open_directory = open_directory
         self._shared = shared
         self._generation = -1
-        self._ready: list[str] = []
-        self._later: list[tuple[str, str]] = []
-        self._put_off: set[str] = set()
+        # What arrived, due and not yet due; of more, a scan finds the rest (see _forget_drops).
+        self._ready: Nearest[str] = Nearest(shared.most_soon)
+        self._later: Nearest[tuple[str, str]] = Nearest(shared.most_soon)
+        self._dropped_in = -1  # the generation at the last look after a drop
+        # What could not be claimed, each until its instant; of more, all until the first of theirs.
+        self._put_off: list[tuple[str, str]] = []
+        self._many_put_off = Marks()
+        self._put_off_until: str | None = None
         self.strangers: list[str] = []
         self.more_strangers = False
-        self.left_alone: set[str] = set()
+        self.left_alone = Marks()
         self._scan_seconds = 0.0
 
-    def arrived(self, name: str) -> None:
+    def arrived(self, name: str, now: str) -> None:
         """Take in a name that came after the scan."""
-        self.again(name, pending_due(name))
+        at = pending_due(name)
+        if at <= now:
+            self._ready.push(name)
+        else:
+            self._later.push((at, name))
 
     def again(self, name: str, at: str) -> None:
-        """Hand out a name (again) at an instant, given as in a name."""
-        heapq.heappush(self._later, (at, name))
+        """Hand out a name again at an instant, given as in a name, and not before."""
+        if len(self._put_off) < self._shared.most_soon:
+            heapq.heappush(self._put_off, (at, name))
+        else:
+            self._many_put_off.add(name)
+            if self._put_off_until is None or at < self._put_off_until:
+                self._put_off_until = at
 
     def invalidate(self) -> None:
         """Make the next call scan anew, for the whole pool."""
@@ -208,22 +225,24 @@ class Listing:
         shared = self._shared
         with shared:
             while len(names) < most:
-                if shared.stale or (shared.soon_cut and now >= shared.soon_cut):
+                self._forget_drops()
+                if shared.stale or self._must_scan(now):
                     if names:
                         break
                     self._scan(now)
-                if shared.generation != self._generation:
-                    self._generation = shared.generation
-                    for name in shared.soon():
-                        self.arrived(name)
-                while self._later and self._later[0][0] <= now:
-                    heapq.heappush(self._ready, heapq.heappop(self._later)[1])
+                self._learn_soon(now)
+                while self._later and self._later.first[0] <= now:
+                    self._ready.push(self._later.pop()[1])
+                while self._put_off and self._put_off[0][0] <= now:
+                    self._ready.push(heapq.heappop(self._put_off)[1])
                 first = shared.peek()
-                if self._ready and (first is None or self._ready[0] <= first):
-                    name = heapq.heappop(self._ready)
+                if self._ready and (first is None or self._ready.first <= first):
+                    name = self._ready.pop()
                     if shared.slice_cut and name > shared.slice_cut:
                         continue  # names between the cut and this one are not known: scan first
                     names.append(name)
+                elif self._ready.cut is not None and (first is None or self._ready.cut < first):
+                    shared.invalidate()  # what arrived and was dropped comes first
                 elif first is not None:
                     shared.advance(first)
                     names.append(first)
@@ -233,37 +252,65 @@ class Listing:
                     break
         return names
 
+    def _learn_soon(self, now: str) -> None:
+        """Take in what another worker's scan found that is due soon."""
+        if self._shared.generation != self._generation:
+            self._generation = self._shared.generation
+            known = {name for _, name in self._later}
+            for name in self._shared.soon():
+                if name not in known:
+                    self.arrived(name, now)
+
+    def _must_scan(self, now: str) -> bool:
+        """Return whether something may be due that a scan or this worker has dropped."""
+        return any(now >= each for each in self._scan_times())
+
+    def _scan_times(self) -> Iterator[str]:
+        """Yield the instants at which a scan is needed."""
+        if self._shared.soon_cut:
+            yield self._shared.soon_cut
+        if self._later.cut is not None:
+            yield self._later.cut[0]
+        if self._put_off_until is not None:
+            yield self._put_off_until
+
+    def _forget_drops(self) -> None:
+        """Forget what was dropped where another worker has scanned since, and found it."""
+        if self._ready.has_dropped or self._later.has_dropped:
+            self._ready.has_dropped = self._later.has_dropped = False
+            self._dropped_in = self._shared.generation
+        # A scan that was under way at the drop may have passed the name; the next one has not.
+        elif self._shared.generation >= self._dropped_in + 2:
+            self._ready.forget_drops()
+            self._later.forget_drops()
+
     def soonest(self) -> str | None:
         """Return the known name that becomes due first, of those that are not due and not put off.
 
         Called after none was due.
         """
-        if self._later and not _is_put_off(self._later[0]):
-            return self._later[0][1]
-        due = [each for each in self._later if not _is_put_off(each)]
-        return min(due)[1] if due else None
+        return self._later.first[1] if self._later else None
 
     def forget(self, name: str) -> None:
         """Forget the name that soonest returned."""
-        at = pending_due(name)
-        if self._later[0] == (at, name):
-            heapq.heappop(self._later)
-        else:
-            self._later.remove((at, name))
-            heapq.heapify(self._later)
+        self._later.remove((pending_due(name), name))
 
     def forget_put_off(self) -> None:
         """Hand out at the next scan what was put off until an instant of another clock."""
-        self._later = [each for each in self._later if not _is_put_off(each)]
-        heapq.heapify(self._later)
+        self._put_off.clear()
+        self._forget_many_put_off()
         self.invalidate()
+
+    def _forget_many_put_off(self) -> None:
+        self._many_put_off = Marks()
+        self._put_off_until = None
 
     def next_due(self) -> str | None:
         """Return when the next name that is known becomes due, None for never."""
-        known = [self._later[0][0]] if self._later else []
-        known += [pending_due(self._ready[0])] if self._ready else []
-        if self._shared.soon_cut:
-            known.append(self._shared.soon_cut)
+        known = [self._later.first[0]] if self._later else []
+        known += [self._put_off[0][0]] if self._put_off else []
+        known += [pending_due(self._ready.first)] if self._ready else []
+        known += self._scan_times()
         return min(known, default=None)
 
     def _scan(self, now: str) -> None:
@@ -273,43 +320,42 @@ class Listing:
         self.strangers.clear()
         self.more_strangers = False
         self._ready.clear()
+        self._later.clear()
         # What was put off keeps its time: found again by each scan, it would be looked at forever.
-        self._later = [each for each in self._later if _is_put_off(each)]
-        heapq.heapify(self._later)
-        self._put_off = {name for _, name in self._later}
+        put_off = {name for _, name in self._put_off}
+        if self._put_off_until is not None and now >= self._put_off_until:
+            self._forget_many_put_off()
+
+        def is_passed_over(name: str) -> bool:
+            return name in put_off or name in self._many_put_off or name in self.left_alone
+
         fd = self._open_directory()
         try:
             with os.scandir(fd) as found:
                 for entry in found:
                     name = entry.name
                     if not looks_pending(name):
-                        self._meet(name)
+                        self._meet(name, is_passed_over)
                     elif (at := name[2:25]) > now:
                         if soon.cut is None or at <= soon.cut:
                             if is_pending_name(name):
                                 soon.add(at + name)
                             else:
-                                self._meet(name)
+                                self._meet(name, is_passed_over)
                     elif due.cut is None or name < due.cut:
                         if not is_pending_name(name):
-                            self._meet(name)
-                        elif name not in self.left_alone and name not in self._put_off:
+                            self._meet(name, is_passed_over)
+                        elif not is_passed_over(name):
                             due.add(name)
         finally:
             os.close(fd)
         self._shared.fill(due, soon)
         self._scan_seconds = time.monotonic() - started
 
-    def _meet(self, name: str) -> None:
-        if not is_stranger(name) or name in self.left_alone or name in self._put_off:
+    def _meet(self, name: str, is_passed_over: Callable[[str], bool]) -> None:
+        if not is_stranger(name) or is_passed_over(name):
             return
         if len(self.strangers) < SOON:
             self.strangers.append(name)
         else:
             self.more_strangers = True
-
-
-def _is_put_off(waiting: tuple[str, str]) -> bool:
-    """Tell whether an instant and a name wait for something other than what the name tells."""
-    at, name = waiting
-    return at != pending_due(name)

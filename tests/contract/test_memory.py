@@ -1,0 +1,64 @@
+"""What a store holds in memory depends on its limits, and not on how many jobs there are."""
+
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.contract.conftest import Place
+from tests.jobs import LATER, NOON, make_job
+
+from queuectl.clock import later
+from queuectl.job import State, encode_job
+from queuectl.store.base import Store
+from queuectl.store.names import pending_name
+
+_MANY = 12_000  # fewer than the kernel holds of arrivals, so that each is told
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """Return an empty directory store."""
+    made = Place(str(tmp_path / "store"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    """Return a store, opened once."""
+    return place.open()
+
+
+def allocated(act: Callable[[], object]) -> tuple[int, int]:
+    """Return how many bytes of Python's memory are kept after an act, and used most during it."""
+    act()  # what is made once is not counted
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_worker_that_waits_holds_few_of_the_jobs_that_arrive(place: Place, store: Store) -> None:
+    """Delayed jobs that arrive while a worker is idle cost it next to no memory."""
+    assert store.claim_each(NOON, ["w"]) == []
+    document = place.path / "tmp" / "document"
+    document.write_bytes(encode_job(make_job("a")))
+    count = 0
+
+    def hear_of_many() -> None:
+        nonlocal count
+        for number in range(count, count + _MANY):
+            name = pending_name(5, later(LATER, number), f"job-{number:06}")
+            os.link(document, f"{place.path}/pending/{name}")
+        count += _MANY
+        assert store.claim_each(NOON, ["w"]) == []
+
+    kept, most = allocated(hear_of_many)
+    assert store.counts(NOON).by_state[State.PENDING] > _MANY
+    assert kept < 1_000_000
+    assert most < 2_000_000
+    assert store.next_due() == LATER
