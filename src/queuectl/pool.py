@@ -9,6 +9,7 @@ import os
 import random
 import select
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -33,6 +34,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
 _EXIT_SECONDS = 2.0
+_MOST_DESCRIPTORS = 4096  # are looked at where nothing lists those that are open
 _MOST_WORKERS = 16  # in one process: what a kill -9 takes down together, and its descriptors
 
 
@@ -60,10 +62,19 @@ def _prepare_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
-    for name in os.listdir("/dev/fd"):
-        if int(name) > 2:
+    for fd in _descriptors():
+        if fd > 2:
             with suppress(OSError):  # the one that listed them is closed again
-                os.set_inheritable(int(name), False)
+                os.set_inheritable(fd, False)
+
+
+def _descriptors() -> Iterable[int]:
+    """Return the numbers of what is open, or all that may be."""
+    with suppress(OSError):  # on Linux it is a part of /proc, which may be missing
+        found = [int(name) for name in os.listdir("/dev/fd")]
+        if sys.platform == "linux":
+            return found  # elsewhere it may show the first three only
+    return range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
 
 
 def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:

@@ -85,7 +85,7 @@ class Command:
         self.pid = 0
         self._started = 0.0
         self._status: int | None = None
-        self._duration = 0.0
+        self._ended_after: float | None = None
         self._pidfd = -1
 
     def start(self) -> None:
@@ -138,23 +138,38 @@ class Command:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return False
-        self._duration = self.elapsed_seconds()
+        self._note_end()
         self._status = status
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
         return True
 
+    def _note_end(self) -> None:
+        if self._ended_after is None:
+            self._ended_after = self.elapsed_seconds()
+
+    def _has_ended(self) -> bool:
+        """Return whether the leader has ended, without taking its number from it."""
+        if self._status is None:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self.pid, options) is None:
+                return False
+        self._note_end()
+        return True
+
     async def end(self, grace_seconds: float, loop: Loop) -> None:
         """End the whole process group: SIGTERM, the grace, SIGKILL; return when it is gone.
 
-        A stopped process is continued, so that it can take the SIGTERM.
+        A stopped process is continued, so that it can take the SIGTERM. The leader is not reaped
+        before the group is gone: until then nobody else can get its number, and be killed for it.
         """
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
         await self._wait_for_group(grace_seconds, loop)
-        self._signal_group(signal.SIGKILL)
-        await self._wait_for_group(_GROUP_KILL_SECONDS, loop)
+        if self._group_lives():
+            self._signal_group(signal.SIGKILL)
+            await self._wait_for_group(_GROUP_KILL_SECONDS, loop)
         while self._status is None:
             # The kernel ends it as soon as it leaves an uninterruptible wait.
             await self.wait(_GROUP_CHECK_SECONDS if self._pidfd < 0 else None, (), loop)
@@ -163,7 +178,7 @@ class Command:
         """Wait for the leader in the kernel, and for those that outlive it by looking."""
         deadline = time.monotonic() + most_seconds
         while self._group_lives() and (left := deadline - time.monotonic()) > 0:
-            if self._status is None and self._pidfd >= 0:
+            if self._pidfd >= 0 and not self._has_ended():
                 await loop.wait((self._pidfd,), left)
             else:
                 await loop.wait((), min(left, _GROUP_CHECK_SECONDS))
@@ -178,8 +193,11 @@ class Command:
         return True
 
     def _group_lives(self) -> bool:
-        self._reap()
-        return self._signal_group(0) and not _is_unreaped(self.pid)
+        lives = _has_living(self.pid)
+        if lives is None:  # only the leader's end tells, and a signal that finds nobody
+            self._reap()
+            return self._signal_group(0)
+        return lives
 
     def result(self) -> Result:
         """Return how the command ended, as waitpid tells it; it has ended."""
@@ -195,21 +213,22 @@ class Command:
             outcome=outcome,
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            duration_seconds=round(self._duration, 6),
+            duration_seconds=round(self._ended_after or 0.0, 6),
         )
 
 
-def _is_unreaped(group: int) -> bool:
-    """Tell whether all that is left of a process group are zombies.
+def _has_living(group: int) -> bool | None:
+    """Return whether a process group has more than zombies; None where the system does not say.
 
     In a container whose first process reaps nothing they stay for ever, and nothing ends them.
+    Source: proc(5), which elsewhere than on Linux is not there or says other things.
     """
-    if sys.platform != "linux":
-        return False
+    if sys.platform != "linux" or not os.path.exists("/proc/self/stat"):
+        return None
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 state, _, its_group = file.read().rpartition(b")")[2].split()[:3]
                 if int(its_group) == group and state not in (b"Z", b"X"):
-                    return False
-    return True
+                    return True
+    return False

@@ -102,14 +102,22 @@ def _numbers(pid: int, document: os.stat_result, name: str) -> set[int]:
 
 
 def end_groups(groups: Collection[int], grace_seconds: float) -> None:
-    """End process groups: SIGTERM, the grace, SIGKILL; return when they are gone."""
+    """End process groups: SIGTERM, the grace, SIGKILL; return when they are gone.
+
+    One whose processes have all ended gets no signal any more: its number may be another's.
+    """
+    left = _members(groups)
     for numbers, seconds in (
         ((signal.SIGTERM, signal.SIGCONT), grace_seconds),
         ((signal.SIGKILL,), _KILL_SECONDS),
     ):
-        signal_groups(groups, *numbers)
+        signal_groups(left, *numbers)
         deadline = time.monotonic() + seconds
-        while any(_signal(group, 0) for group in groups):
+        while left := {
+            group: members
+            for group, members in _members(left).items()
+            if not members.isdisjoint(left[group])  # one that was there before
+        }:
             if time.monotonic() >= deadline:
                 break
             time.sleep(_CHECK_SECONDS)
@@ -117,17 +125,20 @@ def end_groups(groups: Collection[int], grace_seconds: float) -> None:
             return
 
 
+def _members(groups: Collection[int]) -> dict[int, set[tuple[int, int]]]:
+    """Return the living processes of groups that have any, each with when it started."""
+    found: dict[int, set[tuple[int, int]]] = {}
+    for pid in _processes():
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+            if fields[0] not in (b"Z", b"X") and (group := int(fields[2])) in groups:
+                found.setdefault(group, set()).add((pid, int(fields[19])))
+    return found
+
+
 def signal_groups(groups: Collection[int], *numbers: int) -> None:
     """Send signals to process groups, each to all before the next one."""
     for number in numbers:
         for group in groups:
-            _signal(group, number)
-
-
-def _signal(group: int, number: int) -> bool:
-    """Send a signal to a process group; return whether there was one that took it."""
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
