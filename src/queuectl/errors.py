@@ -49,6 +49,10 @@ class DuplicateId(BadDataError):
         self.job_id = job_id
 
 
+class NameTaken(QueuectlError):
+    """Report a worker's name that is, or may be, another's: choose another one."""
+
+
 class AmbiguousPrefix(BadDataError):
     """Report a prefix that more than one id starts with."""
 

@@ -158,7 +158,8 @@ def new_id(now: datetime) -> str:
     """Make an id of 18 characters: 35 random bits, then the microsecond.
 
     Random bits come first, so that a few characters are a unique prefix. Within one batch each job
-    has a microsecond of its own, so ids made together cannot collide.
+    has a microsecond of its own, so ids made together cannot collide; two that others make in the same
+    microsecond do once in 2**35, and the store refuses the second.
     """
     random_bits = int.from_bytes(os.urandom(5)) >> 5
     value = random_bits << 55 | int(now.timestamp() * 1_000_000)

@@ -6,7 +6,6 @@ themselves, so any number of pools work on one store.
 
 import gc
 import os
-import random
 import select
 import signal
 import sys
@@ -22,7 +21,7 @@ from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
 from queuectl.store.base import Store, WorkerRecord
-from queuectl.worker import Interrupts, Talk, WorkerProcess
+from queuectl.worker import Interrupts, Talk, WorkerProcess, new_names
 
 _REPLACE_SECONDS = 1.0
 _EARLY_SECONDS = 5.0
@@ -31,7 +30,6 @@ EXIT_BUG = 70
 EXIT_TEMPORARY = 75  # of a worker that the machine lacks something for: a full disk, say
 _DEAF_SECONDS = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-_NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _STOP_POLL_SECONDS = 0.02
 _EXIT_SECONDS = 2.0
 _MOST_DESCRIPTORS = 4096  # are looked at where nothing lists those that are open
@@ -229,8 +227,8 @@ class Supervisor:
     def _fork(self, count: int) -> None:
         """Start a process with so many workers."""
         self._replace_at = time.monotonic() + _REPLACE_SECONDS
-        choices = random.SystemRandom().choices
-        names = ["w-" + "".join(choices(_NAME_ALPHABET, k=5)) for _ in range(count)]
+        others = {name for process in self._processes.values() for name in process.names}
+        names = new_names(count, others)
         share = self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.config import Settings
-from queuectl.errors import ConfigError, StoreError, StoreUnavailable, UnsafeStore
+from queuectl.errors import ConfigError, NameTaken, StoreError, StoreUnavailable, UnsafeStore
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.loop import Loop
@@ -42,6 +42,7 @@ _LOOK_SECONDS = 1.0  # so often at most a process looks for lost jobs
 # a sync of a quick disk is little beside it.
 _SHORT_SECONDS = 0.02
 _MANY_UNSETTLED = 128
+_NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
 _MOST_UNSETTLED_SECONDS = 0.05
 # A disk that takes longer is waited for by a thread, which costs each job a little.
 _QUICK_SYNC_SECONDS = 0.01
@@ -57,7 +58,7 @@ class Talk:
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         """Take the name that stands in each line; with ``quiet`` only errors are told."""
-        self._name = name
+        self.name = name
         self.is_quiet = quiet
 
     @staticmethod
@@ -95,7 +96,7 @@ class Talk:
         return _RETRY_SECONDS
 
     def _line(self, text: str) -> str:
-        return f"{format_instant(utc_now())[:-4]}Z {self._name} {text}\n"
+        return f"{format_instant(utc_now())[:-4]}Z {self.name} {text}\n"
 
     def _dropped_line(self, count: int) -> bytes:
         were = "1 line was" if count == 1 else f"{count} lines were"
@@ -410,7 +411,8 @@ class WorkerProcess:
         self._supervisor_fd = supervisor_fd
         self._is_orphaned = False
         self._ready_fd = ready_fd
-        self._talk = Talk(names[0], quiet=quiet)
+        talks = [Talk(name, quiet=quiet) for name in names]
+        self._talk = talks[0]
         self.logs = LogDir.of(store.location)
         self.interrupts = Interrupts()
         self.loop = Loop()
@@ -433,7 +435,7 @@ class WorkerProcess:
             if not name.startswith(b"QUEUECTL_") or name == b"QUEUECTL_STORE"
         }
         self.env[b"QUEUECTL_STORE"] = os.fsencode(store.location)
-        self._workers = [Worker(self, name, Talk(name, quiet=quiet)) for name in names]
+        self._workers = [Worker(self, talk) for talk in talks]
 
     def run(self) -> None:
         """Work until told to stop, the supervisor is gone or, with drain, nothing is left."""
@@ -442,7 +444,7 @@ class WorkerProcess:
         os.close(null_fd)
         try:
             for worker in self._workers:
-                self.store.register(worker.name, utc_now())
+                worker.register()
             if self._ready_fd >= 0:
                 with suppress(OSError):  # who waited is gone
                     os.write(self._ready_fd, b"." * len(self._workers))
@@ -593,9 +595,8 @@ class WorkerProcess:
 class Worker:
     """Be one worker of a process: claim a job, run it, see that it is settled, and so on."""
 
-    def __init__(self, process: WorkerProcess, name: str, talk: Talk) -> None:
-        """Take the process that it shares with others, and its name."""
-        self.name = name
+    def __init__(self, process: WorkerProcess, talk: Talk) -> None:
+        """Take the process that it shares with others, and what tells under its name."""
         self._process = process
         self._talk = talk
         self._store = process.store
@@ -605,6 +606,23 @@ class Worker:
         self._settler = process.settler
         self._is_refused = False  # whether there is a job to take could not be told
         self._heard = 0  # of arrivals, at the last claim
+
+    @property
+    def name(self) -> str:
+        """Return what it is called, once it is registered."""
+        return self._talk.name
+
+    def register(self) -> None:
+        """Make its name known, another one where that is taken. Raises: StoreError."""
+        while True:
+            try:
+                self._store.register(self.name, utc_now())
+            except NameTaken:
+                taken = self._talk.name
+                [self._talk.name] = new_names(1, [taken])
+                self._talk.error(f"is not called {taken}: there is a worker of that name")
+            else:
+                return
 
     async def run(self) -> None:
         """Work until it must leave or, with drain, nothing is left."""
@@ -864,6 +882,17 @@ class Worker:
         """Take note of a request to stop now that has come past the supervisor."""
         if self._store.stop_now_requested(self.name):
             self._interrupts.level = 2
+
+
+def new_names(count: int, others: Collection[str]) -> list[str]:
+    """Make up names of workers, quick to type, which differ from each other and from others."""
+    choices = random.SystemRandom().choices
+    names: list[str] = []
+    while len(names) < count:
+        name = "w-" + "".join(choices(_NAME_ALPHABET, k=5))
+        if name not in others and name not in names:
+            names.append(name)
+    return names
 
 
 def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:

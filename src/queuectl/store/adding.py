@@ -4,8 +4,9 @@ Start-up is a feature: a plain enqueue loads this module and none of those that 
 settle jobs.
 """
 
+import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Adding(Place):
 
     def add_new(self, jobs: Sequence[Job], progress: "Progress | None" = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
-        self._publish(jobs, progress, {}, None)
+        self._publish(jobs, progress, {}, None, chosen=())
         return [job.id for job in jobs]
 
     def _publish(
@@ -36,15 +37,21 @@ class Adding(Place):
         progress: "Progress | None",
         places: Mapping[str, str],
         blocked: "Blocked | None",
+        *,
+        chosen: Collection[str],
     ) -> None:
-        """Make jobs visible, in pending/ or under the parent that ``places`` puts them under."""
+        """Make jobs visible, in pending/ or under the parent that ``places`` puts them under.
+
+        Who chose an id holds pending.lock and has looked for it. One that was made up cannot take
+        the place of another: the file in tmp/ that is called after it keeps all others away.
+        """
         tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
         written: list[tuple[str, str]] = []
         published = 0
         try:
             many = len(jobs) >= _MANY
             for job in jobs:
-                temporary = self._temporary(job.id)
+                temporary = self._temporary(job.id) if job.id in chosen else f"{job.id}.new"
                 name = pending_name(job.priority, job.run_at, job.id)
                 if job.id in places:
                     name = blocked_name(places[job.id], job.id)
@@ -60,6 +67,9 @@ class Adding(Place):
             if many:
                 files.sync_all(tmp_fd, [temporary for temporary, _ in written])
             for job, (temporary, name) in zip(jobs, written, strict=True):
+                state = State.BLOCKED if job.id in places else State.PENDING
+                if job.id not in chosen and self._exists(self._fd(state), name):
+                    raise FileExistsError(errno.EEXIST, f"there is a job {job.id}; try again")
                 if blocked is not None and job.id in places:
                     blocked.put(tmp_fd, temporary, job.id, places[job.id])
                 else:

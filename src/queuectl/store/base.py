@@ -318,7 +318,7 @@ class Store(Protocol):
     def register(self, name: str, now: datetime) -> None:
         """Record a live worker of this process, until that ends or the worker unregisters.
 
-        One that is alone in its process need not be named below.
+        One that is alone in its process need not be named below. Raises: NameTaken.
         """
 
     def unregister(self, *workers: str) -> None:

@@ -9,7 +9,6 @@ reads fails at once, so a request to a worker that is gone cannot be mistaken fo
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from queuectl.store import files
 
@@ -29,12 +28,17 @@ def channel_owner(name: str) -> str | None:
 
 
 def open_channel(directory_fd: int, worker: str) -> int:
-    """Make a worker's FIFO and return the descriptor that it reads. Raises: OSError."""
+    """Make a worker's FIFO and return the descriptor that it reads.
+
+    A chmod afterwards would follow a symlink that somebody has put in its place meanwhile.
+    Raises: FileExistsError where its name stands for something already; OSError.
+    """
     name = channel_name(worker)
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=directory_fd)
-    os.mkfifo(name, files.FILE_MODE, dir_fd=directory_fd)
-    os.chmod(name, files.FILE_MODE, dir_fd=directory_fd)  # the umask may have taken bits away
+    before = os.umask(0o777 & ~files.FILE_MODE)
+    try:
+        os.mkfifo(name, files.FILE_MODE, dir_fd=directory_fd)
+    finally:
+        os.umask(before)
     # For writing as well: a FIFO whose last writer leaves would be readable for ever.
     return os.open(name, os.O_RDWR | _FLAGS, dir_fd=directory_fd)
 

@@ -167,7 +167,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             new = [job for job in jobs if job.id not in present]
             blocked = self._blocked() if parents else None
             places = blocked.places(new, found) if blocked is not None else {}
-            self._publish(new, progress, places, blocked)
+            self._publish(new, progress, places, blocked, chosen=chosen)
             if blocked is not None:
                 blocked.look_again(places, found)
         return [job.id for job in jobs]

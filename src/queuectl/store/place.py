@@ -298,14 +298,29 @@ class Place:
         # A name may have 255 bytes, and needs room for a number and ".reason".
         stem, number = os.fsdecode(os.fsencode(stem)[:200]), 1
         kept_as = stem + suffix
-        while self._exists(corrupt_fd, kept_as) or self._exists(corrupt_fd, kept_as + ".reason"):
-            number += 1
-            kept_as = f"{stem}-{number}{suffix}"
-        with self._telling(f"{self.location}/corrupt/{kept_as}.reason cannot be written"):
-            text = f"{format_instant(utc_now())} {directory}/{name}: {reason}"
-            data = text.replace("\n", "\\n").encode(errors="backslashreplace") + b"\n"
-            os.close(self._put(data, corrupt_fd, kept_as + ".reason"))
+        text = f"{format_instant(utc_now())} {directory}/{name}: {reason}"
+        data = text.replace("\n", "\\n").encode(errors="backslashreplace") + b"\n"
+        with (
+            self._telling(f"{self.location}/corrupt/{kept_as}.reason cannot be written"),
+            self._written(data) as (temporary, fd),
+        ):
+            # RACE: another process may set aside a file of that name at the same time; whoever has
+            # the name of the reason has that of the document. See test_names.py.
+            while not self._put_new(temporary, corrupt_fd, kept_as):
+                number += 1
+                kept_as = f"{stem}-{number}{suffix}"
+        os.close(fd)
         self._move(directory, name, "corrupt", kept_as)
+
+    def _put_new(self, temporary: str, corrupt_fd: int, kept_as: str) -> bool:
+        """Put a reason into corrupt/; False where there is one of that name, or such a document."""
+        if self._exists(corrupt_fd, kept_as):
+            return False
+        try:
+            files.move_new(self._fd("tmp"), temporary, corrupt_fd, kept_as + ".reason")
+        except FileExistsError:
+            return False
+        return True
 
     @staticmethod
     def _name_in_pending(job: Job) -> str:

@@ -18,6 +18,7 @@ from queuectl.clock import format_instant, parse_instant, utc_now
 from queuectl.errors import (
     BadDocument,
     ConfigError,
+    NameTaken,
     StoreError,
     UsageError,
 )
@@ -169,11 +170,25 @@ class Roster(Place):
     def register(self, name: str, now: datetime) -> None:
         """Write a worker's record and keep it locked; see Store.register."""
         post = Post(name, now)
-        with self._telling(f"{self.location}/workers/{name}.json cannot be written"):
+        with self._changing_totals(), self._telling(f"{self._record_path(name)} cannot be written"):
+            # RACE: two may choose one name at the same time, and whoever tidies must not take what
+            # is made here for what a killed worker left; see test_names.py.
+            if self._is_name_taken(name):
+                raise NameTaken(f"another worker is called {name}")
             post.fd = self._put(post.text(), self._fd("workers"), filed_name(name), sync=False)
             self._posts = {**self._posts, name: post}
             # After the record: without one it is what a killed worker left behind.
             post.control_fd = open_channel(self._fd("workers"), name)
+
+    def _record_path(self, name: str) -> str:
+        return f"{self.location}/workers/{filed_name(name)}"
+
+    def _is_name_taken(self, name: str) -> bool:
+        """Tell whether a name is a worker's, or was one's whose record or count may be there."""
+        return name in self._totals()[1] or any(
+            self._exists(self._fd("workers"), each)
+            for each in (filed_name(name), channel_name(name))
+        )
 
     def _post(self, worker: str) -> Post | None:
         """Return the post of a worker of this process; one that is alone need not be named."""
@@ -216,7 +231,7 @@ class Roster(Place):
 
     @contextmanager
     def _changing_totals(self) -> Iterator[None]:
-        """Keep others from changing the totals, by the lock of the directory of the records.
+        """Keep others from changing totals and names, by the lock of the directory of the records.
 
         Not by pending.lock: importing filelock takes a worker longer than all else when it leaves.
         """
@@ -352,9 +367,15 @@ class Roster(Place):
             for name in list(self._names("workers")):
                 worker = channel_owner(name)
                 if worker and not self._exists(self._fd("workers"), filed_name(worker)):
-                    # Its worker has just left, or a hand has made it, and not a file.
-                    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                        os.unlink(name, dir_fd=self._fd("workers"))
+                    self._remove_channel(worker)
+
+    def _remove_channel(self, worker: str) -> None:
+        """Remove the FIFO of a worker that has no record, as none is about to have."""
+        with self._changing_totals():
+            if not self._exists(self._fd("workers"), filed_name(worker)):
+                # Its worker has just left, or a hand has made it, and not a file.
+                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                    os.unlink(channel_name(worker), dir_fd=self._fd("workers"))
 
     def _tells_of_a_running_job(self, fd: int) -> bool:
         """Tell whether a stale record is the only one to say who ran a command that runs still."""

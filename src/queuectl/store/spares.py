@@ -18,7 +18,6 @@ import errno
 import os
 import stat
 import sys
-import time
 from contextlib import suppress
 from itertools import islice
 
@@ -38,6 +37,8 @@ class Spares:
         self._ready: list[str] = []
         self._freed: list[str] = []
         self._left: list[str] | None = None  # by others, None before the first look
+        # Whatever process a pid stands for, in whatever container: no name is that of another's.
+        self._token = os.urandom(8).hex()
         self._named = 0
         self._can_exchange = sys.platform == "linux"
 
@@ -74,7 +75,7 @@ class Spares:
 
     def _new_name(self) -> str:
         self._named += 1
-        return f"spare.{os.getpid()}.{time.monotonic_ns()}.{self._named}"
+        return f"spare.{os.getpid()}.{self._token}.{self._named}"
 
     def _take(self) -> str | None:
         """Return the name of a spare file that is ours, None where there is none."""
