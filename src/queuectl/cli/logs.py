@@ -54,6 +54,10 @@ def logs(
     open_log = partial(_Log.open, log_dir, job.id, _writer(raw=raw))
     number = attempt or _last_attempt(log_dir, job)
     if follow:
+        if os.environ.get("QUEUECTL_JOB_ID") == job.id:
+            from queuectl.cli.inside import refuse_inside
+
+            refuse_inside(store, "and would write into the log that it follows")
         _follow(store, job, number, open_log, tail=tail, only_this=attempt is not None)
     else:
         log = open_log(number, tail)

@@ -1,5 +1,6 @@
 """Wait for jobs to end, and end as they did."""
 
+import os
 from collections.abc import Sequence
 
 import click
@@ -56,6 +57,10 @@ def wait(
     """
     store = app.open()
     chosen = tuple(dict.fromkeys(store.resolve(each).id for each in job_ids))
+    if "QUEUECTL_JOB_ID" in os.environ:
+        from queuectl.cli.inside import refuse_to_wait_for_itself
+
+        refuse_to_wait_for_itself(store, chosen, for_all=not any_of_them)
     if not quiet and not store.workers() and _is_open(store, chosen, any_of_them=any_of_them):
         click.echo("waiting, but no worker is running: see 'queuectl worker start'", err=True)
     ended: dict[str, Job] = {}

@@ -1,5 +1,7 @@
 """Start, stop and list workers."""
 
+import os
+
 import click
 
 from queuectl.cli.common import (
@@ -67,11 +69,17 @@ def start(ctx: click.Context, *, count: int, drain: bool, detach: bool, quiet: b
 def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
     """Stop all workers, and wait until they are gone.
 
-    They finish the jobs that they run. Those that start later are not stopped.
+    They finish the jobs that they run. Those that start later are not stopped. A job cannot wait
+    for its own worker to stop: there it takes --now or --timeout.
     """
     from queuectl.pool import stop as stop_workers
 
-    names = stop_workers(app.open(create=True), now=now, timeout_seconds=timeout_seconds)
+    store = app.open(create=True)
+    if "QUEUECTL_JOB_ID" in os.environ and not now and timeout_seconds is None:
+        from queuectl.cli.inside import refuse_inside
+
+        refuse_inside(store, "and its worker would wait for its end: give --now or --timeout")
+    names = stop_workers(store, now=now, timeout_seconds=timeout_seconds)
     if not names:
         click.echo("no workers are running", err=True)
     else:
