@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,24 @@ def test_a_job_that_reads_gets_nothing(queue: Queue) -> None:
     assert queue.log("job") == "end\n"
     os.close(write_fd)
     assert pool.stop() == 0
+
+
+def test_help_is_there_where_python_drops_docstrings() -> None:
+    """Of every command the same as ever, with PYTHONOPTIMIZE=2."""
+    script = (
+        "from queuectl.cli.group import COMMANDS, run\n"
+        "subcommands = 'worker start', 'worker list', 'dlq list', 'config set'\n"
+        "for words in '', *COMMANDS, *subcommands:\n    run([*words.split(), '--help'])"
+    )
+    said = [
+        subprocess.run(
+            (sys.executable, "-c", script),
+            env=os.environ | {"PYTHONOPTIMIZE": level},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for level in ("0", "2")
+    ]
+    assert said[1] == said[0]
+    assert "Wait for jobs to end" in said[0]

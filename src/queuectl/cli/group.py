@@ -60,6 +60,13 @@ def _name_variables(command: click.Command, prefix: str) -> None:
             option.envvar = f"{prefix}_{long}".replace("-", "_").upper()
 
 
+def _restore_help(command: click.Command) -> None:
+    if sys.flags.optimize > 1:
+        from queuectl.cli.stripped import restore_help
+
+        restore_help(command)
+
+
 class _LazyGroup(click.Group):
     """Import a command when it is run, and answer all else from the table above."""
 
@@ -74,6 +81,7 @@ class _LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         _name_variables(command, f"QUEUECTL_{cmd_name}")
+        _restore_help(command)
         return command
 
     def resolve_command(
@@ -164,6 +172,7 @@ def _invoke(args: list[str]) -> int:
         from queuectl.cli.completion import complete
 
         return complete(cli, instruction)
+    _restore_help(cli)
     try:
         with cli.make_context("queuectl", args) as ctx:
             cli.invoke(ctx)
