@@ -158,8 +158,8 @@ def new_id(now: datetime) -> str:
     """Make an id of 18 characters: 35 random bits, then the microsecond.
 
     Random bits come first, so that a few characters are a unique prefix. Within one batch each job
-    has a microsecond of its own, so ids made together cannot collide; two that others make in the same
-    microsecond do once in 2**35, and the store refuses the second.
+    has a microsecond of its own, so ids made together cannot collide; two that others make in the
+    same microsecond do once in 2**35, and the store refuses the second.
     """
     random_bits = int.from_bytes(os.urandom(5)) >> 5
     value = random_bits << 55 | int(now.timestamp() * 1_000_000)
@@ -645,15 +645,12 @@ def encode_job(job: Job) -> bytes:
     return data
 
 
-def check_room(job: Job) -> None:
-    """Check that the job can be written with the attempts that come.
-
-    What was read may be longer as it is written here: ``[1,1]`` becomes ``[1, 1]``.
-    Raises: BadDocument.
-    """
-    size = len(encode_job(job.shortened()))
-    if size > MAX_DOCUMENT_BYTES_TO_RUN:
-        raise BadDocument(_too_long(job.id, size, MAX_DOCUMENT_BYTES_TO_RUN))
+def encode_job_to_run(job: Job) -> bytes:
+    """Return a job's document, which has room for the attempts that come. Raises: BadDocument."""
+    data = encode_job(job)
+    if len(data) > MAX_DOCUMENT_BYTES_TO_RUN:
+        raise BadDocument(_too_long(job.id, len(data), MAX_DOCUMENT_BYTES_TO_RUN))
+    return data
 
 
 def _too_long(job_id: str, size: int, most: int) -> str:

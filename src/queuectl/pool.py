@@ -45,6 +45,7 @@ def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quie
     _prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
+    store.check_pool()
     supervisor = Supervisor(store, count, drain=drain, quiet=quiet)
     if detach:
         workers = "1 worker" if count == 1 else f"{count} workers"

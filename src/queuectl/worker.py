@@ -10,14 +10,11 @@ import random
 import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +27,8 @@ from queuectl.loop import Loop
 from queuectl.outlet import Outlet
 from queuectl.policy import after_attempt
 from queuectl.runner import Command, Result, environment_as_given, is_scarcity
-from queuectl.store.base import Claim, RecoveryReport, Settlement, Store
+from queuectl.settler import Settler
+from queuectl.store.base import Claim, RecoveryReport, Store
 
 if TYPE_CHECKING:
     from queuectl.purge import IdlePurge
@@ -38,14 +36,7 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 1.0
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _LOOK_SECONDS = 1.0  # so often at most a process looks for lost jobs
-# A command that takes longer leaves time to settle those before it, and is settled at once itself:
-# a sync of a quick disk is little beside it.
-_SHORT_SECONDS = 0.02
-_MANY_UNSETTLED = 128
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
-_MOST_UNSETTLED_SECONDS = 0.05
-# A disk that takes longer is waited for by a thread, which costs each job a little.
-_QUICK_SYNC_SECONDS = 0.01
 
 
 class Talk:
@@ -199,6 +190,10 @@ class Troubles:
             self._talk.error(text)
             told.add(text)
 
+    def has(self, trouble: str) -> bool:
+        """Return whether a trouble was told and is not over."""
+        return trouble in self._told
+
     def are_over(self, trouble: str) -> None:
         """Note that a trouble is over, if there was one, and tell when nothing is wrong any more.
 
@@ -208,162 +203,6 @@ class Troubles:
             del self._told[trouble]
             if not self._told:
                 self._talk.error("goes on")
-
-
-class _Unsettled(NamedTuple):
-    claim: Claim
-    job: Job
-    since: float
-
-
-@dataclass(slots=True, eq=False)
-class _Settling:
-    settlement: Settlement
-    batch: list[_Unsettled]
-    is_synced: bool = False
-
-
-class Settler:
-    """Settle what has ended, of all workers of a process together.
-
-    ``keeps`` is true while what ended could not be settled; no new job is taken then.
-    """
-
-    def __init__(
-        self, store: Store, interrupts: Interrupts, talk: Talk, troubles: Troubles
-    ) -> None:
-        """Take what the workers of the process share."""
-        self._store = store
-        self._interrupts = interrupts
-        self._talk = talk
-        self._troubles = troubles
-        self._unsettled: list[_Unsettled] = []
-        self._has_long = False  # one of those has run for long
-        self._settling: _Settling | None = None
-        self._to_sync: SimpleQueue[_Settling] | None = None
-        self._sync_seconds = 0.0  # how long the last one took
-        self._again_at = 0.0  # after a failure, it is tried again no sooner
-        self.keeps = False
-
-    def add(self, claim: Claim, job: Job) -> None:
-        """Take a claimed job that has ended, and what became of it."""
-        self._unsettled.append(_Unsettled(claim, job, time.monotonic()))
-        seconds = job.history[-1].duration_seconds
-        if seconds is None or seconds >= _SHORT_SECONDS:
-            self._has_long = True
-
-    @property
-    def has_unsettled(self) -> bool:
-        """Tell whether something waits to be settled, or for the disk."""
-        return bool(self._unsettled) or self._settling is not None
-
-    @property
-    def is_syncing(self) -> bool:
-        """Tell whether a thread waits for the disk still; it wakes the process when it is done."""
-        return self._settling is not None and not self._settling.is_synced
-
-    def _pause_seconds(self) -> float | None:
-        if not self._unsettled or self._settling is not None:
-            return None
-        due_at = self._unsettled[-1].since + _SHORT_SECONDS
-        if self._has_long or len(self._unsettled) >= _MANY_UNSETTLED:
-            due_at = 0.0
-        due_at = min(due_at, self._unsettled[0].since + _MOST_UNSETTLED_SECONDS)
-        return max(0.0, max(due_at, self._again_at) - time.monotonic())
-
-    def go_on(self) -> float | None:
-        """Settle what ended where it is time to, beside the commands that run.
-
-        Returns in how many seconds it is to be called again, None where a thread tells, or nobody
-        needs to.
-        """
-        self.collect()
-        pause = self._pause_seconds()
-        if pause == 0.0:
-            self._begin()
-            pause = self._pause_seconds()
-        return pause
-
-    def settle_now(self) -> None:
-        """Settle what ended, however soon after the last time."""
-        self.collect()
-        self._again_at = 0.0  # who asks has waited
-        self._begin()
-
-    def _begin(self) -> None:
-        """Record what ended, and wait for the disk while commands run.
-
-        A disk that was slow the last time is waited for by a thread: cancelling and timeouts must
-        not wait for it, too.
-        """
-        if self._settling is not None or not self._unsettled:
-            return
-        batch, self._unsettled, self._has_long = self._unsettled, [], False
-        try:
-            settlement = self._store.begin_settle([(each.claim, each.job) for each in batch])
-        except StoreError as error:
-            self._keep(batch, error)
-            return
-        self._settling = _Settling(settlement, batch)
-        if self._sync_seconds <= _QUICK_SYNC_SECONDS or not self._sync_in_thread(self._settling):
-            self._sync(self._settling)
-            self.collect()
-
-    def _sync_in_thread(self, settling: _Settling) -> bool:
-        """Let a thread wait for the disk; False where none can be started."""
-        if self._to_sync is None:
-            # One thread for all: starting one takes as long as settling a job.
-            to_sync: SimpleQueue[_Settling] = SimpleQueue()
-            try:
-                threading.Thread(target=self._sync_each, args=(to_sync,), daemon=True).start()
-            except RuntimeError:  # no more processes for this user, and a thread counts as one
-                return False
-            self._to_sync = to_sync
-        self._to_sync.put(settling)
-        return True
-
-    def _sync_each(self, to_sync: SimpleQueue[_Settling]) -> None:
-        while True:
-            settling = to_sync.get()
-            try:
-                self._sync(settling)
-            finally:
-                # RACE: whoever is woken looks at once, and would not look again; so it is told
-                # first that it is synced.
-                self._interrupts.wake()
-
-    def _sync(self, settling: _Settling) -> None:
-        started = time.monotonic()
-        try:
-            settling.settlement.sync()
-        finally:
-            self._sync_seconds = time.monotonic() - started
-            settling.is_synced = True
-
-    def collect(self) -> None:
-        """Finish the settlement that the disk has taken, if there is one."""
-        settling = self._settling
-        if settling is None or not settling.is_synced:
-            return
-        self._settling = None
-        try:
-            settling.settlement.finish()
-        except StoreError as error:
-            self._keep(settling.batch, error)
-        else:
-            self.keeps = False
-            self._troubles.are_over("settle")
-        for claim in settling.settlement.gone:
-            what = "is not recorded: somebody has taken it from processing/"
-            self._talk.job_error(claim.job.id, claim.attempt, what)
-
-    def _keep(self, batch: list[_Unsettled], error: StoreError) -> None:
-        self._unsettled = batch + self._unsettled
-        self._again_at = time.monotonic() + _RETRY_SECONDS
-        if not self.keeps:  # told once, however many they become
-            ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
-            self._troubles.tell("settle", f"keeps {ended}, and tries again: {error}")
-        self.keeps = True
 
 
 class _Asked(NamedTuple):
@@ -445,6 +284,7 @@ class WorkerProcess:
         try:
             for worker in self._workers:
                 worker.register()
+            self.settler.reserve(len(self._workers))
             if self._ready_fd >= 0:
                 with suppress(OSError):  # who waited is gone
                     os.write(self._ready_fd, b"." * len(self._workers))
@@ -631,6 +471,9 @@ class Worker:
         while not self._process.must_leave():
             if self._settler.keeps:
                 await self._settle_all()
+                continue
+            if self._settler.is_full():
+                await self._wait_for_disk()
                 continue
             claim = await self._claim()
             if claim is not None:
@@ -825,6 +668,7 @@ class Worker:
                     return False
                 what = f"tries again to give back {job_id} attempt {number}: {error}"
                 self._troubles.tell("give back", what)
+                self._settler.free_reserve()
             else:
                 self._troubles.are_over("give back")
                 return True
@@ -849,6 +693,14 @@ class Worker:
             length = format_duration(result.duration_seconds)
             told = f"{_ending(attempt)} after {length}{_fate(job, now)}"
             self._talk.job(job.id, attempt.number, told)
+
+    async def _wait_for_disk(self) -> None:
+        """Take no job before something that ended is settled: a kill would run all of it again."""
+        pause = self._settler.go_on()
+        if self._settler.is_full():
+            pause = _RETRY_SECONDS if pause is None else pause
+            await self._loop.wait(self._control_fds(), pause)
+            self._hear_stop()
 
     async def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -190,6 +191,26 @@ def test_workers_keep_what_they_ran_on_a_full_disk(
     assert pool.stop() == 0
     for job_id in queue.ids("completed"):
         assert queue.history("completed", job_id) == ["succeeded"]
+    queue.ok("doctor")
+
+
+def test_what_a_disk_has_room_for_is_settled(queue: Queue, ballast: Ballast) -> None:
+    """Room for some is room for all, one after the other: each leaves the file that it was in."""
+    gates = [queue.gate() for _ in range(40)]
+    queue.batch([{"command": each.wait, "id": f"j{n}"} for n, each in enumerate(gates)])
+    pool = queue.pool("--count", "40")
+    for gate in gates:
+        gate.reached()
+    ballast.fill(48 * 1024)
+    for worker in pool.pids():  # so that they end together
+        os.kill(worker, signal.SIGSTOP)
+    for gate in gates:
+        gate.open()
+    for worker in pool.pids():
+        os.kill(worker, signal.SIGCONT)
+    until(lambda: len(queue.ids("completed")) == 41, "all have completed")
+    assert pool.stop() == 0
+    ballast.drop()
     queue.ok("doctor")
 
 

@@ -1,5 +1,7 @@
 """When ended jobs are settled: long ones at once, short ones several together."""
 
+import errno
+import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -10,25 +12,29 @@ from tests.jobs import NOON, SETTINGS, make_job
 from queuectl.errors import StoreError
 from queuectl.job import Attempt, Job, Outcome
 from queuectl.policy import after_attempt
+from queuectl.settler import Settler
 from queuectl.store.base import Claim
-from queuectl.worker import Settler
 
 
 class Recorder:
     """Be a store that only tells what was settled together."""
 
     gone: Sequence[Claim] = ()
+    left: Sequence[Claim] = ()
 
     def __init__(self) -> None:
         """Have nothing settled."""
         self.batches: list[list[str]] = []
         self.is_full = False
+        self.has_room_for = 1000
+        self.reason: OSError | None = None
 
     def begin_settle(self, settlements: Sequence[tuple[Any, Job]]) -> "Recorder":
         """Take note of a batch, unless there is no room."""
         if self.is_full:
-            raise StoreError("no room")
-        self.batches.append([job.id for _, job in settlements])
+            raise StoreError("no room") from self.reason
+        self.batches.append([job.id for _, job in settlements][: self.has_room_for])
+        self.left = [claim for claim, _ in settlements][self.has_room_for :]
         return self
 
     def sync(self) -> None:
@@ -56,7 +62,7 @@ def store() -> Recorder:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the seconds of a clock that stands still."""
     now = [1000.0]
-    monkeypatch.setattr("queuectl.worker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("queuectl.settler.time.monotonic", lambda: now[0])
     return now
 
 
@@ -72,7 +78,7 @@ def end(settler: Settler, job_id: str, seconds: float | None) -> None:
     """Let a job's only attempt have taken so long."""
     attempt = Attempt(1, "w", NOON, NOON, seconds, 0, None, Outcome.SUCCEEDED, "log")
     job = after_attempt(make_job(job_id), attempt, SETTINGS, NOON, random.random())
-    settler.add(cast("Any", None), job)
+    settler.add(cast("Any", object()), job)
 
 
 def test_long_attempt_is_settled_as_soon_as_the_next_one_runs(
@@ -134,9 +140,10 @@ def test_long_attempts_that_cannot_be_settled_wait_a_second(
     assert settler.go_on() == pytest.approx(1.0)
     store.is_full = False
     clock[0] += 1.0
-    assert settler.go_on() is None
+    assert settler.go_on() == 0.0
     assert not settler.keeps
-    assert store.batches == [["a", "b"]]
+    assert settler.go_on() is None
+    assert store.batches == [["a"], ["b"]]
 
 
 def test_many_short_attempts_do_not_wait(settler: Settler, store: Recorder) -> None:
@@ -148,3 +155,91 @@ def test_many_short_attempts_do_not_wait(settler: Settler, store: Recorder) -> N
     end(settler, "last", 0.001)
     settler.go_on()
     assert [len(batch) for batch in store.batches] == [128]
+
+
+def test_no_job_is_taken_beside_many_that_are_not_settled(
+    settler: Settler, store: Recorder
+) -> None:
+    """A kill would run all of them again, and each keeps a descriptor."""
+    store.is_full = True
+    for number in range(127):
+        end(settler, f"job{number}", 0.001)
+    assert not settler.is_full()
+    end(settler, "last", 0.001)
+    assert settler.is_full()
+    settler.go_on()
+    assert settler.is_full()
+
+
+def test_no_job_is_taken_beside_one_that_has_waited_for_long(
+    settler: Settler, store: Recorder, clock: list[float]
+) -> None:
+    """However few there are: the disk has not answered for half a second."""
+    store.is_full = True
+    end(settler, "a", 1.0)
+    settler.go_on()
+    clock[0] += 0.49
+    assert not settler.is_full()
+    clock[0] += 0.01
+    assert settler.is_full()
+    store.is_full = False
+    settler.settle_now()
+    assert not settler.is_full()
+
+
+def test_what_fits_is_settled_and_the_rest_tried_at_once(settler: Settler, store: Recorder) -> None:
+    """A disk that has room for some has room for the others in what those leave."""
+    store.has_room_for = 2
+    for job_id in "abcde":
+        end(settler, job_id, 1.0)
+    while settler.go_on() is not None:
+        assert settler.keeps
+    assert store.batches == [["a", "b"], ["c", "d"], ["e"]]
+    assert not settler.keeps
+
+
+def test_after_a_failure_fewer_are_tried_and_then_more(
+    settler: Settler, store: Recorder, clock: list[float]
+) -> None:
+    """What failed may have failed for their number."""
+    store.is_full = True
+    for number in range(8):
+        end(settler, str(number), 1.0)
+    for _ in range(2):
+        settler.go_on()
+        clock[0] += 1.0
+    store.is_full = False
+    while settler.go_on() is not None:
+        pass
+    assert [len(batch) for batch in store.batches] == [2, 4, 2]
+
+
+def test_what_no_descriptor_is_left_for_takes_those_kept_for_it(
+    settler: Settler, store: Recorder
+) -> None:
+    """It is tried again with them at once, and a failure then waits as any other."""
+    settler.reserve(1)
+    kept = list(settler._reserve)
+    store.is_full = True
+    store.reason = OSError(errno.EMFILE, "no descriptor")
+    end(settler, "a", 1.0)
+    assert settler.go_on() == 0.0
+    assert settler.go_on() == pytest.approx(1.0)
+    for fd in kept:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    store.is_full = False
+    settler.settle_now()
+    assert sorted(settler._reserve) == kept
+    settler.free_reserve()
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1024, 128), (120, 23), (60, 1), (-1, 128)])
+def test_the_bound_leaves_room_for_what_runs(
+    settler: Settler, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    """Sixteen workers have a descriptor each for a lock, for an end and for a log."""
+    monkeypatch.setattr("queuectl.settler.os.sysconf", lambda _: limit)
+    monkeypatch.setattr("queuectl.settler.os.open", lambda *_: 24)
+    settler.reserve(16)
+    assert settler._most == most

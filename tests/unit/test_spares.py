@@ -1,8 +1,10 @@
 """Files of old documents, which take new ones."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,32 @@ def test_what_is_not_known_to_be_durable_is_deleted(
     monkeypatch.setattr(files, "sync_file_system", fails)
     assert left_by_a_process(tmp_path, tmp_fd, "one") == []
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_takes_the_room_of_spare_files(
+    tmp_path: Path, tmp_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of other processes, but not the file of one that writes a document just now."""
+    other, own = Spares(tmp_fd), Spares(tmp_fd)
+    (tmp_path / "document").write_text("old")
+    other.put_in_place(written(other, "new"), tmp_fd, "document")
+    other.synced()
+    (spare,) = other._ready
+    (tmp_path / "document").unlink()
+    busy, busy_fd = Spares(tmp_fd).write(b"being written")
+    write_synced = files.write_synced
+
+    def needs_room(*arguments: Any, **options: Any) -> int:
+        if (tmp_path / spare).exists():
+            raise OSError(errno.ENOSPC, "no room")
+        return write_synced(*arguments, **options)
+
+    monkeypatch.setattr(files, "write_synced", needs_room)
+    name = written(own, "text")
+    assert sorted(os.listdir(tmp_path)) == sorted([busy, name])
+    os.close(busy_fd)
+    # Its process finds it gone, and makes another.
+    assert (tmp_path / written(other, "next")).read_text() == "next"
 
 
 @pytest.mark.parametrize("size", [4097, 100_000])

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from queuectl.errors import StoreError
-from queuectl.job import MAX_DOCUMENT_BYTES_TO_RUN, Job, State, check_room, encode_job
+from queuectl.job import Job, State, encode_job_to_run
 from queuectl.store import files
 from queuectl.store.names import blocked_name, pending_name
 from queuectl.store.place import Place
@@ -56,9 +56,7 @@ class Adding(Place):
                 if job.id in places:
                     name = blocked_name(places[job.id], job.id)
                     job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
-                data = encode_job(job)
-                if len(data) > MAX_DOCUMENT_BYTES_TO_RUN:
-                    check_room(job)
+                data = encode_job_to_run(job)
                 fd = files.write_synced(tmp_fd, temporary, data, sync=not many)
                 os.close(fd)
                 written.append((temporary, name))

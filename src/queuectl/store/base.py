@@ -145,6 +145,10 @@ class Settlement(Protocol):
 
     gone: list[Claim]
 
+    @property
+    def left(self) -> Collection[Claim]:
+        """Return the claims that are still held; after finish, those that there was no room for."""
+
     def sync(self) -> None:
         """Make what was recorded durable; may take long, and may be called in another thread."""
 
@@ -294,6 +298,9 @@ class Store(Protocol):
 
     # --- what workers do ---
 
+    def check_pool(self) -> None:
+        """Raise StoreError where this process has not what the workers of a pool need."""
+
     def prepare_pool(self, count: int = 0) -> None:
         """Set up what the workers that are forked from this process share.
 
@@ -353,13 +360,17 @@ class Store(Protocol):
     def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
         """Record what became of claimed jobs; finishing it moves each to its state.
 
-        One settlement is finished before the next is begun.
-        Raises: StoreError where the disk is full; the claims are still held then, and settling them
-        again is safe.
+        One settlement is finished before the next is begun. What there is no room for beside the
+        others is left for the next one.
+        Raises: StoreError where none can be recorded; the claims are still held then, and settling
+        them again is safe.
         """
 
     def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Settle claimed jobs at once, waiting for the disk. Raises: as begin_settle and finish."""
+        """Settle claimed jobs at once, waiting for the disk. Raises: as begin_settle and finish.
+
+        All of them, or StoreError.
+        """
 
     def give_back(self, claim: Claim) -> None:
         """Put a claimed job back as it was, the attempt not counted, and free the claim.

@@ -215,6 +215,15 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     # --- what workers do: claim ---
 
+    def check_pool(self) -> None:
+        """Check that a command can be given its lock (rule 4); see Store.check_pool."""
+        most = os.sysconf("SC_OPEN_MAX")
+        if 0 <= most <= LOCK_FD_IN_COMMAND:
+            raise StoreError(
+                f"a worker needs {LOCK_FD_IN_COMMAND + 1} file descriptors at least, and may have"
+                f" {most}: raise the limit (ulimit -n)"
+            )
+
     def prepare_pool(self, count: int = 0) -> None:
         """Reserve the memory of a shared scan, and load what each worker would load for itself.
 
@@ -630,9 +639,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
         """Settle claimed jobs at once; see Store.settle."""
-        settlement = self.begin_settle(settlements)
-        settlement.sync()
-        settlement.finish()
+        while settlements:
+            settlement = self.begin_settle(settlements)
+            settlement.sync()
+            settlement.finish()
+            settlements = [each for each in settlements if each[0] in settlement.left]
 
     def synced_directories(self) -> list[int]:
         """Return the directories whose entries a settlement makes durable."""
@@ -807,6 +818,7 @@ class _Settlement:
         self._held: list[tuple[_HeldClaim, Job]] = []
         self._written: list[tuple[_HeldClaim, str, int]] = []
         self._what = f"{store.location}/processing cannot be written"
+        self._claims = [claim for claim, _ in settlements if isinstance(claim, _HeldClaim)]
         try:
             for claim, job in settlements:
                 assert isinstance(claim, _HeldClaim)
@@ -815,8 +827,26 @@ class _Settlement:
                 if claim.recorded_fd >= 0 or self._write(claim, job):
                     self._held.append((claim, job))
         except OSError as error:
-            self._clean_up()
-            raise files.as_store_error(error, self._what) from error
+            if not self._held:
+                raise files.as_store_error(error, self._what) from error
+            self._leave_some()
+
+    @property
+    def left(self) -> list[Claim]:
+        """Return the claims that are still held; see Settlement.left."""
+        return [each for each in self._claims if each.fd >= 0]
+
+    def _leave_some(self) -> None:
+        """Leave half of what was written for the next time: to finish the rest takes room, too."""
+        others = len(self._held) > len(self._written)
+        kept = max(len(self._written) // 2, 0 if others else 1)
+        dropped = self._written[kept:]
+        del self._written[kept:]
+        claims = [claim for claim, _, _ in dropped]
+        self._held = [each for each in self._held if each[0] not in claims]
+        for _, name, fd in dropped:
+            os.close(fd)
+            self._spares.drop(name)
 
     def _write(self, claim: _HeldClaim, job: Job) -> bool:
         """Write a new document; return False, the claim let go, where the whole store is gone."""

@@ -20,7 +20,7 @@ from queuectl.job import (
     Defaults,
     Job,
     State,
-    check_room,
+    encode_job_to_run,
     job_from_document,
     new_job_from,
     parse_object,
@@ -292,7 +292,8 @@ class Lookup(Place):
         """
         job = self._decode(data, job_id, now)
         if len(data) > _LARGE_BYTES:
-            check_room(job)
+            # It may be longer as it is written here: [1,1] becomes [1, 1].
+            encode_job_to_run(job.shortened())
         return job
 
     def resolve(self, prefix: str) -> Entry:

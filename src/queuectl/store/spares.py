@@ -18,7 +18,8 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from queuectl.store import files
@@ -47,6 +48,14 @@ class Spares:
 
         Raises: OSError.
         """
+        try:
+            return self._write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._free_others():
+                raise
+            return self._write(data)
+
+    def _write(self, data: bytes) -> tuple[str, int]:
         while (name := self._take()) is not None:
             fd = self._open_spare(name)
             if fd is None:
@@ -93,16 +102,21 @@ class Spares:
         return None
 
     def _look_for_left(self) -> list[str]:
+        with self._entries() as found:
+            names = (
+                entry.name
+                for entry in found
+                if entry.name.startswith(LEFT) and entry.is_file(follow_symlinks=False)
+            )
+            return list(islice(names, _AT_ONCE))
+
+    @contextmanager
+    def _entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         # Opened anew: processes that were forked share the position of a descriptor.
         own_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._tmp_fd)
         try:
             with os.scandir(own_fd) as found:
-                names = (
-                    entry.name
-                    for entry in found
-                    if entry.name.startswith(LEFT) and entry.is_file(follow_symlinks=False)
-                )
-                return list(islice(names, _AT_ONCE))
+                yield found
         finally:
             os.close(own_fd)
 
@@ -148,6 +162,29 @@ class Spares:
         """Delete a written file that is not to be used."""
         with suppress(OSError):  # what stays is tidied away a day later
             os.unlink(name, dir_fd=self._tmp_fd)
+
+    def _free_others(self) -> bool:
+        """Delete the spare files of other processes, which lie on room that a full disk lacks.
+
+        One that holds a document is locked. Returns whether any was deleted.
+        """
+        freed = False
+        with self._entries() as found:
+            names = [entry.name for entry in found if entry.name.startswith("spare.")]
+        for name in names:
+            if name in self._freed or (opened := files.open_and_stat(self._tmp_fd, name)) is None:
+                continue
+            try:
+                # RACE: its process finds the lock held, or the file gone, and makes another; see
+                # test_a_full_disk_takes_the_room_of_spare_files.
+                if files.lock(opened[0]):
+                    os.unlink(name, dir_fd=self._tmp_fd)
+                    freed = True
+            except FileNotFoundError:
+                continue
+            finally:
+                os.close(opened[0])
+        return freed
 
     def leave(self) -> None:
         """Leave the spare files to others: the process ends."""
