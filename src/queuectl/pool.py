@@ -36,16 +36,30 @@ _MOST_DESCRIPTORS = 4096  # are looked at where nothing lists those that are ope
 _MOST_WORKERS = 16  # in one process: what a kill -9 takes down together, and its descriptors
 
 
-def run_pool(store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool) -> int:
+def run_pool(
+    store_location: str,
+    count: int,
+    *,
+    drain: bool,
+    unless_running: bool = False,
+    detach: bool,
+    quiet: bool,
+) -> int:
     """Run ``count`` workers until they are told to stop, or are done; return the exit code.
 
-    With ``detach`` it returns when they are registered, and they run on in the background.
+    With ``detach`` it returns when they are registered, and they run on in the background. With
+    ``unless_running`` none is started while other workers live.
     Raises: what open_store raises, ConfigError, and StoreError where none could be registered.
     """
     _prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
     store.check_pool()
+    if unless_running and not store.reserve_pool():
+        if not quiet:
+            with suppress(OSError):
+                os.write(2, b"workers are running already; started none\n")
+        return 0
     supervisor = Supervisor(store, count, drain=drain, quiet=quiet)
     if detach:
         workers = "1 worker" if count == 1 else f"{count} workers"

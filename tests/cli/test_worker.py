@@ -25,10 +25,17 @@ class Pool(ModuleType):
         self.failure: Exception | None = None
 
     def run_pool(
-        self, store_location: str, count: int, *, drain: bool, detach: bool, quiet: bool
+        self,
+        store_location: str,
+        count: int,
+        *,
+        drain: bool,
+        unless_running: bool,
+        detach: bool,
+        quiet: bool,
     ) -> int:
         """Start nothing."""
-        self.asked.append((store_location, count, drain, detach, quiet))
+        self.asked.append((store_location, count, drain, unless_running, detach, quiet))
         return self.exit_code
 
     def stop(self, store: Any, *, now: bool, timeout_seconds: float | None) -> list[str]:
@@ -50,15 +57,15 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 def test_start_runs_one_worker_in_the_foreground(run: Run, pool: Pool) -> None:
     """Nothing is drained, detached or quiet unless it is asked for."""
     assert run("worker", "start") == (0, "", "")
-    assert pool.asked == [(str(run.store_dir), 1, False, False, False)]
+    assert pool.asked == [(str(run.store_dir), 1, False, False, False, False)]
 
 
 def test_start_hands_on_its_options_and_the_pools_exit_code(run: Run, pool: Pool) -> None:
     """The pool decides how it ended."""
     pool.exit_code = 74
-    result = run("worker", "start", "--count", "4", "--drain", "--detach", "--quiet")
+    result = run("worker", "start", "--count", "4", "--drain", "--unless-running", "--detach", "--quiet")
     assert result == (74, "", "")
-    assert pool.asked == [(str(run.store_dir), 4, True, True, True)]
+    assert pool.asked == [(str(run.store_dir), 4, True, True, True, True)]
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1001", "two"])

@@ -29,7 +29,7 @@ def worker() -> None:
 @worker.command(
     epilog=examples(
         "queuectl worker start --count 4 --detach",
-        "queuectl worker start --drain --quiet",
+        "queuectl worker start --drain --unless-running --quiet",
     )
 )
 @click.option(
@@ -40,11 +40,22 @@ def worker() -> None:
     metavar="N",
     help="How many jobs to run at a time; 1000 at most.",
 )
-@click.option("--drain", is_flag=True, help="End when no job is due and none runs, with code 0.")
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="End, with code 0, when no job is due and these workers run none.",
+)
+@click.option(
+    "--unless-running",
+    is_flag=True,
+    help="Start none, with code 0, if workers are running already.",
+)
 @click.option("--detach", is_flag=True, help="Leave the workers in the background.")
 @click.option("--quiet", is_flag=True, help="Say only what went wrong.")
 @click.pass_context
-def start(ctx: click.Context, *, count: int, drain: bool, detach: bool, quiet: bool) -> None:
+def start(
+    ctx: click.Context, *, count: int, drain: bool, unless_running: bool, detach: bool, quiet: bool
+) -> None:
     """Start workers, in the foreground.
 
     Ctrl-C (or SIGTERM) lets them finish what they run; a second one ends their commands and puts
@@ -53,7 +64,10 @@ def start(ctx: click.Context, *, count: int, drain: bool, detach: bool, quiet: b
     from queuectl.pool import run_pool
 
     location = ctx.ensure_object(App).location
-    ctx.exit(run_pool(location, count, drain=drain, detach=detach, quiet=quiet))
+    code = run_pool(
+        location, count, drain=drain, unless_running=unless_running, detach=detach, quiet=quiet
+    )
+    ctx.exit(code)
 
 
 @worker.command(epilog=examples("queuectl worker stop", "queuectl worker stop --now --timeout 30s"))

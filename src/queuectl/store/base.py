@@ -57,6 +57,7 @@ class WorkerRecord(NamedTuple):
     """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
 
     ``settled`` counts the attempts that it has settled, ``rate`` those in a second of late.
+    ``pool`` is the same for all workers of a pool, and for no others.
     """
 
     name: str
@@ -67,6 +68,7 @@ class WorkerRecord(NamedTuple):
     attempt: int | None = None
     settled: int = 0
     rate: float = 0.0
+    pool: str = ""
 
 
 # The lengths, in seconds, up to which attempts are counted apart.
@@ -301,6 +303,13 @@ class Store(Protocol):
     def check_pool(self) -> None:
         """Raise StoreError where this process has not what the workers of a pool need."""
 
+    def reserve_pool(self) -> bool:
+        """Reserve the store for a pool that is to be the only one; False if another one runs.
+
+        It is reserved as long as this process or one that was forked from it lives. Pools that do
+        not ask are not kept from starting later.
+        """
+
     def prepare_pool(self, count: int = 0) -> None:
         """Set up what the workers that are forked from this process share.
 
@@ -397,7 +406,11 @@ class Store(Protocol):
         """
 
     def running(self) -> bool:
-        """Tell whether any job is claimed; from now on an end of one counts as an arrival."""
+        """Return whether a worker of this pool runs a job; from now on an end is an arrival.
+
+        The ends of other pools' jobs count as arrivals, too. So do jobs whose worker was killed, as
+        long as their commands run.
+        """
 
     def next_due(self) -> datetime | None:
         """Return when to claim again though nothing arrives, None for never.

@@ -123,8 +123,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
     _spares: Spares | None = None
     _syncer: files.Syncer | None = None
     _clock_seen: tuple[str | None, float] | None = None
-    # Names in processing/ that recovery could do nothing about: a newer version has written them.
-    _left: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Free what the store holds open."""
@@ -233,6 +231,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         from queuectl.store.listing import Slice
         from queuectl.store.watch import Watch
 
+        self.name_pool()
         files.load_library()
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
@@ -301,11 +300,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         return 0 if self._watch is None else self._watch.times_told
 
     def running(self) -> bool:
-        """Tell whether processing/ holds a job; see Store.running."""
+        """Return whether a worker of this pool runs a job; see Store.running."""
         self._worklist()
         assert self._watch is not None
         self._watch.add_departures(os.path.join(self.location, State.PROCESSING))
-        return any(name not in self._left for _, name in self._identified(State.PROCESSING))
+        return self._pool_is_busy()
 
     def next_due(self) -> datetime | None:
         """Return when the next known name is due; see Store.next_due."""
@@ -691,7 +690,6 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Settle the documents in processing/ that nobody holds (rule 8); see Store.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
-        left: set[str] = set()
         problems: list[str] = []
         for name in list(self._names(State.PROCESSING)):
             parsed = parse_processing(name)
@@ -709,13 +707,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                         found = self._recover_locked(name, fd, parsed, decide)
                         if found is not None:
                             recovered.append(found)
-                        else:
-                            left.add(name)
             except StillRuns:
                 held.add(parsed)
             except (ConfigError, StoreError) as error:
                 problems.append(str(error))
-        self._left = frozenset(left)
         self._release_children([each.job.id for each in recovered if each.job.state in FINISHED])
         if any(each.lost for each in recovered):
             try:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from queuectl.clock import from_timestamp
-from queuectl.errors import ConfigError
 from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Entry
@@ -82,16 +81,8 @@ class Finished(Lookup):
     @contextmanager
     def purge_turn(self, period_seconds: float) -> Iterator[bool]:
         """Take the turn to purge, once in a period; see Store.purge_turn."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with self._telling(f"{self.location}/{_TURN_NAME} cannot be opened"):
-            fd = os.open(_TURN_NAME, flags, files.FILE_MODE, dir_fd=self._root_fd)
+        fd = self._open_lock_file(_TURN_NAME)
         try:
-            if not files.is_ours_alone(os.fstat(fd)):
-                raise ConfigError(
-                    f"{self.location}/{_TURN_NAME} is no file of yours alone: remove it"
-                )
-            with self._telling(f"{self.location}/{_TURN_NAME} cannot be written"):
-                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
             if not files.lock(fd) or _was_purged(fd, period_seconds):
                 yield False
                 return

@@ -34,8 +34,8 @@ FORMAT = 1
 LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
 DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
 FILES = (
-    "config.json", "format", "stop_workers", "pending.lock", "purge.lock", "tally.json",
-    "worker.log",
+    "config.json", "format", "stop_workers", "pending.lock", "pool.lock", "purge.lock",
+    "tally.json", "worker.log",
 )  # fmt: skip
 
 
@@ -223,6 +223,25 @@ class Place:
                 os.close(fd)
                 raise
             os.close(fd)
+
+    def _open_lock_file(self, name: str) -> int:
+        """Return a descriptor of a file in the root that is there to be locked, made if missing.
+
+        Raises: StoreError, ConfigError that names it if it is not a file of this user alone.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with self._telling(f"{self.location}/{name} cannot be opened"):
+            fd = os.open(name, flags, files.FILE_MODE, dir_fd=self._root_fd)
+            try:
+                if not files.is_ours_alone(os.fstat(fd)):
+                    raise ConfigError(
+                        f"{self.location}/{name} is no file of yours alone: remove it"
+                    )
+                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
+            except BaseException:
+                os.close(fd)
+                raise
+        return fd
 
     # --- moving documents ---
 

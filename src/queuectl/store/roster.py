@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 ABANDONED_SECONDS = 86400.0
 _RECORD_BYTES = 1024
 _TALLY_NAME = "tally.json"
+_POOL_LOCK_NAME = "pool.lock"
 
 
 class Pill(NamedTuple):
@@ -81,7 +82,7 @@ def _is_name(value: object) -> bool:
 class Post:
     """Be a live worker of this process: its record, its FIFO, and what it has counted."""
 
-    def __init__(self, name: str, now: datetime) -> None:
+    def __init__(self, name: str, pool: str, now: datetime) -> None:
         """Begin idle, with nothing counted; ``fd`` and ``control_fd`` are to be opened."""
         self.name = name
         self.fd = -1  # of the record, which it keeps locked
@@ -92,7 +93,7 @@ class Post:
         self._started_at = now.timestamp()
         self._runs: tuple[str, int] | None = None
         self._since = now
-        worker = {"name": name, "pid": os.getpid(), "host": os.uname().nodename}
+        worker = {"name": name, "pid": os.getpid(), "host": os.uname().nodename, "pool": pool}
         self._start = json.dumps(worker)[:-1]
         self._end = self._counts_text()
 
@@ -153,6 +154,8 @@ class Roster(Place):
     """Know the workers of one store."""
 
     _posts: Mapping[str, Post] = MappingProxyType({})  # those of this process, by worker
+    _pool = ""  # what the records of all workers of a pool hold, and no others
+    _pool_lock_fd = -1
     _stop_watch: "Watch | None" = None
 
     def close(self) -> None:
@@ -163,13 +166,32 @@ class Roster(Place):
         for post in self._posts.values():
             post.close()
         self._posts = {}
+        if self._pool_lock_fd >= 0:
+            os.close(self._pool_lock_fd)
+            self._pool_lock_fd = -1
         super().close()
+
+    # --- pools ---
+
+    def name_pool(self) -> None:
+        """Choose what the records of this pool's workers have in common."""
+        self._pool = os.urandom(8).hex()
+
+    def reserve_pool(self) -> bool:
+        """Keep pool.lock locked for a pool that is to be the only one; see Store.reserve_pool."""
+        fd = self._open_lock_file(_POOL_LOCK_NAME)
+        # The lock is for two that start together: neither has workers yet.
+        if not files.lock(fd) or any(self.workers()):
+            os.close(fd)
+            return False
+        self._pool_lock_fd = fd
+        return True
 
     # --- workers and the request to stop them ---
 
     def register(self, name: str, now: datetime) -> None:
         """Write a worker's record and keep it locked; see Store.register."""
-        post = Post(name, now)
+        post = Post(name, self._pool, now)
         with self._changing_totals(), self._telling(f"{self._record_path(name)} cannot be written"):
             # RACE: two may choose one name at the same time, and whoever tidies must not take what
             # is made here for what a killed worker left; see test_names.py.
@@ -335,8 +357,21 @@ class Roster(Place):
             attempt=None if attempt is None else whole_numbers([attempt])[0],
             settled=sum(tally.by_outcome.values()),
             rate=recent.rate(now, now - number(document.get("started_at", now))),
+            pool=str(document.get("pool", "")),
         )
         return record, tally
+
+    def _pool_is_busy(self) -> bool:
+        """Return whether a worker of this pool, a killed one included, has a job that runs."""
+        return any(
+            record.pool == self._pool and self._record_is_of_running_job(record)
+            for record, _ in self._records()
+        )
+
+    def _record_is_of_running_job(self, record: WorkerRecord) -> bool:
+        """Return whether the attempt that a record names is in processing/."""
+        name = processing_name(str(record.job), record.attempt or 0)
+        return parse_processing(name) is not None and self._exists(self._fd(State.PROCESSING), name)
 
     def _worker_of(self, job_id: str, attempt: int) -> str:
         for record, _ in self._records():
@@ -383,8 +418,7 @@ class Roster(Place):
             record, _ = self._read_record(fd)
         except ValueError:
             return False
-        name = processing_name(str(record.job), record.attempt or 0)
-        return parse_processing(name) is not None and self._exists(self._fd(State.PROCESSING), name)
+        return self._record_is_of_running_job(record)
 
     def request_stop(self, *, now: bool) -> Pill:
         """Write a new stop_workers file; see Store.request_stop."""
