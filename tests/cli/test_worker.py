@@ -63,7 +63,9 @@ def test_start_runs_one_worker_in_the_foreground(run: Run, pool: Pool) -> None:
 def test_start_hands_on_its_options_and_the_pools_exit_code(run: Run, pool: Pool) -> None:
     """The pool decides how it ended."""
     pool.exit_code = 74
-    result = run("worker", "start", "--count", "4", "--drain", "--unless-running", "--detach", "--quiet")
+    result = run(
+        "worker", "start", "--count", "4", "--drain", "--unless-running", "--detach", "--quiet"
+    )
     assert result == (74, "", "")
     assert pool.asked == [(str(run.store_dir), 4, True, True, True, True)]
 
