@@ -1,17 +1,18 @@
 """Define the settings: their keys, defaults and what each may be.
 
 The config file holds what a person has set, as texts or numbers; a key that is not there has its
-default. A job takes max-retries, timeout, priority, retry-on and no-retry-on when it is enqueued
-and keeps them; the rest belongs to the workers.
+default. A job takes those of ``JOB_KEYS`` when it is enqueued and keeps them; the rest belongs to
+the workers.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from queuectl.clock import format_duration, parse_duration
 from queuectl.codes import NO_RULE, check_codes
 from queuectl.errors import ConfigError, UsageError, shorten
-from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY
+from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, Defaults
 
 
 class Settings(NamedTuple):
@@ -31,6 +32,19 @@ class Settings(NamedTuple):
     no_retry_on: str | None = None
     keep_completed: float | None = None
     keep_logs: float | None = None
+
+    def of_a_new_job(self, cwd: str, now: datetime) -> Defaults:
+        """Return what a job gets that is enqueued now and says nothing itself."""
+        limits = {name: getattr(self, field) for field, name in _OF_JOBS.items()}
+        return Defaults(cwd=cwd, now=now, **limits)
+
+
+# The settings that a job takes, by what they are called in a job.
+_OF_JOBS = {
+    "max_retries": "max_retries", "timeout": "timeout_seconds", "priority": "priority",
+    "retry_on": "retry_on", "no_retry_on": "no_retry_on",
+}  # fmt: skip
+JOB_KEYS = tuple(field.replace("_", "-") for field in _OF_JOBS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

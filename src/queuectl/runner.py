@@ -77,7 +77,8 @@ class Command:
         It reads what this process has as descriptor 0. ``pass_fds`` are (descriptor, its number in
         the command).
         """
-        self._arguments = [b"sh", b"-c", command.encode("utf-8", "surrogateescape")]
+        # After --, or a command that begins with - or + would be options of the shell.
+        self._arguments = [b"sh", b"-c", b"--", command.encode("utf-8", "surrogateescape")]
         self._cwd = cwd.encode("utf-8", "surrogateescape")
         self._env = env
         self._actions = [(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)]

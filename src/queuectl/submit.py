@@ -15,7 +15,6 @@ from queuectl.config import Settings
 from queuectl.errors import BadDocument, QueuectlError, UsageError
 from queuectl.job import (
     MAX_DOCUMENT_BYTES,
-    Defaults,
     Job,
     job_from_user,
     new_id,
@@ -60,15 +59,7 @@ class Submitter:
         self._options = options
         self._now = now
         self._base = options.run_at or later(now, options.delay_seconds or 0)
-        self._defaults = Defaults(
-            max_retries=settings.max_retries,
-            timeout_seconds=settings.timeout,
-            priority=settings.priority,
-            cwd=options.here,
-            now=now,
-            retry_on=settings.retry_on,
-            no_retry_on=settings.no_retry_on,
-        )
+        self._defaults = settings.of_a_new_job(options.here, now)
         self._given = {
             key: value
             for key, value in (

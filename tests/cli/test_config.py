@@ -2,12 +2,13 @@
 
 import json
 import stat
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing
 
-from queuectl.config import KEYS
+from queuectl.config import JOB_KEYS, KEYS, Settings, settings_document
 
 DEFAULT_TABLE = """\
 KEY             VALUE    SOURCE
@@ -208,6 +209,31 @@ def test_changing_the_config_does_not_change_a_job(run: Run) -> None:
     run("config", "set", "max-retries", "9")
     (path,) = (run.store_dir / "pending").iterdir()
     assert json.loads(path.read_bytes())["max_retries"] == 3
+
+
+def test_the_help_names_every_setting(run: Run) -> None:
+    """It says which of them a job takes, as the program has them."""
+    text = " ".join(run("config", "--help").stdout.split())
+    assert "A job takes max-retries, timeout, priority, retry-on and no-retry-on when it" in text
+    for key, value in settings_document(Settings()).items():
+        assert f"{key} ({value})" in text
+
+
+def test_a_job_takes_the_settings_that_the_help_names(run: Run) -> None:
+    """Each of them changes the next job, and no other setting does."""
+    values = dict.fromkeys(KEYS, "77") | {"backoff-jitter": "1", "priority": "8"}
+
+    def new_job() -> list[Any]:
+        document = json.loads(run("show", run("enqueue", "x").stdout.strip(), "--json").stdout)
+        return [document.get(key.replace("-", "_")) for key in KEYS]
+
+    before, taken = new_job(), []
+    for key, value in values.items():
+        assert run("config", "set", key, value)[0] == 0
+        if new_job() != before:
+            taken.append(key)
+        run("config", "unset", key)
+    assert tuple(taken) == JOB_KEYS
 
 
 def test_a_subcommand_is_answered_with_the_nearest(run: Run) -> None:

@@ -85,6 +85,15 @@ def test_dropped_file_needs_only_a_command(
     assert (job.priority, job.attempts, job.cwd) == (5, 0, os.path.expanduser("~"))
 
 
+def test_dropped_file_runs_in_the_root_where_nobody_is_at_home(
+    store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory is an absolute path, or the document could not be read again."""
+    monkeypatch.setenv("HOME", "")
+    (pending / "a.json").write_text('{"command": "x"}')
+    assert claimed(store, NOON).job.cwd == "/"
+
+
 def test_dropped_file_is_claimed_by_the_call_that_adopts_it(store: Store, pending: Path) -> None:
     """One claim adopts and takes the job, so that a worker does not sleep beside it."""
     (pending / "report.json").write_text(WHOLE)

@@ -28,6 +28,21 @@ def test_words_after_two_dashes_stay_words(queue: Queue) -> None:
     assert queue.log("sync") == "two words\n$HOME\n\n"
 
 
+def test_a_command_may_begin_with_a_dash_or_a_plus(queue: Queue) -> None:
+    """It is no option of the shell, which runs it or says that there is no such command."""
+    programs = queue.here / "bin"
+    programs.mkdir()
+    path = f"PATH={programs}:{os.environ['PATH']}"
+    for name, job_id in (("-e", "dash"), ("+x", "plus")):
+        (programs / name).write_text('#!/bin/sh\necho "$1"\n')
+        (programs / name).chmod(0o755)
+        queue.ok("enqueue", "--id", job_id, "--env", path, "--", f"{name} 'a b'")
+    queue.ok("enqueue", "--id", "no-such", "--max-retries", "1", "--", "-foo")
+    queue.drain()
+    assert [queue.log("dash"), queue.log("plus")] == ["a b\n", "a b\n"]
+    assert queue.history("dead", "no-such") == ["not_found"]
+
+
 def test_a_document_chooses_its_id(queue: Queue) -> None:
     """The one argument that looks like a JSON object is one."""
     answer = queue("enqueue", '{"id":"job1","command":"sleep 0.1"}')

@@ -1,6 +1,5 @@
 """Share what several commands need: the store, types of options, and safe output."""
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +12,7 @@ from queuectl.clock import parse_duration, parse_instant
 from queuectl.config import whole_number
 from queuectl.errors import QueuectlError, StoreError, UsageError
 from queuectl.job import State
-from queuectl.store import open_store, open_to_add
+from queuectl.store import absolute, open_store, open_to_add
 
 if TYPE_CHECKING:
     from queuectl.store.base import Adder, Store
@@ -25,11 +24,7 @@ class App:
     def __init__(self, location: str) -> None:
         if not location:
             raise click.UsageError("--store is empty; give a directory or a URL")
-        # Absolute, since a job that asks for $QUEUECTL_STORE runs in a directory of its own. The ~
-        # is for a crontab or a unit file, where no shell has replaced it.
-        self.location = (
-            location if "://" in location else os.path.abspath(os.path.expanduser(location))
-        )
+        self.location = absolute(location)
 
     def open(self, *, create: bool = False) -> "Store":
         """Open the store until the command ends.

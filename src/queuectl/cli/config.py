@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from queuectl.cli.common import App, echo, echo_json, echo_table, examples, json_option, pass_app
-from queuectl.config import KEYS, Settings, field_name, parse_value, settings_document
+from queuectl.config import JOB_KEYS, KEYS, Settings, field_name, parse_value, settings_document
 from queuectl.store.base import Store
 
 
@@ -13,19 +13,30 @@ def _complete_key(_ctx: click.Context, _param: click.Parameter, incomplete: str)
     return [key for key in KEYS if key.startswith(incomplete)]
 
 
+def _help() -> str:
+    """Return the help, which names every setting: a docstring would go stale."""
+    *first, last = JOB_KEYS
+    defaults = ", ".join(f"{key} ({value})" for key, value in settings_document(Settings()).items())
+    return f"""Read and change the settings.
+
+    A job takes {", ".join(first)} and {last} when it is enqueued, and keeps them. The other
+    settings are the workers' own, and count from the next job on.
+
+    The settings, each with its default: {defaults}.
+    """
+
+
 @click.group(
+    help=_help(),
     epilog=examples(
         "queuectl config list",
         "queuectl config set max-retries 5",
         "queuectl config get backoff-base",
         "queuectl config unset timeout",
-    )
+    ),
 )
 def config() -> None:
-    """Read and change the settings.
-
-    A job takes max-retries, timeout and priority when it is enqueued, and keeps them.
-    """
+    """Read and change the settings."""
 
 
 @config.command("list", epilog=examples("queuectl config list --json"))

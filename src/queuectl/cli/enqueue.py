@@ -41,6 +41,15 @@ class _Codes(click.ParamType[str]):
             self.fail(f"{value!r} {error}", param, ctx)
 
 
+class _Variable(click.ParamType[str]):
+    """Take ``NAME=VALUE``; several in one variable of the environment stand on a line each."""
+
+    name = "variable"
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [line for line in rv.split("\n") if line.strip()]
+
+
 class _Enqueue(click.Command):
     """Say how a word that looks like an option is given to the job's command."""
 
@@ -124,6 +133,7 @@ def _environment(
 @click.option(
     "--env",
     metavar="NAME[=VALUE]",
+    type=_Variable(),
     multiple=True,
     callback=_environment,
     help="Set a variable, by default to its value now; can be repeated.",

@@ -39,7 +39,7 @@ from queuectl.store.names import (
     parse_processing,
     pending_id,
 )
-from queuectl.store.place import DIRECTORIES, FILES, FORMAT
+from queuectl.store.place import DIRECTORIES, FILES, FOREIGN, FORMAT
 from queuectl.store.roster import ABANDONED_SECONDS
 from queuectl.store.spares import LEFT
 
@@ -67,9 +67,9 @@ def examine(location: str, *, repair: bool) -> Iterator[Finding]:
 
     Raises: what opening a store raises where it is none, a newer one, or somebody else's.
     """
-    location = os.path.abspath(os.path.expanduser(location))
+    location = os.path.abspath(location)
     try:
-        names = set(os.listdir(location))
+        names = {*os.listdir(location)} - {*FOREIGN}
     except FileNotFoundError:
         return
     except OSError as error:
@@ -209,7 +209,7 @@ class Doctor(DirectoryStore):
 
     def _check_root(self) -> Iterator[Finding]:
         for name in list(self._names(ROOT)):
-            if name in DIRECTORIES:
+            if name in DIRECTORIES or name in FOREIGN:
                 continue
             if name not in FILES:
                 yield Finding(what="foreign file", where=name, action="left alone", note=True)

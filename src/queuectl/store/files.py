@@ -32,6 +32,12 @@ UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+def home_directory() -> str | None:
+    """Return the user's home directory, None where neither HOME nor the password file has one."""
+    home = os.environ["HOME"] if "HOME" in os.environ else os.path.expanduser("~")
+    return home if home.startswith("/") else None
+
+
 def make_private(name: str, directory_fd: int | None = None) -> None:
     """Make a directory of mode 0700 under any umask. Raises: OSError.
 

@@ -264,16 +264,7 @@ class Lookup(Place):
         return job._replace(id=job_id, state=state, priority=priority, run_at=run_at)
 
     def _defaults(self, now: datetime) -> Defaults:
-        settings = self.settings()
-        return Defaults(
-            max_retries=settings.max_retries,
-            timeout_seconds=settings.timeout,
-            priority=settings.priority,
-            cwd=os.path.expanduser("~"),
-            now=now,
-            retry_on=settings.retry_on,
-            no_retry_on=settings.no_retry_on,
-        )
+        return self.settings().of_a_new_job(files.home_directory() or "/", now)
 
     def _decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""

@@ -37,6 +37,7 @@ FILES = (
     "config.json", "format", "stop_workers", "pending.lock", "pool.lock", "purge.lock",
     "tally.json", "worker.log",
 )  # fmt: skip
+FOREIGN = ("lost+found",)  # what mkfs leaves in the root of a file system
 
 
 class Place:
@@ -47,7 +48,7 @@ class Place:
 
         Raises: StoreUnavailable, UnsafeStore; ConfigError where a newer version made it.
         """
-        self.location = os.path.abspath(os.path.expanduser(location))
+        self.location = os.path.abspath(location)
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
         self._pending_lock_holds = 0
@@ -98,7 +99,7 @@ class Place:
         data = self._read_root_file("format")
         if data is None:
             for name in os.listdir(self._root_fd):
-                if name not in (*DIRECTORIES, *FILES):
+                if name not in (*DIRECTORIES, *FILES, *FOREIGN):
                     raise StoreUnavailable(
                         f"{self.location} is not a queue: it holds {name!r} and no file"
                         " 'format'; give a new or empty directory"
