@@ -111,7 +111,7 @@ def test_what_was_acknowledged_survives_a_storm(queue: Queue, tmp_path: Path) ->
     running, overlaps, ran = tmp_path / "running", tmp_path / "overlaps", tmp_path / "ran"
     running.mkdir()
     queue.configure(backoff_base=1, backoff_max="0.01s")
-    queue.enqueue("true", "first")
+    queue.enqueue("true", "first", "--max-retries", "1000")
     storm = Storm(queue, tmp_path, chance)
     # The kernel frees the lock of a run that was cut off, so a held one is a run that is alive.
     storm.command = (

@@ -108,6 +108,7 @@ jobs = st.builds(
     updated_at=instants,
     run_at=instants,
     history=st.lists(attempts, max_size=3).map(tuple),
+    history_omitted=st.integers(0, MAX_ATTEMPT),
     extra=st.dictionaries(plain.filter(lambda key: key not in _JOB_KEYS), values, max_size=3),
 )
 
