@@ -29,7 +29,10 @@ _MOST_EARLY_FAILURES = 10
 EXIT_BUG = 70
 EXIT_TEMPORARY = 75  # of a worker that the machine lacks something for: a full disk, say
 _DEAF_SECONDS = 1.0
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_STOP_SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP,
+    signal.SIGCONT,
+)  # fmt: skip
 _STOP_POLL_SECONDS = 0.02
 _EXIT_SECONDS = 2.0
 _MOST_DESCRIPTORS = 4096  # are looked at where nothing lists those that are open
@@ -111,6 +114,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
                 os.write(2, f"{text} in the background; they tell {path}\n".encode())
         return 0
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup; settings are read for each job
     if os.fork():
         os._exit(0)
     os.chdir("/")
@@ -219,6 +223,8 @@ class Supervisor:
         while True:
             # Looked at before each wait: a stop may have been asked for before the watch began.
             self._pass_on_stop()
+            if self._interrupts.is_paused:
+                self._pause()
             self._reap()
             self._caretaker.go_on()
             if self._missing and time.monotonic() >= self._replace_at:
@@ -312,8 +318,19 @@ class Supervisor:
             self._stopping = level
             self._missing.clear()
             self._talk.event("ends the workers" if level > 1 else "stops when the jobs are done")
-            for pid in self._processes:
-                os.kill(pid, signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
+            self._signal_all(signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
+
+    def _pause(self) -> None:
+        """Let the workers take no new job while Ctrl-Z has stopped this process."""
+        self._talk.event("takes no new job before it is continued, by fg or bg")
+        self._signal_all(signal.SIGTSTP)
+        self._interrupts.stop_process()
+        self._signal_all(signal.SIGCONT)
+        self._talk.event("goes on")
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._processes:
+            os.kill(pid, number)
 
     def _reap(self) -> None:
         while self._processes:

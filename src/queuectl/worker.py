@@ -121,16 +121,19 @@ class Talk:
 class Interrupts:
     """Collect the signals to this process, and wake it from any wait through a descriptor.
 
-    ``level`` is 0 to go on, 1 to take no new job, 2 to end what runs.
+    ``level`` is 0 to go on, 1 to take no new job, 2 to end what runs; ``is_paused`` is true between
+    SIGTSTP, which Ctrl-Z sends, and SIGCONT.
     """
 
     def __init__(self) -> None:
         """Take over SIGTERM and SIGINT (the second one makes 2), and what a supervisor passes on.
 
         That is SIGUSR2 for 1 and SIGUSR1 for 2. They are counted apart: who sends one SIGTERM to
-        all processes of a pool asks for 1, though each worker then gets two signals.
+        all processes of a pool asks for 1, though each worker then gets two signals. SIGHUP makes
+        1, however often it comes: of a terminal that is closed, the shell may send one as well.
         """
         self.level = 0
+        self.is_paused = False
         self._terminations = 0
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
@@ -140,6 +143,11 @@ class Interrupts:
             signal.signal(number, self._terminate)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._pass_on)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not by nohup
+            signal.signal(signal.SIGHUP, self._pass_on)
+        if signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+            signal.signal(signal.SIGTSTP, self._pause)
+            signal.signal(signal.SIGCONT, self._pause)
         # Writing to the terminal from a process group in the background must not stop it.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -157,6 +165,16 @@ class Interrupts:
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self.level = max(self.level, 2 if number == signal.SIGUSR1 else 1)
+
+    def _pause(self, number: int, _frame: FrameType | None) -> None:
+        self.is_paused = number == signal.SIGTSTP
+
+    def stop_process(self) -> None:
+        """Stop this process as SIGTSTP does without a handler; return when it is continued."""
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
+        self.is_paused = False  # where nobody could continue it, the kernel does not stop it
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         pass
@@ -474,6 +492,11 @@ class Worker:
                 continue
             if self._settler.is_full():
                 await self._wait_for_disk()
+                continue
+            if self._interrupts.is_paused:
+                await self._settle_all()
+                if self._interrupts.is_paused:
+                    await self._loop.wait((), None)
                 continue
             claim = await self._claim()
             if claim is not None:

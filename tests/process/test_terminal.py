@@ -108,13 +108,36 @@ def test_ctrl_c_twice_puts_the_jobs_back(queue: Queue, terminal: Terminal) -> No
 
 
 def test_a_terminal_that_is_closed_takes_no_job_with_it(queue: Queue, terminal: Terminal) -> None:
-    """The supervisor may be gone then; a worker finishes its job and leaves."""
+    """The pool takes no new job, finishes what it runs, and leaves."""
     gate = queue.gate()
     queue.enqueue(f"{gate.wait}; echo done", "running")
     supervisor, workers = start_pool(queue, terminal)
     gate.reached()
     terminal._tmux("respawn-pane", "-k", "-t", "test", "sh")
-    until(lambda: not lives(supervisor), "the supervisor is gone")
+    until(lambda: len(children(supervisor)) == 1, "the idle worker has left")
+    queue.enqueue("true", "next")
     gate.open()
-    until(lambda: not any(map(lives, workers)), "the workers have left")
+    until(lambda: not any(map(lives, [supervisor, *workers])), "the pool has left")
     assert queue.history("completed", "running") == ["succeeded"]
+    assert queue.pending() == ["next"]
+
+
+def test_ctrl_z_pauses_the_pool_and_not_its_jobs(queue: Queue, terminal: Terminal) -> None:
+    """What runs goes on to its end and is settled; nothing new is taken before fg."""
+    gate = queue.gate()
+    queue.enqueue(f"{gate.wait}; echo done", "running")
+    start_pool(queue, terminal)
+    gate.reached()
+    terminal.press("C-z")
+    until(lambda: "Stopped" in terminal.screen(), "the shell is back")
+    assert "takes no new job before it is continued, by fg or bg" in terminal.screen()
+    queue.enqueue("true", "next")
+    gate.open()
+    queue.until_in("completed", "running")
+    until(lambda: all(not each["job"] for each in queue.records()), "both are idle")
+    assert queue.pending() == ["next"]
+    terminal.type("fg; echo exit code $?")
+    queue.until_in("completed", "next")
+    assert "supervisor goes on" in terminal.screen()
+    terminal.press("C-c")
+    until(lambda: "exit code 0" in terminal.screen(), "the pool has ended with 0")

@@ -111,7 +111,7 @@ def make(
     monkeypatch.chdir("/")  # where a process with nothing to do goes
     fds = os.pipe()
     here = os.pipe()
-    interrupts = SimpleNamespace(fd=fds[0], level=0, drain=lambda: None)
+    interrupts = SimpleNamespace(fd=fds[0], level=0, is_paused=False, drain=lambda: None)
     monkeypatch.setattr(worker, "Interrupts", lambda: interrupts)
 
     def make(drain: bool) -> WorkerProcess:
