@@ -12,8 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from datetime import datetime
+from io import StringIO
 from itertools import zip_longest
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
@@ -72,13 +73,10 @@ class Talk:
 
     def bug(self) -> None:
         """Tell the exception that is being handled, with its traceback."""
-        failure = sys.exc_info()
-        try:
-            from traceback import format_exception
-        except OSError:  # not a descriptor is left to import it
-            self.error(repr(failure[1]))
-        else:
-            self._write("".join(format_exception(*failure)))
+        # Python itself writes it, which needs no descriptor to import anything.
+        with redirect_stderr(StringIO()) as text:
+            sys.excepthook(*sys.exc_info())
+        self._write(text.getvalue())
 
     def catch_up(self) -> float:
         """Say how many lines were dropped, if any; return after how many seconds to try again."""
