@@ -113,6 +113,11 @@ class LogDir:
             )
         return fd
 
+    def is_at_fault(self, job_id: str, attempt: int, error: OSError) -> bool:
+        """Return whether a log cannot be opened for what lies in its place, as by a hand."""
+        kinds = (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+        return error.errno in kinds and self.exists(job_id, attempt)
+
     def exists(self, job_id: str, attempt: int) -> bool:
         """Tell whether anything lies where an attempt's log is, or was."""
         return os.path.lexists(self.path(job_id, attempt))

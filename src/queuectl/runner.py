@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from queuectl.job import Outcome
+from queuectl.job import MAX_COMMAND_BYTES, Outcome
 from queuectl.loop import Loop
 
 SHELL = "/bin/sh"
@@ -25,6 +25,13 @@ _DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTO
 _SCARCE = frozenset((
     errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
 ))  # fmt: skip
+# What a directory is refused with that is not there, or not for this user. All else, as of a disk
+# or a server that does not answer, is no fault of the job that is to run there.
+_NO_DIRECTORY = frozenset((
+    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG,
+))  # fmt: skip
+# What a command and its environment may take where the stack may grow to 8 MiB, as is usual.
+_USUAL_ARGUMENT_BYTES = 2 * 1024 * 1024
 _COERCED_LOCALES = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 _GROUP_CHECK_SECONDS = 0.02
 _GROUP_KILL_SECONDS = 5.0
@@ -33,6 +40,38 @@ _GROUP_KILL_SECONDS = 5.0
 def is_scarcity(error: OSError) -> bool:
     """Tell whether an error means that the machine lacks something now, and may not in a second."""
     return error.errno in _SCARCE
+
+
+class Obstacle(OSError):
+    """What keeps a command from being started and is no fault of its job.
+
+    ``is_general`` where no other command could be started either.
+    """
+
+    is_general = True
+
+
+def _obstacle(error: OSError, *, is_general: bool) -> Obstacle:
+    text = error.strerror
+    if error.errno == errno.EBADF:  # the limit is too low for the number of the lock
+        text = f"{text} (the limit of descriptors is {os.sysconf('SC_OPEN_MAX')}: see ulimit -n)"
+    elif error.errno == errno.E2BIG:
+        text = f"{text} (the limit is {os.sysconf('SC_ARG_MAX')} bytes: see ulimit -s)"
+    obstacle = Obstacle(error.errno, text, error.filename)
+    obstacle.is_general = is_general
+    return obstacle
+
+
+def is_too_large(command: str, env: Mapping[str, str]) -> bool:
+    """Return whether a command, with what its job adds to the environment, is too large to start.
+
+    That is, by itself, and not for what the worker was started with or how small its stack is.
+    Source: execve(2), limits on size of arguments and environment.
+    """
+    texts = [command, *(f"{name}={value}" for name, value in env.items())]
+    sizes = [len(text.encode("utf-8", "surrogateescape")) + 1 for text in texts]
+    most = max(os.sysconf("SC_ARG_MAX"), _USUAL_ARGUMENT_BYTES)
+    return max(sizes) > MAX_COMMAND_BYTES + 1 or sum(sizes) + 8 * len(sizes) > most
 
 
 def environment_as_given() -> dict[bytes, bytes]:
@@ -69,18 +108,21 @@ class Command:
         *,
         cwd: str,
         env: Mapping[bytes, bytes],
+        own_env: Mapping[str, str],
         output_fd: int,
         pass_fds: Sequence[tuple[int, int]],
     ) -> None:
         """Take what is to be run through the shell; its output goes to ``output_fd``.
 
-        It reads what this process has as descriptor 0. ``pass_fds`` are (descriptor, its number in
-        the command).
+        It reads what this process has as descriptor 0. ``own_env`` is what of ``env`` is its own;
+        ``pass_fds`` are (descriptor, its number in the command).
         """
         # After --, or a command that begins with - or + would be options of the shell.
         self._arguments = [b"sh", b"-c", b"--", command.encode("utf-8", "surrogateescape")]
         self._cwd = cwd.encode("utf-8", "surrogateescape")
         self._env = env
+        self._own_env = own_env
+        self._command = command
         self._actions = [(os.POSIX_SPAWN_DUP2, output_fd, 1), (os.POSIX_SPAWN_DUP2, output_fd, 2)]
         self._actions += [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in pass_fds]
         self.pid = 0
@@ -90,18 +132,32 @@ class Command:
         self._pidfd = -1
 
     def start(self) -> None:
-        """Start it; this process changes to its directory. Raises: OSError."""
-        os.chdir(self._cwd)
+        """Start it; this process changes to its directory.
+
+        Raises: Obstacle; any other OSError is the fault of what was given.
+        """
+        try:
+            os.chdir(self._cwd)
+        except OSError as error:
+            if error.errno in _NO_DIRECTORY:
+                raise
+            raise _obstacle(error, is_general=False) from error
         self._started = time.monotonic()
-        self.pid = os.posix_spawn(
-            SHELL,
-            self._arguments,
-            self._env,
-            file_actions=self._actions,
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_DEFAULT_SIGNALS,
-        )
+        try:
+            self.pid = os.posix_spawn(
+                SHELL,
+                self._arguments,
+                self._env,
+                file_actions=self._actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_DEFAULT_SIGNALS,
+            )
+        except OSError as error:
+            is_large = error.errno == errno.E2BIG
+            if is_large and is_too_large(self._command, self._own_env):
+                raise
+            raise _obstacle(error, is_general=not is_large) from error
 
     def watch(self) -> None:
         """Let the kernel tell when it ends, where it can."""

@@ -4,6 +4,7 @@ A job that ended is settled while the next one runs, several at once where they 
 disk must do for one it does for all. Each keeps its claim until then.
 """
 
+import errno
 import math
 import os
 import random
@@ -19,7 +20,7 @@ from itertools import zip_longest
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
-from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.clock import format_duration, format_instant, later, utc_now
 from queuectl.config import Settings
 from queuectl.errors import ConfigError, NameTaken, StoreError, StoreUnavailable, UnsafeStore
 from queuectl.job import Attempt, Job, Outcome, State
@@ -27,7 +28,7 @@ from queuectl.logs import LogDir, log_name
 from queuectl.loop import Loop
 from queuectl.outlet import Outlet
 from queuectl.policy import after_attempt
-from queuectl.runner import Command, Result, environment_as_given, is_scarcity
+from queuectl.runner import Command, Obstacle, Result, environment_as_given
 from queuectl.settler import Settler
 from queuectl.store.base import Claim, RecoveryReport, Store
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from queuectl.purge import IdlePurge
 
 _RETRY_SECONDS = 1.0
+_PUT_OFF_SECONDS = 10.0  # for a job that the machine cannot start now, though it can others
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _LOOK_SECONDS = 1.0  # so often at most a process looks for lost jobs
 _NAME_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"
@@ -557,16 +559,22 @@ class Worker:
     async def _work_on(self, claim: Claim) -> None:
         job, number = claim.job, claim.attempt
         self._process.has_work()
-        self._talk.job(job.id, number, "started")
+        was_put_off = any(map(self._troubles.has, _what_puts_off(job)))
+        if not was_put_off:  # else it is told when it is so
+            self._talk.job(job.id, number, "started")
         result: Result | None = None
         try:
             started = await self._start(claim)
+            if was_put_off:
+                self._talk.job(job.id, number, "started")
+        except Obstacle as obstacle:
+            await self._put_off(claim, obstacle)
+            return
         except OSError as error:
             result = Result(
                 outcome=Outcome.NOT_STARTED, exit_code=None, signal=None, duration_seconds=0.0
             )
-            what = f": {os.fsdecode(error.filename)}" if error.filename else ""
-            self._explain(claim, f"cannot be started: {error.strerror}{what}")
+            self._explain(claim, f"cannot be started: {_reason(error)}")
             await self._loop.give_way()
             # There is no wait that does it, and what has ended keeps its descriptors until then.
             self._settler.go_on()
@@ -584,6 +592,7 @@ class Worker:
         """Start the command, trying again while the machine lacks something.
 
         Returns None where we were told to stop meanwhile, the result where it was cancelled.
+        Raises: Obstacle where others may be started nevertheless; OSError where this never can be.
         """
         job = claim.job
         while True:
@@ -594,6 +603,7 @@ class Worker:
                     job.command,
                     cwd=job.cwd,
                     env=self._environment(job, claim.attempt),
+                    own_env=job.env,
                     output_fd=output_fd,
                     pass_fds=claim.pass_fds,
                 )
@@ -605,11 +615,18 @@ class Worker:
                 if not command.wakes:
                     self._interrupts.hear_children()
                 self._troubles.are_over(f"start {self.name}")
+                for trouble in _what_puts_off(job):
+                    self._troubles.are_over(trouble)
                 return command
-            except OSError as error:
-                if not is_scarcity(error):
+            except Obstacle as obstacle:
+                if not obstacle.is_general:
                     raise
-                self._cannot_start(job, error.strerror)
+                self._cannot_start(job, _reason(obstacle))
+            except OSError as error:  # of the log, or of what was given
+                logs = self._process.logs
+                if output_fd >= 0 or logs.is_at_fault(job.id, claim.attempt, error):
+                    raise
+                self._cannot_start(job, _reason(error))
             except (StoreUnavailable, UnsafeStore) as error:  # the log directory; no job's fault
                 self._cannot_start(job, error)
             finally:
@@ -627,6 +644,15 @@ class Worker:
     def _cannot_start(self, job: Job, reason: object) -> None:
         # For each worker apart: that another has started one does not help this one.
         self._troubles.tell(f"start {self.name}", f"{job.id} waits to be started: {reason}")
+
+    async def _put_off(self, claim: Claim, obstacle: Obstacle) -> None:
+        """Put a job back for a while, its attempt not counted: others may run meanwhile."""
+        job = claim.job
+        of_directory, of_job = _what_puts_off(job)
+        trouble = of_job if obstacle.errno == errno.E2BIG else of_directory
+        if not self._troubles.has(trouble):  # once for all jobs of a directory
+            self._troubles.tell(trouble, f"{job.id} waits to be started: {_reason(obstacle)}")
+        await self._give_back(claim, later(utc_now(), _PUT_OFF_SECONDS))
 
     def _environment(self, job: Job, attempt: int) -> dict[bytes, bytes]:
         env = dict(self._process.env)
@@ -676,11 +702,11 @@ class Worker:
 
     # --- settle ---
 
-    async def _give_back(self, claim: Claim) -> bool:
+    async def _give_back(self, claim: Claim, due: datetime | None = None) -> bool:
         """Put a job back, however long it takes; only a second signal gives up."""
         while True:
             try:
-                self._store.give_back(claim)
+                self._store.give_back(claim, due)
             except StoreError as error:
                 job_id, number = claim.job.id, claim.attempt
                 if self._interrupts.level > 1:
@@ -782,6 +808,16 @@ def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:
         return store.recover(decide, only_lost=only_lost)
     except (ConfigError, StoreError) as error:
         return RecoveryReport(unowned=1, problems=[str(error)])
+
+
+def _what_puts_off(job: Job) -> tuple[str, str]:
+    """Return the troubles that can put a job off: that of its directory, and one of its own."""
+    return f"start in {job.cwd}", f"start {job.id}"
+
+
+def _reason(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{text}: {os.fsdecode(error.filename)}" if error.filename else text
 
 
 def _ending(attempt: Attempt) -> str:

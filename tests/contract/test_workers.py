@@ -200,6 +200,17 @@ def test_job_given_back_is_as_it_was(place: Place) -> None:
     assert (claim.job, claim.attempt) == (job, 1)
 
 
+def test_job_given_back_for_later_waits_until_then(store: Store) -> None:
+    """Others run before it, and its attempt is not counted."""
+    store.add(make_jobs("a", "b", priority=3))
+    due = later(LATER, 60.0)
+    store.give_back(claimed(store), due)
+    assert store.get("a").run_at == due
+    assert drain(store) == ["b"]
+    claim = claimed(store, due)
+    assert (claim.job.id, claim.job.priority, claim.attempt) == ("a", 3, 1)
+
+
 def test_worker_that_gave_a_job_back_can_take_it_again(store: Store) -> None:
     """The job given back is next for the same worker, too."""
     store.add(make_jobs("a", "b"))

@@ -21,7 +21,9 @@ def end(command: str, grace_seconds: float, after: Path) -> Result:
     is_ready = after.exists
 
     async def run() -> None:
-        loop_command = Command(command, cwd=str(after.parent), env={}, output_fd=2, pass_fds=())
+        loop_command = Command(
+            command, cwd=str(after.parent), env={}, own_env={}, output_fd=2, pass_fds=()
+        )
         loop_command.start()
         loop_command.watch()
         while not is_ready():

@@ -381,9 +381,10 @@ class Store(Protocol):
         All of them, or StoreError.
         """
 
-    def give_back(self, claim: Claim) -> None:
+    def give_back(self, claim: Claim, due: datetime | None = None) -> None:
         """Put a claimed job back as it was, the attempt not counted, and free the claim.
 
+        It is due when it was, or at ``due``.
         One that somebody has taken away stays where it is.
         Raises: StoreError; trying again is safe.
         """

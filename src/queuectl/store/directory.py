@@ -75,6 +75,7 @@ from queuectl.store.names import (
     parse_due,
     parse_processing,
     pending_id,
+    pending_name,
     processing_name,
 )
 from queuectl.store.place import LOCK_FD_IN_COMMAND
@@ -670,12 +671,15 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         else:
             self._move(State.PROCESSING, name, job.state, filed_name(job.id))
 
-    def give_back(self, claim: Claim) -> None:
+    def give_back(self, claim: Claim, due: datetime | None = None) -> None:
         """Put a claimed job back as it was by one rename; see Store.give_back."""
         assert isinstance(claim, _HeldClaim)
+        name = claim.came_from
+        if due is not None:
+            name = pending_name(claim.job.priority, due, claim.job.id)
         with self._moving_into_pending():
             try:
-                self._move(State.PROCESSING, claim.name, State.PENDING, claim.came_from)
+                self._move(State.PROCESSING, claim.name, State.PENDING, name)
             except StoreError:
                 if self.has(claim):
                     raise
