@@ -15,7 +15,7 @@ PACKAGE_DIR = Path(queuectl.__file__).parent
 # Each may import what stands above it, and nothing beside or below.
 LAYERS = (
     {"queuectl"},
-    {"queuectl.errors"},
+    {"queuectl.errors", "queuectl.packed"},
     {"queuectl.clock", "queuectl.codes"},
     {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from queuectl.clock import format_instant, later
 from queuectl.codes import NO_RULE
@@ -20,6 +20,9 @@ from queuectl.job import (
     new_id,
     parse_object,
 )
+
+if TYPE_CHECKING:
+    from queuectl.packed import Packed
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -53,7 +56,7 @@ class Submitter:
     """
 
     def __init__(self, options: Options, settings: Settings, now: datetime) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[Job] | Packed[Job] = []
         self.chosen: dict[str, int] = {}
         self.dependent: dict[str, int] = {}
         self._options = options
@@ -98,6 +101,9 @@ class Submitter:
 
         Raises: UsageError, BadDocument or BadId that names the line.
         """
+        from queuectl.packed import Packed
+
+        self.jobs = Packed()
         for number, line in enumerate(lines, 1):
             if len(line) > MAX_DOCUMENT_BYTES:
                 raise BadDocument(f"line {number}: more than {MAX_DOCUMENT_BYTES} bytes")

@@ -32,7 +32,7 @@ def batch(data: bytes, **options: Any) -> list[Job]:
     """Return the jobs that the lines of a batch make."""
     made = submitter(**options)
     made.batch(data.splitlines(keepends=True))
-    return made.jobs
+    return [*made.jobs]
 
 
 def commands(data: bytes) -> list[str]:

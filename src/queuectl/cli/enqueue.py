@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import BinaryIO
 
 import click
@@ -22,8 +23,10 @@ from queuectl.cli.common import (
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
 from queuectl.errors import BadDocument, DuplicateId, StoreError, UnknownParent, UsageError
-from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, check_env
+from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job, check_env
 from queuectl.submit import Options, Submitter
+
+_IDS_AT_ONCE = 1000
 
 
 class _Codes(click.ParamType[str]):
@@ -218,7 +221,7 @@ def enqueue(
         submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
     if submitter.jobs:
         _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
-        _print_ids([job.id for job in submitter.jobs])
+        _print_ids(submitter.jobs)
 
 
 def _check_usage(
@@ -278,11 +281,14 @@ def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool)
         add()
 
 
-def _print_ids(ids: list[str]) -> None:
+def _print_ids(jobs: Iterable[Job]) -> None:
+    ids = (job.id for job in jobs)
     try:
-        echo("\n".join(ids))
+        while some := list(islice(ids, _IDS_AT_ONCE)):
+            echo("\n".join(some))
     except (OSError, StoreError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
-            f"the ids cannot be printed ({reason}), but the jobs are in the queue: {' '.join(ids)}"
+            f"the ids cannot be printed ({reason}), but the jobs are in the queue:"
+            f" {' '.join(job.id for job in jobs)}"
         ) from error

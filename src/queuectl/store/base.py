@@ -170,7 +170,7 @@ class Adder(Protocol):
     def settings(self) -> Settings:
         """Return the settings, defaults included. Raises: ConfigError that names what is wrong."""
 
-    def add_new(self, jobs: Sequence[Job], progress: Progress | None = None) -> list[str]:
+    def add_new(self, jobs: Collection[Job], progress: Progress | None = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
 
 
@@ -187,7 +187,7 @@ class Store(Protocol):
 
     def add(
         self,
-        jobs: Sequence[Job],
+        jobs: Collection[Job],
         *,
         chosen: Collection[str] = (),
         skip_existing: bool = False,

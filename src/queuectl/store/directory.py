@@ -144,7 +144,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
     def add(
         self,
-        jobs: Sequence[Job],
+        jobs: Collection[Job],
         *,
         chosen: Collection[str] = (),
         skip_existing: bool = False,
@@ -163,7 +163,11 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             if present and not skip_existing:
                 first = next(job.id for job in jobs if job.id in present)
                 raise DuplicateId(first, found[first])
-            new = [job for job in jobs if job.id not in present]
+            new = jobs
+            if present:
+                from queuectl.packed import Packed
+
+                new = Packed(job for job in jobs if job.id not in present)
             blocked = self._blocked() if parents else None
             places = blocked.places(new, found) if blocked is not None else {}
             self._publish(new, progress, places, blocked, chosen=chosen)

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -413,7 +413,7 @@ class Syncer:
             os.fsync(fd)
 
 
-def sync_all(directory_fd: int, names: Sequence[str]) -> None:
+def sync_all(directory_fd: int, names: Iterable[str]) -> None:
     """Make many files of a directory durable: by one sync where there is one, else each alone."""
     if sync_file_system(directory_fd):
         return
