@@ -103,4 +103,4 @@ def test_tally_that_is_no_number_holds_up_nobody(run: Run, place: Placing) -> No
 
 def test_pattern_that_a_later_python_reads_otherwise_warns_nobody(run: Run) -> None:
     """What Python has to say about a pattern is not for who lists jobs."""
-    assert run("list", "--command-matches", "[[a]").stderr == ""
+    assert run("list", "--command-matches", "[[a]").stderr == "no jobs match\n"

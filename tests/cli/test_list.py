@@ -12,8 +12,6 @@ from queuectl.clock import utc_now
 from queuectl.job import Outcome, State
 from queuectl.store.directory import DirectoryStore
 
-HEADERS = "ID  STATE  PRI  ATTEMPTS  WHEN  COMMAND\n"
-
 
 def ids(stdout: str) -> list[str]:
     """Return the ids of a JSON list."""
@@ -27,9 +25,34 @@ def ahead(seconds: float) -> datetime:
 
 def test_an_absent_store_is_an_empty_queue_and_stays_absent(run: Run) -> None:
     """Looking at a store that is not there shows nothing and makes nothing."""
-    assert run("list") == (0, HEADERS, "")
+    assert run("list") == (0, "", "no jobs\n")
     assert run("list", "--json") == (0, "[]\n", "")
     assert not run.store_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("list",), "no jobs"),
+        (("list", "--state", "pending"), "no pending jobs"),
+        (("list", "--state", "dead", "--state", "dead"), "no dead jobs"),
+        (("list", "--state", "dead", "--state", "completed"), "no dead or completed jobs"),
+        (
+            ("list", "--state", "dead", "--state", "blocked", "--state", "cancelled"),
+            "no dead, blocked or cancelled jobs",
+        ),
+        (("list", "--command-matches", "x"), "no jobs match"),
+        (("list", "--command-matches", "x", "--state", "dead"), "no dead jobs match"),
+        (("dlq", "list"), "no dead jobs"),
+        (("dlq", "retry", "--all"), "no dead jobs"),
+        (("dlq", "retry", "--all", "--matching", "x"), "no dead jobs match"),
+        (("worker", "list"), "no workers are running"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_nothing_is_said_to_be_nothing(run: Run, words: tuple[str, ...], told: str) -> None:
+    """Where there is nothing to list, no header stands alone, and stderr says what there is not."""
+    assert run(*words) == (0, "", f"{told}\n")
 
 
 def test_the_table_shows_each_state_in_80_columns(run: Run, place: Placing) -> None:
@@ -133,6 +156,9 @@ def test_a_table_stops_at_100_and_says_how_many_more(run: Run, place: Placing) -
         place.job(State.PENDING, f"j-{number:03}")
     code, stdout, stderr = run("list")
     assert (code, stderr) == (0, "3 more; --limit or --json shows them\n")
+    assert run("list", "--command-matches", "j-0|j-100").stderr == (
+        "1 more; --limit or --json shows it\n"
+    )
     assert [line.split()[0] for line in stdout.splitlines()[1:]] == [
         f"j-{number:03}" for number in range(100)
     ]

@@ -15,6 +15,7 @@ from tests.process.support import until
 from queuectl.cli.watch import page
 from queuectl.clock import utc_now
 from queuectl.job import State
+from queuectl.text import columns
 
 
 @pytest.fixture
@@ -56,6 +57,29 @@ def test_it_draws_anew_what_changes_and_follows_the_size(
     terminal.resize(100, 10)
     until(lambda: "bad-1" not in terminal.shown(), "there is no room for failures")
     assert "workers             1  1 busy" in terminal.shown()
+
+
+@needs_tmux
+def test_wide_characters_take_the_columns_that_a_terminal_gives_them(
+    terminal: Terminal, place: Placing
+) -> None:
+    """No row is wrapped or cut off, and what stands below each other begins in one column."""
+    commands = ("echo 'こんにちは世界' | " * 9, "e\u0301" * 90, "🚀" * 90, "x" * 90)
+    for index, command in enumerate(commands):
+        job_id = f"job-{index}"
+        place.dead(job_id, command=command, ago=7230 + index)
+        place.log(job_id, 3, b"No space left on device\n")
+    terminal.type("clear; queuectl list", "Enter")
+    until(lambda: terminal.shown().count("xxx...\n") == 1, "the list is there")
+    rows = [line for line in terminal.shown().splitlines() if " dead " in line]
+    assert [columns(row) for row in rows] == [80, 80, 80, 80]
+    watch(terminal)
+    screen = terminal.shows("LAST LINE")
+    rows = [line for line in screen.splitlines() if "  exit 3  " in line]
+    assert len(rows) == 4
+    assert {columns(row[: row.index("No space")]) for row in rows} == {
+        columns(screen[: screen.index("LAST LINE")].splitlines()[-1])
+    }
 
 
 @needs_tmux

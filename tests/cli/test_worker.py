@@ -145,6 +145,6 @@ def test_list_as_json_has_every_key(run: Run, place: Placing) -> None:
 
 def test_list_of_an_absent_store_is_empty_and_makes_nothing(run: Run) -> None:
     """No store, no workers."""
-    assert run("worker", "list") == (0, "NAME  PID  HOST  JOB  ATTEMPT  SINCE\n", "")
+    assert run("worker", "list") == (0, "", "no workers are running\n")
     assert run("worker", "list", "--json") == (0, "[]\n", "")
     assert not run.store_dir.exists()

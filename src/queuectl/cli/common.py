@@ -169,6 +169,8 @@ state_option = click.option(
 )
 _MAY_BE_CUT = ("COMMAND", "HOST", "LAST LINE")
 _LEAST_WIDTH = 10
+# Where tabulate is to count columns: a cell begins, and goes on. Neither is printable.
+_CELL, _MORE = "\ue000", "\ue001"
 _MOST_IDS = 1000  # more help nobody to choose, and a shell takes its time to lay them out
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -207,12 +209,17 @@ def echo_json_array(values: Iterable[Any]) -> None:
     echo("[]" if separator == "[" else "\n]")
 
 
-def echo_table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> None:
+def echo_table(
+    rows: Sequence[Sequence[object]], headers: Sequence[str], *, empty: str = ""
+) -> None:
     """Print a table with what jobs and users brought made printable; None is an empty cell.
 
     On a terminal commands and the like are cut so that a row fits in its width; elsewhere nothing
-    is.
+    is. Where there is no row, ``empty`` says so on stderr, and nothing is printed.
     """
+    if empty and not rows:
+        click.echo(empty, err=True)
+        return
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     echo("\n".join(table_lines(rows, headers, _terminal_width() if on_terminal else None)))
 
@@ -223,18 +230,37 @@ def table_lines(
     """Return the lines of a table as echo_table prints it, cut to a width unless that is None."""
     from tabulate import tabulate
 
+    from queuectl.text import columns, printable
+
     cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     if width is not None:
+        # Terminals do not agree on how wide a sign is that this turns into an emoji.
+        cells = [[cell.replace("\ufe0f", "") for cell in row] for row in cells]
         _fit(cells, headers, width)
+    wide: list[str] = []
+
+    def stand_in(cell: str) -> str:
+        """Return what has as many characters as a cell has columns."""
+        if cell.isascii():
+            return cell
+        wide.append(cell)
+        return _CELL + _MORE * (columns(cell) - 1)
+
     # disable_numparse: an id such as 1e5 is no number. The headers are a row, since tabulate makes
     # the columns of headers wider; its lines are as long as the longest command.
-    text = tabulate([headers, *cells], tablefmt="plain", disable_numparse=True)
+    shapes = [[stand_in(cell) for cell in row] for row in cells]
+    text = tabulate([headers, *shapes], tablefmt="plain", disable_numparse=True)
+    if wide:
+        rest = iter(wide)
+        text = re.sub(f"{_CELL}{_MORE}*", lambda _: next(rest), text)
     return [line.rstrip() for line in text.split("\n")]
 
 
 def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
     """Cut the cells of the columns that may be cut, so that a row fits; the short ones go whole."""
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    from queuectl.text import columns, shortened
+
+    widths = [max(map(columns, column)) for column in zip(headers, *rows, strict=True)]
     cut = sorted(
         (index for index, header in enumerate(headers) if header in _MAY_BE_CUT),
         key=lambda index: widths[index],
@@ -243,8 +269,7 @@ def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
     for position, index in enumerate(cut):
         most = max(room // (len(cut) - position), _LEAST_WIDTH)
         for row in rows:
-            if len(row[index]) > most:
-                row[index] = row[index][: most - 3] + "..."
+            row[index] = shortened(row[index], most)
         room -= min(widths[index], most)
 
 
@@ -252,29 +277,6 @@ def _terminal_width() -> int:
     from shutil import get_terminal_size
 
     return get_terminal_size().columns
-
-
-def printable(text: str) -> str:
-    r"""Return text that does nothing to a terminal: what is not printable is shown as \x1b."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def printable_line(line: str) -> str:
-    """Return a line of text that does nothing to a terminal but go to its tab stops."""
-    return "\t".join(map(printable, line.split("\t")))
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that was no UTF-8, as Python holds it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
-
-
-def one_line(text: str) -> str:
-    """Return a message on one line, with nothing in it that a terminal would obey."""
-    return printable(" ".join(text.split()))
 
 
 def format_ago(seconds: float) -> str:

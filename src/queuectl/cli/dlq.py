@@ -16,7 +16,6 @@ from queuectl.cli.common import (
     examples,
     json_option,
     pass_app,
-    printable_line,
 )
 from queuectl.cli.list import (
     TABLE_ROWS,
@@ -39,6 +38,7 @@ from queuectl.query import (
     row_document,
     select,
 )
+from queuectl.text import printable_line
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10
@@ -70,6 +70,7 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     echo_table(
         [dead_cells(row, logs, now) for row in shown],
         DEAD_HEADERS,
+        empty="no dead jobs",
     )
     if limit is None and len(shown) == TABLE_ROWS:
         tell_more(store.counts(now).by_state.get(State.DEAD, 0) - len(shown))
@@ -139,11 +140,15 @@ def retry(
     matches = id_or_command_matches(pattern) if pattern else None
     # The first to die runs first.
     rows = select(store, _DEAD, utc_now(), reverse=True, matches=matches)
+    none = True
     for job in _readable(rows):
+        none = False
         try:
             echo(store.retry(job.id, _DEAD, utc_now()).id)
         except (JobNotFound, WrongState):
             continue  # somebody else was faster
+    if none:
+        click.echo("no dead jobs match" if pattern else "no dead jobs", err=True)
 
 
 @dlq.command("purge", epilog=examples("queuectl dlq purge --older-than 30d"))

@@ -11,8 +11,8 @@ from queuectl.cli.common import (
     examples,
     json_option,
     pass_app,
-    printable,
 )
+from queuectl.text import printable
 
 
 @click.command(epilog=examples("queuectl doctor", "queuectl doctor --repair"))

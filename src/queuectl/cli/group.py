@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl import __version__
-from queuectl.cli.common import App, examples, one_line
+from queuectl.cli.common import App, examples
 from queuectl.errors import QueuectlError
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ def _open_standard_streams() -> None:
 
 
 def _complain(message: str, exit_code: int) -> int:
+    from queuectl.text import one_line
+
     with suppress(OSError):  # where nobody can be told, the exit code still says it
         click.echo(f"Error: {one_line(message)}", err=True)
     return exit_code

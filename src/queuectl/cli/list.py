@@ -97,6 +97,7 @@ def list_jobs(
     echo_table(
         [(*_columns(row, now, gone), command_cell(row)) for row in shown],
         ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"],
+        empty=_nothing(states, pattern),
     )
     if limit is None and len(shown) == TABLE_ROWS:
         by_state = store.counts(now).by_state if pattern is None else {}
@@ -105,6 +106,13 @@ def list_jobs(
             if pattern
             else sum(by_state.get(state, 0) for state in chosen) - len(shown)
         )
+
+
+def _nothing(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
+    """Return what is said where no job is to be listed."""
+    chosen = list(dict.fromkeys(states))
+    names = " or ".join(filter(None, [", ".join(chosen[:-1]), *chosen[-1:]]))
+    return " ".join(filter(None, ["no", names, "jobs", "match" if pattern else ""]))
 
 
 def _gone_parents(store: Store, entries: Sequence[Entry]) -> set[str]:
@@ -146,4 +154,5 @@ def command_cell(row: Row) -> str:
 def tell_more(more: int) -> None:
     """Say on stderr how many rows a table has left out."""
     if more > 0:
-        click.echo(f"{more} more; --limit or --json shows them", err=True)
+        them = "it" if more == 1 else "them"
+        click.echo(f"{more} more; --limit or --json shows {them}", err=True)

@@ -9,12 +9,13 @@ from time import monotonic, sleep
 
 import click
 
-from queuectl.cli.common import App, Whole, complete_ids, examples, pass_app, printable_line
+from queuectl.cli.common import App, Whole, complete_ids, examples, pass_app
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
 from queuectl.store.base import FINISHED, Store
+from queuectl.text import printable_line
 
 _BLOCK = 65536
 POLL_SECONDS = 0.2

@@ -17,7 +17,6 @@ from queuectl.cli.common import (
     format_in,
     json_option,
     pass_app,
-    printable,
 )
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
@@ -25,6 +24,7 @@ from queuectl.job import Attempt, Job, Outcome, State, job_document
 from queuectl.logs import LogDir
 from queuectl.query import attempts_text, find_job
 from queuectl.store.base import Store
+from queuectl.text import printable
 
 
 @click.command(epilog=examples("queuectl show sleepy-job", "queuectl show sle --json"))

@@ -10,7 +10,7 @@ import tty
 from collections.abc import Sequence
 from types import TracebackType
 
-from queuectl.cli.common import format_coarse, printable, table_lines
+from queuectl.cli.common import format_coarse, table_lines
 from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
 from queuectl.cli.status import status_text
 from queuectl.clock import format_instant, utc_now
@@ -19,6 +19,7 @@ from queuectl.logs import LogDir
 from queuectl.query import select as select_jobs
 from queuectl.store import open_store
 from queuectl.store.base import WorkerRecord
+from queuectl.text import clip, columns, printable
 
 _INTERVAL_SECONDS = 1.0
 _FAILURES = 5
@@ -157,8 +158,8 @@ class Screen:
         encoding = sys.stdout.encoding
         rows = [
             # In a full line the cursor stays on the last character, and that would be erased.
-            line[:width].encode(encoding, "backslashreplace")
-            + (_END_OF_LINE if len(line) < width else b"")
+            clip(line, width).encode(encoding, "backslashreplace")
+            + (_END_OF_LINE if columns(line) < width else b"")
             for line in lines[:height]
         ]
         below = b"\r\n" + _END_OF_SCREEN if len(rows) < height else b""

@@ -14,9 +14,9 @@ from queuectl.cli.common import (
     format_ago,
     json_option,
     pass_app,
-    printable,
 )
 from queuectl.clock import format_instant, utc_now
+from queuectl.text import printable
 
 MAX_COUNT = 1000  # each is a process
 
@@ -141,4 +141,5 @@ def list_workers(app: App, *, as_json: bool) -> None:
             for each in workers
         ],
         ["NAME", "PID", "HOST", "JOB", "ATTEMPT", "SINCE"],
+        empty="no workers are running",
     )

@@ -84,7 +84,7 @@ class Adding(Place):
                 raise
             fate = "nothing is enqueued"
             if kept:
-                fate = f"{kept} of {len(jobs)} jobs cannot be taken back, the rest is not enqueued"
+                fate = f"{kept} of {len(jobs)} cannot be taken back, the rest is not enqueued"
             raise files.as_store_error(error, f"{self.location}: {fate}") from error
 
     def _retract(self, written: Iterable[tuple[str, State, str]], published: int) -> int:
