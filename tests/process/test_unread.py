@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from tests.process.support import Ear, Queue, lives, until
+from tests.process.support import QUEUECTL, Ear, Queue, lives, until
 
 # As sitecustomize, this ends a supervisor with a traceback.
 FAILS = """
@@ -100,3 +100,23 @@ def test_a_supervisor_that_cannot_say_why_it_ends_does_not_keep_its_workers(
         pool.process.wait(0.1)
     os.close(reader)
     pool.process.wait(10)
+
+
+def test_ctrl_s_while_a_batch_is_added_keeps_no_lock_from_the_workers(queue: Queue) -> None:
+    """How far it is, is shown while pending.lock is held."""
+    master, terminal = pty.openpty()
+    termios.tcflow(terminal, termios.TCOOFF)
+    process = subprocess.Popen(
+        [*QUEUECTL, "enqueue", "--batch", "-"],
+        env=queue.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    assert process.stdin is not None
+    with process.stdin as lines:
+        lines.writelines(b'{"id": "job-%d", "command": "true"}\n' % n for n in range(20))
+    assert process.wait(20) == 0
+    assert len(queue.pending()) == 20
+    os.close(terminal)
+    os.close(master)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, TextIO, cast
 
 import click
 
@@ -274,8 +274,11 @@ def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool)
             raise
 
     if is_batch and sys.stderr is not None and sys.stderr.isatty():
+        from queuectl.cli.progress import Screen
+
+        screen = cast("TextIO", Screen(sys.stderr))
         count = len(submitter.jobs)
-        with click.progressbar(length=count, label="Adding jobs", file=sys.stderr) as bar:
+        with click.progressbar(length=count, label="Adding jobs", file=screen) as bar:
             add(bar.update)
     else:
         add()
