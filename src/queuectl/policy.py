@@ -62,17 +62,23 @@ def retried(job: Job, now: datetime) -> Job:
     return job._replace(state=State.PENDING, attempts=0, run_at=now, updated_at=now)
 
 
-def waits_for(job: Job, state_of: Callable[[str], State | None]) -> str | None:
-    """Return the first parent that a job still waits for, None where it may run.
+def waits_for(
+    job: Job, state_of: Callable[[str], State | None], under: str | None = None
+) -> str | None:
+    """Return the first parent that a job still waits for, None if it may run.
 
     Those in ``after`` must have completed; of the others, any end will do. Who is in both must have
-    completed. A parent whose state is not known has not ended.
+    completed. A parent whose state is not known has not ended. ``under`` is the parent that it
+    waits for already, and goes on waiting for, whatever happens to the others, until that lets it
+    go: so what is seen of a blocked job does not depend on who looked at it last.
     """
-    for parent in job.after:
-        if state_of(parent) is not State.COMPLETED:
-            return parent
-    ends = (State.COMPLETED, State.DEAD, State.CANCELLED)
-    for parent in job.after_any:
-        if parent not in job.after and state_of(parent) not in ends:
-            return parent
-    return None
+    parents = (*job.after, *job.after_any)
+    if under in parents:
+        parents = (under, *parents)
+    return next((each for each in parents if not _is_met(job, each, state_of(each))), None)
+
+
+def _is_met(job: Job, parent: str, state: State | None) -> bool:
+    if parent in job.after:
+        return state is State.COMPLETED
+    return state in (State.COMPLETED, State.DEAD, State.CANCELLED)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,21 @@ def test_sweep_does_not_read_again_what_stays(
     add(store, make_job("d", after=("p",)))
     assert store.release_blocked()
     assert looks == ["p"]
+
+
+@pytest.mark.parametrize("who", ["one that remembers", "another one"])
+def test_job_stays_under_the_parent_that_keeps_it(place: Place, store: Store, who: str) -> None:
+    """What became of the other parents meanwhile, and who looks, makes no difference."""
+    parents = [make_job("p", priority=9), make_job("d", max_retries=1)]
+    add(store, *parents, make_job("b", after=("p", "d")))
+    assert (end(store, Outcome.FAILED), end(store)) == ("d", "p")
+    assert store.release_blocked()
+    for job_id in ("p", "d"):
+        store.retry(job_id, (State.COMPLETED, State.DEAD), NOON)
+    with closing(place.open()) as another:
+        assert end(another if who == "another one" else store, Outcome.FAILED) == "d"
+    (entry,) = store.entries(State.BLOCKED, NOON)
+    assert (entry.id, entry.parent, entry.parent_state) == ("b", "d", State.DEAD)
 
 
 def test_many_children_go_on_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,15 @@ class Model:
         return min(waiting, key=lambda each: (each.run_at, each.priority, each.filed), default=None)
 
     def waits_for(self, known: Known, end_of: Callable[[str], State | None]) -> str | None:
-        """Return the first for whose end a job has to wait, None where it can run."""
+        """Return the first for whose end a job has to wait, None if it can run.
+
+        One that waits under a parent stays there until that lets it go.
+        """
+        end = end_of(known.parent or "")
+        if known.parent in known.after and end is not State.COMPLETED:
+            return known.parent
+        if known.parent in known.after_any and end is None:
+            return known.parent
         for parent in known.after:
             if end_of(parent) is not State.COMPLETED:
                 return parent

@@ -1029,3 +1029,24 @@ def test_whichever_of_two_dropped_files_gets_the_number_that_both_want(
     assert found == {
         "run 1": State.PENDING, "run 2": State.PROCESSING, "run 3": State.PROCESSING,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("worker", [ALONE, POOLED[0]])
+def test_job_stays_under_a_parent_that_dies_again_while_another_one_vanishes(
+    machine: DirectoryMachine, worker: str
+) -> None:
+    """A worker knows that all stay there, and another one does not; both do the same."""
+    spec = {"priority": 5, "delay": 0, "max_retries": 1, "after": [], "after_any": []}
+    machine.add_chosen(["ada", "bob"], [{**spec, "priority": 9}, spec], False, None)
+    machine.add_chosen(["cyd"], [{**spec, "after": [0, 1]}], False, None)
+    machine.work(ALONE, [Outcome.FAILED, Outcome.SUCCEEDED], 0, None)
+    machine.look_after(ALONE, "release_blocked", None)
+    for job_id in ("bob", "ada"):
+        ended = [known.id for known in machine.model.in_state(*ENDS)]
+        machine.retry(ended.index(job_id), True, None)
+    machine.tear_by_hand([known.id for known in machine._whole(State.PENDING)].index("ada"))
+    machine.work(worker, [Outcome.FAILED], 0, None)
+    machine.claim(worker, None)
+    machine.agree()
+    assert machine.model.jobs["cyd"].parent == "bob"
+    assert not machine.model.exists("ada")

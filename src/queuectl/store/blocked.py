@@ -30,7 +30,8 @@ _STILL_BEING_WRITTEN_SECONDS = 2.0
 class Blocked(Lookup):
     """Look after blocked/ for a store that is open, through its directories and its lock."""
 
-    # Of a directory whose parent ended without letting all go: that end, and when it last changed.
+    # Of a directory in which all stayed, though the parent had ended: that end, and when the
+    # directory last changed. For the sweep, which would read thousands again and again.
     _staying: "dict[str, tuple[State, int]] | None" = None
 
     def __init__(self, store: Lookup) -> None:
@@ -138,15 +139,18 @@ class Blocked(Lookup):
     # --- letting go on ---
 
     def release(self, parent: str) -> None:
-        """Let those go on that waited for a parent, if it has ended; the rest stays.
+        """Let jobs go on that waited for a parent, if it has ended; the rest stays.
 
         Raises: StoreError, UnsafeStore, ConfigError.
         """
-        changed_at = self._changed_at(parent)
         ended = self._end_of(parent)
-        staying = self._staying or {}
-        if ended is None or changed_at is None or staying.get(parent) == (ended, changed_at):
-            return
+        if ended is not None:
+            self._release_all(parent, ended)
+
+    def _release_all(self, parent: str, ended: State) -> bool:
+        """Let the children of a parent that has ended go on; return whether all of them stay."""
+        if self._changed_at(parent) is None:
+            return False
         with self._telling(f"{self.location}/{ended} cannot be written"):
             # The end of the parent is durable before its children move: else a power failure could
             # run it again after them.
@@ -155,11 +159,7 @@ class Blocked(Lookup):
         all_stay = True
         for start in range(0, len(children), _AT_ONCE):
             all_stay &= self._release_some(parent, children[start : start + _AT_ONCE])
-        if not self._remove_directory(parent):
-            # Not to be read by each sweep: thousands may wait for one that is dead.
-            self._staying = staying
-            if all_stay:
-                staying[parent] = (ended, changed_at)
+        return not self._remove_directory(parent) and all_stay
 
     def _changed_at(self, parent: str) -> int | None:
         fd = self._open_parent(parent)
@@ -216,7 +216,7 @@ class Blocked(Lookup):
             if parent not in job.parents:
                 # Put here by a hand.
                 job = job._replace(after=(parent, *job.after))
-            under = waits_for(job, end_of)
+            under = waits_for(job, end_of, parent)
             if under is None:
                 in_pending = pending_name(job.priority, job.run_at, job_id)
                 self._move(State.BLOCKED, name, State.PENDING, in_pending)
@@ -237,9 +237,14 @@ class Blocked(Lookup):
 
     def sweep(self) -> bool:
         """Let go on what waits for jobs that have ended; return whether anything waits still."""
+        staying, self._staying = self._staying or {}, {}
         for parent in list(self._parents()):
             with self._telling(f"{self.location}/{State.BLOCKED}/{parent} cannot be looked at"):
-                self.release(parent)
+                ended, changed_at = self._end_of(parent), self._changed_at(parent)
+                if ended is not None and changed_at is not None:
+                    seen = (ended, changed_at)
+                    if staying.get(parent) == seen or self._release_all(parent, ended):
+                        self._staying[parent] = seen
             self._remove_directory(parent)
         # Some may wait now under a parent that none waited under when this began.
         return any(True for _ in self._identified(State.BLOCKED))
