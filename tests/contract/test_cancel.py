@@ -23,7 +23,7 @@ from tests.jobs import (
 from queuectl.clock import later, utc_now
 from queuectl.errors import JobNotFound
 from queuectl.job import Job, Outcome, State
-from queuectl.store import holders
+from queuectl.store import files, holders
 from queuectl.store.base import Claim, Store
 
 
@@ -218,14 +218,14 @@ def test_job_that_was_recorded_by_a_dead_worker_is_as_it_was_recorded(
     store.add([make_job("a")])
 
     def record(other: Store) -> None:
-        real_rename = os.rename
+        real_move = files.move_new
 
-        def rename(source: str, target: str, **options: int) -> None:
-            if target == "a.json":
+        def move(first_fd: int, first: str, second_fd: int, second: str) -> None:
+            if second == "a.json":
                 os._exit(0)
-            real_rename(source, target, **options)
+            real_move(first_fd, first, second_fd, second)
 
-        os.rename = rename  # type: ignore[assignment]
+        files.move_new = move
         other.settle([ended(claimed(other))])
 
     place.process_that(record)

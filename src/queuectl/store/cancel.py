@@ -125,7 +125,13 @@ class Cancelling(Lookup, Roster):
                 self._move(entry.state, entry.token, State.CANCELLED, name)
                 # A record in cancelled/ beside the document where it was would be a second one.
                 self._make_arrivals_durable(State.CANCELLED)
-                self._move("tmp", temporary, State.CANCELLED, name)
+                with self._telling(f"{self.location}/{State.CANCELLED}/{name} cannot be written"):
+                    os.rename(
+                        temporary,
+                        name,
+                        src_dir_fd=self._fd("tmp"),
+                        dst_dir_fd=self._fd(State.CANCELLED),
+                    )
             os.close(recorded_fd)
 
     def _make_waiting_durable(self, entry: Entry) -> None:

@@ -287,11 +287,35 @@ class Place:
             raise
 
     def _move(self, source: State | str, name: str, target: State | str, new_name: str) -> None:
+        """Move a document that is locked, and put aside what has its name there; see _put_aside."""
         try:
-            os.rename(name, new_name, src_dir_fd=self._fd(source), dst_dir_fd=self._fd(target))
+            while True:
+                try:
+                    files.move_new(self._fd(source), name, self._fd(target), new_name)
+                except FileExistsError:
+                    self._put_aside(target, new_name)
+                else:
+                    return
         except OSError as error:
             what = f"{self.location}/{source}/{name} cannot be moved to {target}"
             raise files.as_store_error(error, what) from error
+
+    def _put_aside(self, state: State | str, name: str) -> None:
+        """Move a document to corrupt/ that stands where another job of its id is to go.
+
+        Only a hand can have put it there, or have set the other one going. Neither record is lost.
+        Raises: StoreError as long as somebody holds it; OSError.
+        """
+        opened = files.open_and_stat(self._fd(state), name)
+        try:
+            if opened is not None and not files.lock(opened[0]):
+                raise StoreError(f"{self.location}/{state}/{name} is in the way, and held")
+            named = opened is None or files.names_inode(self._fd(state), name, opened[1])
+            if named and self._exists(self._fd(state), name):
+                self._move_to_corrupt(state, name, "another job of this id has come there")
+        finally:
+            if opened is not None:
+                os.close(opened[0])
 
     def _make_arrivals_durable(self, state: State) -> None:
         """Make durable what has come into a state, before it moves on from there.

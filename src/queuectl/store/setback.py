@@ -68,7 +68,7 @@ class SetBack(Lookup):
         due = next(at_once) if is_at_once else later(now, waits_seconds)
         new_name = pending_name(job.priority, due, job.id)
         with self._locked(State.PENDING, name) as fd:
-            if fd is not None:
+            if fd is not None and new_name != name:
                 self._move(State.PENDING, name, State.PENDING, new_name)
 
 
