@@ -18,7 +18,7 @@ from datetime import datetime
 from io import StringIO
 from itertools import zip_longest
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from queuectl.clock import format_duration, format_instant, later, utc_now
 from queuectl.config import Settings
@@ -28,12 +28,10 @@ from queuectl.logs import LogDir, log_name
 from queuectl.loop import Loop
 from queuectl.outlet import Outlet
 from queuectl.policy import after_attempt
+from queuectl.purge import IdlePurge
 from queuectl.runner import Command, Obstacle, Result, environment_as_given
 from queuectl.settler import Settler
 from queuectl.store.base import Claim, RecoveryReport, Store
-
-if TYPE_CHECKING:
-    from queuectl.purge import IdlePurge
 
 _RETRY_SECONDS = 1.0
 _PUT_OFF_SECONDS = 10.0  # for a job that the machine cannot start now, though it can others
@@ -424,8 +422,6 @@ class WorkerProcess:
         if settings.keep_completed is None and settings.keep_logs is None:
             return False
         if self._idle_purge is None:
-            from queuectl.purge import IdlePurge
-
             self._idle_purge = IdlePurge(self.store, self.logs)
         poll = select.poll()
         arrivals_fd = self.store.arrivals_fd()

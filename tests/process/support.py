@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.process.guard import GUARD
+
 QUEUECTL = (sys.executable, "-m", "queuectl")
 # As sitecustomize, this keeps a worker from taking over signals for a while after its fork.
 SLOW_FORK = """
@@ -178,6 +180,9 @@ class Queue:
         self.env |= {"QUEUECTL_STORE": str(self.store), "HOME": str(self.here)}
         if paths := self.env.get("PYTHONPATH"):  # the program runs in another directory
             self.env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
+        self._late_imports = self.here / "late-imports"
+        self._guard = GUARD.format(path=str(self._late_imports))
+        self.env |= self.replacing("sitecustomize", "", directory="guard")
         self.pools: list[Pool] = []
         self._gates = 0
 
@@ -224,12 +229,14 @@ class Queue:
         self._gates += 1
         return Gate(self.here / f"gate-{self._gates}")
 
-    def replacing(self, module: str, text: str) -> dict[str, str]:
+    def replacing(self, module: str, text: str, *, directory: str = "") -> dict[str, str]:
         """Return an environment in which a module is what a text says, before all others."""
-        directory = self.here / f"replacing-{module}"
-        directory.mkdir()
-        (directory / f"{module}.py").write_text(text)
-        path = os.pathsep.join(filter(None, [str(directory), self.env.get("PYTHONPATH")]))
+        home = self.here.parent / (directory or f"replacing-{module}")
+        home.mkdir()
+        if module == "sitecustomize":
+            text = self._guard + text
+        (home / f"{module}.py").write_text(text)
+        path = os.pathsep.join(filter(None, [str(home), self.env.get("PYTHONPATH")]))
         return {"PYTHONPATH": path}
 
     def pool(
@@ -326,6 +333,8 @@ class Queue:
             return not processes
 
         until(all_gone, "nothing runs on the store of the test")
+        if self._late_imports.exists():
+            raise AssertionError(f"a pool imported late: {self._late_imports.read_text()}")
 
 
 def children(pid: int) -> list[int]:

@@ -191,6 +191,21 @@ def echo(text: str, *, newline: bool = True) -> None:
     click.echo(text, nl=newline)
 
 
+def load_all() -> None:
+    """Load what a program that lives long may ever need: workers, and what waits or watches.
+
+    Who upgrades the program takes its files away, and puts those of another version there.
+    """
+    from importlib import import_module
+
+    import queuectl.store
+
+    # For settings that were broken by hand, for bugs, and for what is to be shown.
+    for name in ("difflib", "traceback", "unicodedata", "queuectl.text"):
+        import_module(name)
+    queuectl.store.load_all()
+
+
 def echo_json(value: Any) -> None:
     """Print one JSON document; ASCII alone, so that no terminal or locale can misread it."""
     import json

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 import click
 
-from queuectl.cli.common import App, Whole, complete_ids, examples, pass_app
+from queuectl.cli.common import App, Whole, complete_ids, examples, load_all, pass_app
 from queuectl.errors import JobNotFound, LogNotFound, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
@@ -59,6 +59,7 @@ def logs(
             from queuectl.cli.inside import refuse_inside
 
             refuse_inside(store, "and would write into the log that it follows")
+        load_all()
         _follow(store, job, number, open_log, tail=tail, only_this=attempt is not None)
     else:
         log = open_log(number, tail)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from queuectl.cli.common import DURATION, App, complete_ids, examples, pass_app
+from queuectl.cli.common import DURATION, App, complete_ids, examples, load_all, pass_app
 from queuectl.cli.show import outcome_text
 from queuectl.errors import TimeoutExpired
 from queuectl.job import Job, Outcome, State
@@ -55,6 +55,7 @@ def wait(
     Where there is no worker to run a job, that is told once, and waiting goes on. The beginning of
     an ID is enough where no other ID starts with it.
     """
+    load_all()
     store = app.open()
     chosen = tuple(dict.fromkeys(store.resolve(each).id for each in job_ids))
     if "QUEUECTL_JOB_ID" in os.environ:

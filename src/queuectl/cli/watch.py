@@ -10,7 +10,9 @@ import tty
 from collections.abc import Sequence
 from types import TracebackType
 
-from queuectl.cli.common import format_coarse, table_lines
+import tabulate  # noqa: F401  (what it draws may need it later, when its file is gone)
+
+from queuectl.cli.common import format_coarse, load_all, table_lines
 from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
 from queuectl.cli.status import status_text
 from queuectl.clock import format_instant, utc_now
@@ -36,6 +38,7 @@ def watch(location: str) -> None:
 
     SIGTERM and SIGHUP end the process as they would have without a screen to put back.
     """
+    load_all()
     with Screen() as screen:
         ended_by = _watch(location, screen)
     if ended_by in (signal.SIGTERM, signal.SIGHUP):

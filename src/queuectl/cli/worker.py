@@ -13,6 +13,7 @@ from queuectl.cli.common import (
     examples,
     format_ago,
     json_option,
+    load_all,
     pass_app,
 )
 from queuectl.clock import format_instant, utc_now
@@ -63,6 +64,7 @@ def start(
     """
     from queuectl.pool import run_pool
 
+    load_all()
     location = ctx.ensure_object(App).location
     code = run_pool(
         location, count, drain=drain, unless_running=unless_running, detach=detach, quiet=quiet

@@ -64,6 +64,18 @@ def open_to_add(location: str, *, create: bool = False) -> "Adder":
     return Adding(path, create=create)
 
 
+def load_all() -> None:
+    """Load what a program that lives long may ever need of a store.
+
+    Its files may be replaced by those of another version while it runs.
+    """
+    import heapq  # noqa: F401
+
+    from queuectl.store import blocked, directory, holders, listing, setback, watch  # noqa: F401
+
+    watch.load()
+
+
 def _path(location: str) -> str:
     if found := _SCHEME.match(location):
         raise ConfigError(f"a {found[1]}:// store is not supported: give a directory")

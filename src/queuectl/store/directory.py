@@ -238,6 +238,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 
         self.name_pool()
         files.load_library()
+        self._waits_in_kernel = True
         with self._telling(f"{self.location} cannot be worked on"):
             self._slice = Slice()
         path = os.path.join(self.location, "pending")

@@ -52,6 +52,9 @@ class Place:
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
         self._pending_lock_holds = 0
+        # As a pool does: what it needs is loaded when it starts, and filelock takes as long as a
+        # third of that.
+        self._waits_in_kernel = False
         self._settings: tuple[tuple[int, int], Settings] | None = None
         try:
             with self._telling(f"{self.location} cannot be opened"):
@@ -208,14 +211,11 @@ class Place:
                 os.close(fd)  # which frees the lock
 
     def _lock_pending(self) -> int:
-        # Not filelock's FileLock: it makes the directory anew where a hand has deleted the store.
-        from filelock import lock_descriptor
-
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
             try:
-                lock_descriptor(fd, poll_interval=0.002)
+                self._wait_for_lock(fd)
                 # RACE: a hand may have deleted it meanwhile, and others lock a new one; see
                 # test_pending_lock_that_a_hand_deletes_is_taken_anew.
                 if files.names_inode(self._root_fd, "pending.lock", os.fstat(fd)):
@@ -243,6 +243,15 @@ class Place:
                 os.close(fd)
                 raise
         return fd
+
+    def _wait_for_lock(self, fd: int) -> None:
+        if self._waits_in_kernel:
+            files.wait_for_lock(fd)
+            return
+        # Not filelock's FileLock: it makes the directory anew where a hand has deleted the store.
+        from filelock import lock_descriptor
+
+        lock_descriptor(fd, poll_interval=0.002)
 
     # --- moving documents ---
 

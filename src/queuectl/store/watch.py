@@ -16,6 +16,15 @@ _AT_ONCE_BYTES = 65536
 _SAME_TICK_NS = 100_000_000  # a file system's clock may be as coarse: two changes, one time
 
 
+def load() -> None:
+    """Load what watching takes; most commands do without."""
+    if sys.platform == "linux":
+        import inotify_simple
+
+        # Else it would start a program to look for what every process has loaded.
+        inotify_simple._libc = load_library()  # noqa: SLF001
+
+
 class Watch:
     """Watch directories; ``fd`` is readable when names have arrived, None where nothing tells.
 
@@ -33,11 +42,9 @@ class Watch:
         self._poll = select.poll()
         self._watched: set[int] = set()
         if sys.platform == "linux":
-            import inotify_simple
+            load()
             from inotify_simple import INotify, flags
 
-            # Else it would start a program to look for what every process has loaded.
-            inotify_simple._libc = load_library()  # noqa: SLF001
             try:
                 self._inotify = INotify(nonblocking=True)
                 # MOVED_TO is a rename, CLOSE_WRITE the end of writing in place, CREATE a hard link.
