@@ -19,7 +19,7 @@ LAYERS = (
     {"queuectl.clock", "queuectl.codes", "queuectl.text"},
     {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},
-    {"queuectl.config", "queuectl.logs"},
+    {"queuectl.config", "queuectl.lines", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit"},
     {"queuectl.store.base"},
     {"queuectl.query", "queuectl.purge"},

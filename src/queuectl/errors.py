@@ -3,6 +3,8 @@
 Source: the codes are those of BSD ``sysexits.h``, as cli reference lists them.
 """
 
+from collections.abc import Sequence
+
 
 def shorten(value: object, limit: int = 60) -> str:
     """Return a value quoted for a message, on one line and cut to ``limit`` characters."""
@@ -77,6 +79,16 @@ class UnknownParent(JobNotFound):
             " in the queue already"
         )
         self.job_id = job_id
+
+
+class CircularWait(BadDataError):
+    """Report new jobs that wait for each other, so that none would ever run."""
+
+    def __init__(self, circle: Sequence[str]) -> None:
+        """Keep the first of them, so that its line in a batch can be named."""
+        names = [*circle[:5], *(["..."] if len(circle) > 5 else []), circle[0]]
+        super().__init__("jobs wait for each other in a circle: " + " -> ".join(names))
+        self.job_id = circle[0]
 
 
 class LogNotFound(QueuectlError):

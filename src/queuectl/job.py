@@ -475,6 +475,12 @@ USER_KEYS = (
     "id", "command", "priority", "max_retries", "timeout", "retry_on", "no_retry_on", "cwd", "env",
     "after", "after_any", "run_at",
 )  # fmt: skip
+# What is written down of a job as it runs: a new one has none of it.
+RECORDED_KEYS = frozenset({
+    "state", "attempts", "created_at", "updated_at", "history", "history_omitted",
+})  # fmt: skip
+OWN_PREFIX = "x_"  # a producer's own keys begin with it
+MAX_OWN_BYTES = 1024 * 1024
 
 
 def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
@@ -483,17 +489,41 @@ def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) 
     Raises: BadDocument (or BadId) that names the key that a user may not choose or that is wrong.
     """
     for key in document:
-        if key not in USER_KEYS:
-            raise BadDocument(
-                f"{shorten(key)} is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
-            )
+        if key not in _CHOOSABLE and not (key.startswith(OWN_PREFIX) and key != OWN_PREFIX):
+            raise _unknown_key(key, document)
     job = job_from_document(document, job_id, defaults)
     check_command(job.command)
+    if (
+        job.extra
+        and (size := len(_to_json(dict(job.extra)).encode(errors="surrogatepass"))) > MAX_OWN_BYTES
+    ):
+        raise BadDocument(
+            f"the keys that begin with {OWN_PREFIX} have {size} bytes; {MAX_OWN_BYTES} is the most:"
+            " put what they hold into a file, and name that"
+        )
     _check_size("'cwd' has", (job.cwd,), MAX_PATH_BYTES)
     _check_size(
         "'env' has", (f"{name}={value}" for name, value in job.env.items()), MAX_ENVIRONMENT_BYTES
     )
     return job
+
+
+_CHOOSABLE = frozenset({*USER_KEYS, "schema"})
+
+
+def _unknown_key(key: str, document: Mapping[str, Any]) -> BadDocument:
+    if key == "unreadable" and "command" not in document:
+        return BadDocument(
+            f"this job could not be read where it was listed: {shorten(document[key])}"
+        )
+    from difflib import get_close_matches
+
+    near = get_close_matches(key.lower(), USER_KEYS, 1, 0.7)
+    hint = f"did you mean {near[0]!r}? Those" if near else "those"
+    return BadDocument(
+        f"{shorten(key)} is not a key that can be chosen; {hint} are {', '.join(USER_KEYS)}, and"
+        f" any of your own that begins with {OWN_PREFIX}"
+    )
 
 
 def _check_size(what: str, texts: Iterable[str], most: int) -> None:

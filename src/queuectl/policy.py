@@ -1,6 +1,6 @@
 """Decide what becomes of a job after an attempt: pure functions of job, attempt, settings, now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from queuectl.clock import later
@@ -60,6 +60,31 @@ def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
 def retried(job: Job, now: datetime) -> Job:
     """Return the job as a person's retry makes it: pending, due now, attempts 0, history kept."""
     return job._replace(state=State.PENDING, attempts=0, run_at=now, updated_at=now)
+
+
+def find_circle(waiting: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return jobs of which each waits for the next, and the last for the first.
+
+    ``waiting`` has the parents of each job that waits. Where there is no circle, the list is empty.
+    """
+    seen: set[str] = set()
+    for start in waiting:
+        path: dict[str, Iterator[str]] = {}
+        each: str | None = None if start in seen else start
+        while each is not None:
+            if each in path:
+                ids = list(path)
+                return ids[ids.index(each) :]
+            if each in waiting and each not in seen:
+                seen.add(each)
+                path[each] = iter(waiting[each])
+            each = None
+            while path and each is None:
+                last = next(reversed(path))
+                each = next(path[last], None)
+                if each is None:
+                    del path[last]
+    return []
 
 
 def waits_for(

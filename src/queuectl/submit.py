@@ -3,8 +3,7 @@
 Nothing here reads or writes: what is wrong is found before a store is touched.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +13,9 @@ from queuectl.codes import NO_RULE
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, QueuectlError, UsageError
 from queuectl.job import (
-    MAX_DOCUMENT_BYTES,
+    RECORDED_KEYS,
     Job,
+    State,
     job_from_user,
     new_id,
     parse_object,
@@ -24,7 +24,8 @@ from queuectl.job import (
 if TYPE_CHECKING:
     from queuectl.packed import Packed
 
-_UTF8_BOM = b"\xef\xbb\xbf"
+_ENDED = (State.COMPLETED, State.DEAD, State.CANCELLED)
+_NOT_BLOCKED = (State.PENDING, State.PROCESSING, *_ENDED)
 
 
 class Options(NamedTuple):
@@ -53,12 +54,20 @@ class Submitter:
 
     ``jobs`` are those made so far; ``chosen`` has the ids that a person chose, each with its line,
     and ``dependent`` those that wait for others.
+
+    A document that was printed tells more than a new job takes: ``ignored`` are the keys of that,
+    ``ended`` counts the jobs that had ended, and ``waited_for`` has the parents of those that did
+    not wait any more.
     """
 
     def __init__(self, options: Options, settings: Settings, now: datetime) -> None:
         self.jobs: list[Job] | Packed[Job] = []
         self.chosen: dict[str, int] = {}
         self.dependent: dict[str, int] = {}
+        self.ignored: dict[str, None] = {}
+        self.ended = 0
+        self.waited_for: set[str] = set()
+        self._waited: set[str] = set()
         self._options = options
         self._now = now
         self._base = options.run_at or later(now, options.delay_seconds or 0)
@@ -84,7 +93,7 @@ class Submitter:
         that each stays one word. Raises: UsageError, BadDocument, BadId.
         """
         if len(words) > 1:
-            if any(_begins_like_object(word) for word in words):
+            if any(begins_like_object(word) for word in words):
                 raise UsageError(
                     "a job document must be the only argument; use --batch for several"
                 )
@@ -94,33 +103,39 @@ class Submitter:
         text = words[0] if words else ""
         if not text.strip():
             raise UsageError("the command is empty")
-        self._append(text, 1)
+        self._append(_document(text), 1)
 
-    def batch(self, lines: Iterable[bytes]) -> None:
-        """Make the jobs of a batch, one for each line that is not blank.
+    def forgotten(self, known: Collection[str]) -> Collection[Job]:
+        """Return the jobs without the parents that nobody knows and that they waited for already.
 
-        Raises: UsageError, BadDocument or BadId that names the line.
+        Those may have been purged since, and are not waited for a second time.
         """
         from queuectl.packed import Packed
 
+        known = {*known, *self.chosen}
+        return Packed(
+            _without_parents(job, known) if job.id in self._waited else job for job in self.jobs
+        )
+
+    def batch(self, lines: Iterable[bytes]) -> None:
+        """Make the jobs of a batch: of each line, and each object of JSON that spans lines.
+
+        Raises: UsageError, BadDocument or BadId that names the line.
+        """
+        from queuectl.lines import job_texts
+        from queuectl.packed import Packed
+
         self.jobs = Packed()
-        for number, line in enumerate(lines, 1):
-            if len(line) > MAX_DOCUMENT_BYTES:
-                raise BadDocument(f"line {number}: more than {MAX_DOCUMENT_BYTES} bytes")
-            if number == 1:
-                line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write it)
-            # A byte that is no UTF-8 reaches the shell as it is.
-            text = line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
-            if not text:
-                continue
+        for line, text, is_json in job_texts(lines):
             try:
-                self._append(text, number)
+                self._append(_object(text) if is_json else _document(text), line)
             except QueuectlError as error:
-                error.args = (f"line {number}: {error}",)
+                error.args = (f"line {line}: {error}",)
                 raise
 
-    def _append(self, text: str, line: int) -> None:
-        document = _document(text)
+    def _append(self, document: dict[str, Any], line: int) -> None:
+        state = document.get("state")
+        document = self._without_records(document)
         # A microsecond each keeps the jobs in order, and the ids that are made for them apart.
         position = len(self.jobs) / 1_000_000
         job = self._job(document, new_id(later(self._now, position)), later(self._base, position))
@@ -130,13 +145,28 @@ class Submitter:
                 raise BadDocument(f"job {job.id!r} stands on line {first} already")
         if job.after or job.after_any:
             self.dependent[job.id] = line
+            if state in _NOT_BLOCKED:
+                self._waited.add(job.id)
+                self.waited_for.update(job.parents)
         self.jobs.append(job)
 
+    def _without_records(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Leave out of a document that was printed what its job has recorded."""
+        records = document.keys() & RECORDED_KEYS
+        if not records:
+            return document
+        self.ignored.update(dict.fromkeys(key for key in document if key in records))
+        self.ended += document.get("state") in _ENDED
+        return {key: value for key, value in document.items() if key not in records}
+
     def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:
+        # Where there is no rule none is printed, and the settings are not to make one.
+        no_rules = NO_RULE if "schema" in document else {}
         merged = {
             "run_at": format_instant(due_at),
             "after": list(self._options.after),
             "after_any": list(self._options.after_any),
+            **no_rules,
             **self._given,
             **document,
         }
@@ -184,31 +214,31 @@ class Submitter:
             )
 
 
+def _without_parents(job: Job, known: Collection[str]) -> Job:
+    return job._replace(
+        after=tuple(each for each in job.after if each in known),
+        after_any=tuple(each for each in job.after_any if each in known),
+    )
+
+
 def _document(text: str) -> dict[str, Any]:
     """Return the document that a text is, or that of a job whose command it is."""
-    if _begins_like_object(text):
-        # As bytes, so that those that are no UTF-8 are refused: a document is JSON, and that is.
-        return parse_object(text.encode("utf-8", "surrogateescape"))
-    if text.lstrip().startswith("[") and _is_array(text):
-        raise BadDocument(
-            "a JSON array is no job; give one object, or a batch with one object a line"
-        )
+    if begins_like_object(text):
+        return _object(text)
+    if text.lstrip().startswith("["):
+        from queuectl.lines import is_array
+
+        if is_array(text):
+            raise BadDocument("a JSON array is no job; give one object, or the array to --batch")
     return {"command": text}
 
 
-def _begins_like_object(text: str) -> bool:
+def _object(text: str) -> dict[str, Any]:
+    # As bytes, so that those that are no UTF-8 are refused: a document is JSON, and that is.
+    return parse_object(text.encode("utf-8", "surrogateescape"))
+
+
+def begins_like_object(text: str) -> bool:
+    """Return whether a text is meant to be a JSON object, and no command."""
     text = text.lstrip()
     return text.startswith("{") and text[1:].lstrip().startswith(('"', "}"))
-
-
-def _is_array(text: str) -> bool:
-    # `[ -f x ] && y` is a command of the shell, and `[{"id": ...` is an array even where it is bad.
-    if text.lstrip()[1:].lstrip().startswith('{"'):
-        return True
-    try:
-        json.loads(text)
-    except RecursionError:
-        return True
-    except ValueError:
-        return False
-    return True

@@ -217,7 +217,7 @@ WHOLE = "must be a whole number from"
 BOUNDS = "is out of bounds; a duration is above 0 and up to 100 years."
 DELAY_BOUNDS = "is out of bounds; a duration is from 0 and up to 100 years."
 INSTANT = "is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z."
-NO_ARRAY = "a JSON array is no job; give one object, or a batch with one object a line"
+NO_ARRAY = "a JSON array is no job; give one object, or the array to --batch"
 BAD_JSON = "not a job document: bad JSON: "
 
 # The words after `enqueue`, the exit code, and the line on stderr after `Error: `.
@@ -241,7 +241,8 @@ BAD: list[tuple[list[str], int, str]] = [
     (['{"command": "a", "max_retries": 1000001}'], 65,
      "'max_retries' is 1000001; it must be a whole number from 0 to 1000000"),
     (['{"command": "a", "comand": "b"}'], 65,
-     f"'comand' is not a key that can be chosen; those are {', '.join(USER_KEYS)}"),
+     ("'comand' is not a key that can be chosen; did you mean 'command'? Those are"
+      f" {', '.join(USER_KEYS)}, and any of your own that begins with x_")),
     (['{"command": "a\\u0000b"}'], 65,
      "'command' holds a NUL character, which no command can be given"),
     (['{"command": ""}'], 65, "the command is empty"),
@@ -255,8 +256,8 @@ BAD: list[tuple[list[str], int, str]] = [
     # commands
     ([""], 2, "the command is empty"),
     ([" \n"], 2, "the command is empty"),
-    ([], 2, f"Missing command: give one, or --batch FILE.{HINT}"),
-    (["--"], 2, f"Missing command: give one, or --batch FILE.{HINT}"),
+    ([], 2, f"Missing command: give one, - for stdin, or --batch FILE.{HINT}"),
+    (["--"], 2, f"Missing command: give one, - for stdin, or --batch FILE.{HINT}"),
     (["x" * 131_072], 65,
      ("the command has 131072 bytes; 131071 is the most that the kernel takes: put it into a"
       " script")),
@@ -377,7 +378,7 @@ def test_an_empty_batch_is_nothing_to_do(run: Run) -> None:
          "line 2: job 'old' exists already (pending); choose another id, or use --if-exists skip"),
         (b"a\nb\0c\n", 65,
          "line 2: 'command' holds a NUL character, which no command can be given"),
-        (b'a\n["b"]\n', 65, f"line 2: {NO_ARRAY}"),
+        (b'a\n["b"]\n', 65, "line 2: an array of jobs holds objects, and not '\"b\"'"),
         (b'a\n{"command": "\xff"}\n', 65, "line 2: not a job document: not UTF-8 at byte 13"),
         (b'a\n{"id": "j", "command": "b", "priority": 2}\n', 2,
          "line 2: --priority and the document of job 'j' disagree; give it in one place"),

@@ -113,17 +113,44 @@ def test_a_line_of_a_batch_may_wait_for_an_earlier_one(run: Run, tmp_path: Path)
     assert sorted(states) == ["blocked", "blocked", "pending"]
 
 
-def test_a_line_of_a_batch_may_not_wait_for_a_later_one(run: Run, tmp_path: Path) -> None:
-    """The line is named, and nothing is enqueued."""
+def test_a_line_of_a_batch_may_wait_for_a_later_one(run: Run, tmp_path: Path) -> None:
+    """The order of the lines is that of their owner, as in what list prints."""
     lines = (
         '{"id": "a", "command": "true"}',
         "",
-        '{"command": "true", "after": ["b"]}',
+        '{"id": "c", "command": "true", "after": ["b"], "after_any": ["a"]}',
         '{"id": "b", "command": "true"}',
     )
+    assert batch(run, tmp_path, *lines) == (0, "")
+    states = {each["id"]: each["state"] for each in json.loads(run("list", "--json").stdout)}
+    assert states == {"a": "pending", "b": "pending", "c": "blocked"}
+
+
+def test_a_line_of_a_batch_may_not_wait_for_what_is_nowhere(run: Run, tmp_path: Path) -> None:
+    """The line is named, and nothing is enqueued."""
+    lines = ('{"id": "a", "command": "true"}', "", '{"command": "true", "after": ["b"]}')
     exit_code, stderr = batch(run, tmp_path, *lines)
     assert exit_code == 66
     assert stderr.startswith("Error: line 3: no such job: b, ")
+    assert run("list", "--json").stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("waits", "circle"),
+    [
+        ({"a": "a"}, "line 2: jobs wait for each other in a circle: a -> a"),
+        ({"a": "b", "b": "c", "c": "a"},
+         "line 2: jobs wait for each other in a circle: a -> b -> c -> a"),
+        ({"a": "b", "b": "c", "c": "b"},
+         "line 3: jobs wait for each other in a circle: b -> c -> b"),
+    ],
+)  # fmt: skip
+def test_lines_of_a_batch_may_not_wait_in_a_circle(
+    run: Run, tmp_path: Path, waits: dict[str, str], circle: str
+) -> None:
+    """None of them would ever run."""
+    lines = [json.dumps({"id": job, "command": "x", "after": [of]}) for job, of in waits.items()]
+    assert batch(run, tmp_path, "true", *lines) == (65, f"Error: {circle}\n")
     assert run("list", "--json").stdout == "[]\n"
 
 

@@ -36,7 +36,7 @@ def error_of(result: Result, exit_code: int) -> str:
         (b'{"command": "true", "max_retries": 9223372036854775808}', 65, "'max_retries' is 9223"),
         (b'{"command": "true", "id": "\\u001b[2J"}', 65, "is not an id"),
         (b'{"command": "true", "x": ' + b"[" * 100_000, 65, "nested more than 100 deep"),
-        (b"[" * 100_000, 65, "a JSON array is no job"),
+        (b"[" * 100_000, 65, "line 1: an array of jobs holds objects, and not"),
         (b'{"command": "true"', 65, "line 1: not a job document: bad JSON"),
         (b'{"command": "true\xff"}', 65, "line 1: not a job document: not UTF-8 at byte 17"),
     ],

@@ -21,7 +21,7 @@ from tests.jobs import (
 )
 
 from queuectl.clock import later
-from queuectl.errors import DuplicateId, JobNotFound, StoreError, UnsafeStore
+from queuectl.errors import CircularWait, DuplicateId, JobNotFound, StoreError, UnsafeStore
 from queuectl.job import Job, Outcome, State
 from queuectl.store import blocked
 from queuectl.store.base import Store
@@ -127,14 +127,31 @@ def test_parent_that_fails_and_is_retried_is_waited_for(store: Store) -> None:
 
 @pytest.mark.parametrize("key", ["after", "after_any"])
 def test_unknown_parent_is_refused_before_anything_is_visible(store: Store, key: str) -> None:
-    """A job cannot wait for one that does not exist, for one that follows it, or for itself."""
+    """A job cannot wait for one that does not exist, for itself, or for one that waits for it."""
     bad: dict[str, Any] = {key: ("p", "late")}
     with pytest.raises(JobNotFound, match="no such job: late, which is to be waited for"):
-        add(store, make_job("p"), make_job("c", **bad), make_job("late"))
+        add(store, make_job("p"), make_job("c", **bad))
     own: dict[str, Any] = {key: ("c",)}
-    with pytest.raises(JobNotFound, match="no such job: c"):
+    with pytest.raises(CircularWait, match="circle: c -> c"):
         add(store, make_job("c", **own))
+    with pytest.raises(CircularWait, match="circle: c -> d -> c"):
+        add(store, make_job("c", after=("d",)), make_job("p"), make_job("d", **own))
     assert sum(store.counts(NOON).by_state.values()) == 0
+    assert directories(store) == []
+
+
+def test_jobs_of_a_batch_wait_for_later_ones(store: Store) -> None:
+    """They run in the order in which they wait, whatever the order of the batch is."""
+    add(
+        store,
+        make_job("d", after=("b", "c")),
+        make_job("b", after_any=("a",)),
+        make_job("c", after=("a",)),
+        make_job("a"),
+    )
+    assert store.counts(NOON).by_state[State.BLOCKED] == 3
+    ran = drain(store)
+    assert (ran[0], sorted(ran[1:3]), ran[3]) == ("a", ["b", "c"], "d")
     assert directories(store) == []
 
 

@@ -32,7 +32,7 @@ DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/home/
 NOT_INSTANT = (
     "'soon' is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z"
 )
-CHOOSABLE = f"is not a key that can be chosen; those are {', '.join(USER_KEYS)}"
+KEYS = f"are {', '.join(USER_KEYS)}, and any of your own that begins with x_"
 
 
 def a_job(**changes: Any) -> Job:
@@ -225,9 +225,18 @@ def test_a_wrong_type_is_named(key: str, value: object, expected: str) -> None:
         ({"command": "a", "run_at": "soon"},
          f"'run_at': {NOT_INSTANT}"),
         ({"command": "a", "comand": "b"},
-         f"'comand' {CHOOSABLE}"),
+         f"'comand' is not a key that can be chosen; did you mean 'command'? Those {KEYS}"),
         ({"command": "a", "state": "dead"},
-         f"'state' {CHOOSABLE}"),
+         f"'state' is not a key that can be chosen; those {KEYS}"),
+        ({"command": "a", "X_note": 1},
+         f"'X_note' is not a key that can be chosen; those {KEYS}"),
+        ({"command": "a", "x_": 1},
+         f"'x_' is not a key that can be chosen; those {KEYS}"),
+        ({"id": "j", "unreadable": "bad JSON"},
+         "this job could not be read where it was listed: 'bad JSON'"),
+        ({"command": "a", "x_a": "1" * 1_048_576},
+         ("the keys that begin with x_ have 1048587 bytes; 1048576 is the most: put what they hold"
+         " into a file, and name that")),
     ],
 )  # fmt: skip
 def test_what_a_user_may_not_say_is_refused(document: dict[str, Any], message: str) -> None:

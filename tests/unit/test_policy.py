@@ -3,12 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.jobs import NOON, make_job
 
 from queuectl.clock import later
 from queuectl.config import Settings
 from queuectl.job import Attempt, Job, Outcome, State
-from queuectl.policy import after_attempt, backoff_seconds, retried
+from queuectl.policy import after_attempt, backoff_seconds, find_circle, retried
 
 FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, Outcome.CANCELLED)]
 
@@ -130,3 +132,23 @@ def test_retry_by_a_person_starts_anew_and_forgets_nothing() -> None:
         later(NOON, 9),
         2,
     )
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdefg"), max_size=3)))
+def test_a_circle_is_found_where_there_is_one(waiting: dict[str, list[str]]) -> None:
+    """Jobs that wait for each other are named; without them, all can run in some order."""
+    circle = find_circle(waiting)
+    for each, following in zip(circle, circle[1:] + circle[:1], strict=True):
+        assert following in waiting[each]
+    left = dict(waiting)
+    while free := [each for each, parents in left.items() if not left.keys() & parents]:
+        for each in free:
+            del left[each]
+    assert bool(left) == bool(circle)
+
+
+def test_a_long_chain_is_no_circle() -> None:
+    """How deep jobs may wait for each other is not left to the stack."""
+    chain = {str(each): [str(each + 1)] for each in range(20_000)}
+    assert find_circle(chain) == []
+    assert len(find_circle(chain | {"20000": ["0"]})) == 20_001

@@ -257,7 +257,7 @@ def test_options_apply_to_every_line() -> None:
         (b'{"id": "../x", "command": "a"}', BadId, "line 3: '../x' is not an id;"),
         (b'{"command": "x", "priority": 2}', UsageError, "line 3: --priority and the document of"),
         (b"a\0b", BadDocument, "line 3: 'command' holds a NUL character"),
-        (b'["a"]', BadDocument, "line 3: a JSON array is no job"),
+        (b'["a"]', BadDocument, "line 3: an array of jobs holds objects"),
         (b'{"command": "\xff"}', BadDocument, "line 3: not a job document: not UTF-8 at byte 13"),
         (b'{"command": "b", "id": "j"}', BadDocument, "line 3: job 'j' stands on line 1 already"),
     ],

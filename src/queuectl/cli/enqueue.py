@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import click
 
@@ -22,7 +22,14 @@ from queuectl.cli.common import (
 )
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
-from queuectl.errors import BadDocument, DuplicateId, StoreError, UnknownParent, UsageError
+from queuectl.errors import (
+    BadDocument,
+    CircularWait,
+    DuplicateId,
+    StoreError,
+    UnknownParent,
+    UsageError,
+)
 from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job, check_env
 from queuectl.submit import Options, Submitter
 
@@ -51,6 +58,17 @@ class _Variable(click.ParamType[str]):
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
         return [line for line in rv.split("\n") if line.strip()]
+
+
+class _BatchFile(click.File):
+    """Take the path of a file, or - for stdin."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "-":
+            return super().convert(value, param, ctx)
+        from queuectl.cli.stdin import open_stdin
+
+        return open_stdin("a job a line")
 
 
 class _Enqueue(click.Command):
@@ -95,6 +113,7 @@ def _environment(
         """queuectl enqueue --id sync -- rsync -a "my files/" backup:""",
         """queuectl enqueue '{"id": "job1", "command": "sleep 2"}'""",
         "queuectl enqueue --batch jobs.txt --delay 1h30m",
+        "queuectl enqueue - < script.sh",
     ),
 )
 @click.option("--id", "job_id", metavar="ID", help="The job's id; one is made where none is given.")
@@ -165,8 +184,9 @@ def _environment(
 @click.option(
     "--batch",
     metavar="FILE|-",
-    type=click.File("rb"),
-    help="Add a job for each line: a JSON object, or else a shell command.",
+    type=_BatchFile("rb"),
+    help="Add a job for each line: a JSON object, or else a shell command. Lines that begin with #"
+    " are comments; JSON may span lines, as list --json prints it.",
 )
 @click.argument("command", nargs=-1)
 @pass_app
@@ -193,7 +213,8 @@ def enqueue(
 
     COMMAND is one string for the shell, words that are quoted for it (put -- before them), or a
     JSON object with any of the keys id, command, priority, max_retries, timeout, retry_on,
-    no_retry_on, cwd, env, after, after_any, run_at.
+    no_retry_on, cwd, env, after, after_any, run_at, and your own that begin with x_. A lone - reads
+    the string, which may be a script of several lines, or the JSON object from stdin.
     """
     _check_usage(command, job_id, delay, run_at, batch)
     cwd = None if cwd is None else _absolute(cwd)
@@ -215,12 +236,17 @@ def enqueue(
     # A store is made only for jobs that are known to be good.
     submitter = Submitter(options, app.open_to_add().settings(), utc_now())
     if batch is None:
+        if command == ("-",):
+            from queuectl.cli.stdin import read_command
+
+            command = (read_command(),)
         submitter.one(command)
     else:
         # No more of a line than can be refused: what has no end of a line may have no end at all.
         submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
     if submitter.jobs:
         _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
+        _tell_ignored(submitter)
         _print_ids(submitter.jobs)
 
 
@@ -235,7 +261,9 @@ def _check_usage(
         raise click.UsageError("--delay and --run-at exclude each other.")
     if batch is None:
         if not command:
-            raise click.UsageError("Missing command: give one, or --batch FILE.")
+            raise click.UsageError("Missing command: give one, - for stdin, or --batch FILE.")
+        if command[0] == "-" and len(command) > 1:
+            raise click.UsageError("- reads the command from stdin, and takes no other words.")
     elif command:
         raise click.UsageError("--batch and a command exclude each other.")
     elif job_id is not None:
@@ -261,13 +289,17 @@ def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool)
             app.open_to_add(create=True).add_new(submitter.jobs, progress)
             return
         try:
-            app.open(create=True).add(
-                submitter.jobs,
+            store = app.open(create=True)
+            jobs: Collection[Job] = submitter.jobs
+            if submitter.waited_for:
+                jobs = submitter.forgotten(store.find(submitter.waited_for))
+            store.add(
+                jobs,
                 chosen=submitter.chosen,
                 skip_existing=skip_existing,
                 progress=progress,
             )
-        except (DuplicateId, UnknownParent) as error:
+        except (CircularWait, DuplicateId, UnknownParent) as error:
             if is_batch:
                 lines = submitter.chosen | submitter.dependent
                 error.args = (f"line {lines[error.job_id]}: {error}",)
@@ -282,6 +314,20 @@ def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool)
             add(bar.update)
     else:
         add()
+
+
+def _tell_ignored(submitter: Submitter) -> None:
+    """Say once on stderr what was not taken from documents that were printed."""
+    if not submitter.ignored:
+        return
+    *first, last = submitter.ignored
+    keys = f"{', '.join(first)} and {last} are" if first else f"{last} is"
+    one = len(submitter.jobs) == 1
+    again = f", and {submitter.ended} that had ended will run again" if submitter.ended else ""
+    if one and again:
+        again = ", and it will run again"
+    whose = "the job is a new one: its" if one else "the jobs are new ones: their"
+    click.echo(f"{whose} {keys} not taken over{again}", err=True)
 
 
 def _print_ids(jobs: Iterable[Job]) -> None:

@@ -198,8 +198,9 @@ class Store(Protocol):
         ``chosen`` are the ids that a person chose, which must not exist in any state; those that
         exist are skipped with ``skip_existing``. ``progress`` is told how many more are done.
         A job that waits for others is blocked until they have ended; it may wait for any that
-        exists, and for those before it.
-        Raises: DuplicateId, UnknownParent before any job is visible; StoreError on a full disk.
+        exists, and for any of the new ones.
+        Raises: DuplicateId, UnknownParent, CircularWait before any job is visible; StoreError on a
+        full disk.
         """
 
     def get(self, job_id: str) -> Job:

@@ -11,12 +11,12 @@ killed in between, the sweep of idle workers repairs.
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from queuectl.clock import utc_now
-from queuectl.errors import BadDataError, BadDocument, StoreError, UnknownParent
+from queuectl.errors import BadDataError, BadDocument, CircularWait, StoreError, UnknownParent
 from queuectl.job import MAX_DOCUMENT_BYTES, Job, NewerSchema, State
-from queuectl.policy import waits_for
+from queuectl.policy import find_circle, waits_for
 from queuectl.store import files
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import blocked_name, filed_name, pending_name
@@ -40,14 +40,15 @@ class Blocked(Lookup):
 
     # --- placing ---
 
-    def places(self, jobs: Iterable[Job], found: Mapping[str, State]) -> dict[str, str]:
+    def places(self, jobs: Collection[Job], found: Mapping[str, State]) -> dict[str, str]:
         """Return which new jobs have to wait, each with the parent that it is placed under.
 
-        ``found`` tells where the jobs are that exist; a job may also wait for one that comes before
-        it. Raises: UnknownParent.
+        ``found`` tells where the jobs are that exist; a job may also wait for another new one.
+        Raises: UnknownParent, CircularWait.
         """
-        known = dict(found)
+        known = {**found, **{job.id: State.PENDING for job in jobs}}
         places = {}
+        waiting = {}
         for job in jobs:
             for parent in job.parents:
                 if parent not in known:
@@ -55,7 +56,10 @@ class Blocked(Lookup):
             under = waits_for(job, known.get)
             if under is not None:
                 places[job.id] = under
-            known[job.id] = State.PENDING
+                waiting[job.id] = job.parents
+        circle = find_circle(waiting)
+        if circle:
+            raise CircularWait(circle)
         return places
 
     def retry(self, state: State, name: str, job: Job) -> Job:
