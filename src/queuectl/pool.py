@@ -54,7 +54,9 @@ def run_pool(
     ``unless_running`` none is started while other workers live.
     Raises: what open_store raises, ConfigError, and StoreError where none could be registered.
     """
-    _prepare_descriptors()
+    # Whoever ignores it lets the kernel reap, so that waiting for a child would fail.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    inherited = _prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
     store.check_pool()
@@ -66,22 +68,26 @@ def run_pool(
     supervisor = Supervisor(store, count, drain=drain, quiet=quiet)
     if detach:
         workers = "1 worker" if count == 1 else f"{count} workers"
-        return _detach(store, supervisor, f"started {workers}" if not quiet else "")
+        text = f"started {workers}" if not quiet else ""
+        return _detach(store, supervisor, text, inherited)
     return supervisor.run()
 
 
-def _prepare_descriptors() -> None:
+def _prepare_descriptors() -> list[int]:
     """Open 0, 1 and 2 where they are closed, so that no file of ours is taken for them.
 
-    Others that we were started with are not for the commands.
+    Returns the others that we were started with; they are not for the commands.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
+    inherited = []
     for fd in _descriptors():
-        if fd > 2:
-            with suppress(OSError):  # the one that listed them is closed again
+        with suppress(OSError):  # the one that listed them is closed again
+            if fd > 2 and os.get_inheritable(fd):
                 os.set_inheritable(fd, False)
+                inherited.append(fd)
+    return inherited
 
 
 def _descriptors() -> Iterable[int]:
@@ -93,7 +99,11 @@ def _descriptors() -> Iterable[int]:
     return range(min(os.sysconf("SC_OPEN_MAX"), _MOST_DESCRIPTORS))
 
 
-def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
+def _detach(store: Store, supervisor: "Supervisor", text: str, inherited: Collection[int]) -> int:
+    """Run a pool in the background; what it has inherited is not kept open beyond its start.
+
+    Somebody may wait for the other end of a pipe, or for a lock, that of a job among them.
+    """
     logs = LogDir.of(store.location)
     path, log_fd = logs.talk_path(), logs.open_talk()
     ready_fd, ready_write_fd = os.pipe()
@@ -117,6 +127,8 @@ def _detach(store: Store, supervisor: "Supervisor", text: str) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup; settings are read for each job
     if os.fork():
         os._exit(0)
+    for fd in inherited:
+        os.close(fd)
     os.chdir("/")
     null_fd = os.open(os.devnull, os.O_RDWR)
     for number, fd in ((0, null_fd), (1, null_fd), (2, log_fd)):
@@ -182,6 +194,7 @@ class Supervisor:
         self._missing: list[int] = []  # processes, each by how many workers it is to have
         self._replace_at = 0.0
         self._told: set[str] = set()
+        self._is_homeless = False  # the store's directory is gone
         self._caretaker = Caretaker(store, self._talk)
         self._stopping = 0
 
@@ -231,7 +244,7 @@ class Supervisor:
                 self._fork(self._missing.pop())
             if not self._processes and not self._missing:
                 if self._early_failures < _MOST_EARLY_FAILURES:
-                    return 0
+                    return StoreError.exit_code if self._is_homeless else 0
                 return StoreError.exit_code if self._is_short else self._early_code
             poll.poll(self._timeout_ms())
             self._interrupts.drain()
@@ -312,6 +325,11 @@ class Supervisor:
             self._is_deaf = True
             self._tell_once(f"cannot look for a request to stop, and tries again: {error}")
         level = min(self._interrupts.level, 2)
+        if not self._is_homeless and not self._store.is_in_place():
+            self._is_homeless = True
+            self._talk.error(f"{self._store.location} is gone, or another directory is there")
+        if self._is_homeless:
+            level = max(level, 1)
         if pill is not None and pill != self._pill:
             level = max(level, 2 if pill.now else 1)
         if level > self._stopping:

@@ -52,8 +52,9 @@ def test_pool_is_started_where_none_is_running_any_more(queue: Queue) -> None:
     """A pool that was killed is none, though a command of it may live."""
     gate = queue.gate()
     queue.enqueue(gate.wait, "long")
-    queue.pool("--unless-running").ready().kill()
+    pool = queue.pool("--unless-running").ready()
     gate.reached()
+    pool.kill()
     queue.enqueue("true", "short")
     queue.ok("worker", "start", "--unless-running", "--detach", "--quiet")
     queue.until_in("completed", "short")

@@ -121,7 +121,8 @@ def _check_directory(location: str, name: str, *, repair: bool) -> Iterator[Find
         yield Finding(
             what=f"belongs to user {status.st_uid}", where=name, action="give it to its user"
         )
-    elif (mode := stat.S_IMODE(status.st_mode)) != files.DIRECTORY_MODE:
+    # A directory below one that gives its group to what is made in it does so, too.
+    elif (mode := stat.S_IMODE(status.st_mode)) & ~stat.S_ISGID != files.DIRECTORY_MODE:
         # The path of the store may lead through symlinks.
         real = os.path.realpath(path) if name == ROOT else path
         repaired = repair and files.set_mode(real, files.DIRECTORY_MODE, status)

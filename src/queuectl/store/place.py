@@ -127,6 +127,16 @@ class Place:
             os.close(self._root_fd)
             self._root_fd = -1
 
+    def is_in_place(self) -> bool:
+        """Tell whether its path still leads to the store that is open; see Store.is_in_place."""
+        try:
+            found = os.stat(self.location)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # nothing is known then
+            return True
+        return os.path.samestat(found, os.fstat(self._root_fd))
+
     def _fd(self, name: str) -> int:
         fd = self._dir_fds.get(name)
         if fd is None:
