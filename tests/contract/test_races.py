@@ -547,30 +547,6 @@ def test_walk_meets_a_job_that_moves_on_meanwhile(
             store.add([make_job("b")], chosen=["b"])
 
 
-def test_job_that_comes_back_behind_the_walk_is_met_by_the_second_walk(
-    store: DirectoryStore, place: Place, before: Before
-) -> None:
-    """A running job that fails after pending/ was read is not "no such job"."""
-    store.add([make_job("a")])
-    other = place.open()
-    claim = claimed(other)
-    original = store._identified
-
-    def fail_after_pending() -> None:
-        other.settle([ended(claim, Outcome.FAILED)])
-
-    calls = []
-
-    def identified(state: State) -> Iterator[tuple[str, str]]:
-        calls.append(state)
-        if state is State.PROCESSING and calls.count(state) == 1:
-            fail_after_pending()
-        return original(state)
-
-    store._identified = identified  # type: ignore[method-assign]
-    assert store.get("a").state is State.PENDING
-
-
 def test_file_that_takes_another_document_while_it_is_read(
     store: DirectoryStore, place: Place, before: Before
 ) -> None:

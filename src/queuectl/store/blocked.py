@@ -67,7 +67,7 @@ class Blocked(Lookup):
 
         It forgets parents that are gone: they may have been purged since the job ended.
         """
-        found = self._find_states(job.parents)
+        found = self._states_of(job.parents)
         job = job._replace(
             after=tuple(each for each in job.after if each in found),
             after_any=tuple(each for each in job.after_any if each in found),

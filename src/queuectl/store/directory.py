@@ -158,7 +158,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         with self._moving_into_pending():
             if chosen:
                 self._sync_ends()
-            found = self._find_states(chosen | parents)
+            found = self._states_of(chosen | parents)
             present = found.keys() & chosen
             if present and not skip_existing:
                 first = next(job.id for job in jobs if job.id in present)

@@ -55,6 +55,7 @@ _WALK = (
     State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED, State.DEAD, State.CANCELLED,
 )  # fmt: skip
 _FEW_IDS = 16
+_LOOKS = 5
 _LARGE_BYTES = MAX_DOCUMENT_BYTES // 64  # none below that grows to what is not read
 # What a document must hold so that no default is needed to read it, and defaults to read it with.
 _LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
@@ -66,19 +67,51 @@ _COMPLETE = Defaults(
 class Lookup(Place):
     """Answer what is in the store."""
 
-    def _find_states(self, ids: Collection[str]) -> dict[str, State]:
-        """Return where each of the ids is that exists, looking in the order of rule 7."""
-        found: dict[str, State] = {}
-        for state in _WALK:
-            if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
-                fd = self._dir_fds.get(state)
-                for job_id in ids:
-                    if fd is not None and self._exists(fd, filed_name(job_id)):
-                        found.setdefault(job_id, state)
-                continue
-            for job_id, _ in self._identified_as(state, ids):
-                found.setdefault(job_id, state)
+    # --- where jobs are: the one walk through the states ---
+
+    def _search(
+        self, ids: Collection[str], except_pending: str = ""
+    ) -> dict[str, tuple[State, str]]:
+        """Return state and file name of each of the ids that exists; none is missed.
+
+        ``except_pending`` is a name in pending/ that does not count.
+        """
+        found = self._walk(ids, except_pending)
+        left = ids - found.keys()
+        if left and self._pending_lock_holds == 0:
+            # RACE: the walk goes the way that jobs go, and meets one that moves on meanwhile. One
+            # that goes back into pending/ may get behind it; see
+            # test_job_that_comes_back_behind_the_walk_is_found.
+            with self._nothing_moving_back():
+                found |= self._walk(left, except_pending)
         return found
+
+    def _walk(self, ids: Collection[str], except_pending: str) -> dict[str, tuple[State, str]]:
+        # An id that is none must not become a path.
+        left = {job_id for job_id in ids if parse_filed(filed_name(job_id)) is not None}
+        found: dict[str, tuple[State, str]] = {}
+        for state in _WALK:
+            if not left:
+                break
+            if state in FINISHED:
+                fd = self._dir_fds.get(state)
+                names = ((job_id, filed_name(job_id)) for job_id in left)
+                here = [each for each in names if fd is not None and self._exists(fd, each[1])]
+            else:
+                here = []
+                for job_id, name in self._identified_as(state, left):
+                    if state is not State.PENDING or name != except_pending:
+                        here.append((job_id, name))
+                        if len(here) == len(left):
+                            break  # of very many
+            for job_id, name in here:
+                found.setdefault(job_id, (state, name))
+            left -= found.keys()
+        return found
+
+    def _states_of(self, ids: Collection[str]) -> dict[str, State]:
+        """Return where each of the ids is that exists."""
+        return {job_id: state for job_id, (state, _) in self._search(frozenset(ids)).items()}
 
     def _identified_as(self, state: State, ids: Collection[str]) -> Iterator[tuple[str, str]]:
         """Stream id and name of those jobs in a state that have one of the ids."""
@@ -178,57 +211,29 @@ class Lookup(Place):
 
     def find(self, job_ids: Collection[str]) -> dict[str, Entry]:
         """Return where jobs are, by their ids; see Store.find."""
-        wanted = {job_id for job_id in job_ids if parse_filed(filed_name(job_id)) is not None}
-        found: dict[str, Entry] = {}
-        for _ in range(2):  # RACE: as in _locate
-            for state in _WALK:
-                if state in FINISHED:
-                    for job_id in wanted - found.keys():
-                        fd = self._dir_fds.get(state)
-                        if fd is not None and self._exists(fd, filed_name(job_id)):
-                            found[job_id] = self._entry(state, filed_name(job_id), None)
-                    continue
-                for job_id, name in self._identified_as(state, wanted):
-                    if job_id not in found:
-                        found[job_id] = self._entry(state, name, None)
-                        if len(found) == len(wanted):
-                            return found
-            if len(found) == len(wanted):
-                break
-        return found
+        found = self._search(frozenset(job_ids))
+        return {job_id: self._entry(*place, None) for job_id, place in found.items()}
 
     def _locate(self, job_id: str, except_pending: str = "") -> tuple[State, str] | None:
-        """Return where a job is and its file's name, None where there is no such job.
-
-        ``except_pending`` is a name in pending/ that does not count.
-        """
-        if parse_filed(filed_name(job_id)) is None:
-            return None  # no id: it must not become a path
-        # RACE: a job may move on between two directories; the walk goes the way that jobs go, and
-        # one that went back to pending/ behind the walk is met by a second one; see
-        # test_job_that_comes_back_behind_the_walk_is_met_by_the_second_walk.
-        for _ in range(2):
-            for state in _WALK:
-                if state in (State.COMPLETED, State.DEAD, State.CANCELLED):
-                    fd = self._dir_fds.get(state)
-                    if fd is not None and self._exists(fd, filed_name(job_id)):
-                        return state, filed_name(job_id)
-                    continue
-                for _, name in self._identified_as(state, (job_id,)):
-                    if state is not State.PENDING or name != except_pending:
-                        return state, name
-        return None
+        """Return where a job is and its file's name, None if there is no such job."""
+        return self._search({job_id}, except_pending).get(job_id)
 
     def get(self, job_id: str) -> Job:
         """Return a job, its ``state`` being where it is; see Store.get."""
-        for _ in range(100):
+        job: Job | None = None
+        for _ in range(_LOOKS):
             located = self._locate(job_id)
             if located is None:
-                break
-            state, name = located
-            job = self._read(state, name, job_id)
+                raise JobNotFound(f"no such job: {job_id}")
+            job = self._read(*located, job_id)
             if job is not None:
                 return job
+        # It moves as fast as it is looked for, and cannot do so for ever where it cannot come back.
+        with self._nothing_moving_back():
+            while (located := self._walk({job_id}, "").get(job_id)) is not None:
+                job = self._read(*located, job_id)
+                if job is not None:
+                    return job
         raise JobNotFound(f"no such job: {job_id}")
 
     def _read(self, state: State, name: str, job_id: str) -> Job | None:
@@ -291,21 +296,36 @@ class Lookup(Place):
         """Return the job whose id is ``prefix`` or, alone, starts with it; see Store.resolve."""
         if not prefix:
             raise JobNotFound("no such job: the id is empty")
-        matches: set[str] = set()
+        ids, place = self._matching(prefix)
+        if prefix not in ids:
+            # What else starts with it, or is it, may have come back behind the walk.
+            with self._nothing_moving_back():
+                if len(ids) < 2:
+                    ids, place = self._matching(prefix)
+                elif (exact := self._walk({prefix}, "").get(prefix)) is not None:
+                    return self._entry(*exact, None)
+        if place is None:
+            raise JobNotFound(f"no such job: {prefix}")
+        if len(ids) > 1 and prefix not in ids:
+            some = sorted(ids)[:10]
+            more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+            raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
+        return self._entry(*place, None)
+
+    def _matching(self, prefix: str) -> tuple[set[str], tuple[State, str] | None]:
+        """Return the ids that start with a prefix, and where the first of them is.
+
+        That whose id it is comes alone.
+        """
+        ids: set[str] = set()
         first: tuple[State, str] | None = None
         for state in _WALK:
             for job_id, name in self._with_prefix(state, prefix):
                 if job_id == prefix:
-                    return self._entry(state, name, None)
-                matches.add(job_id)
+                    return {job_id}, (state, name)
+                ids.add(job_id)
                 first = first or (state, name)
-        if first is None:
-            raise JobNotFound(f"no such job: {prefix}")
-        if len(matches) > 1:
-            some = sorted(matches)[:10]
-            more = f" and {len(matches) - 10} more" if len(matches) > 10 else ""
-            raise AmbiguousPrefix(f"{prefix!r} is ambiguous: {', '.join(some)}{more}")
-        return self._entry(*first, None)
+        return ids, first
 
     def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
         """Return what the names tell of the jobs in a state, in order; see Store.entries."""
