@@ -20,7 +20,7 @@ LAYERS = (
     {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.lines", "queuectl.logs"},
-    {"queuectl.policy", "queuectl.submit"},
+    {"queuectl.policy", "queuectl.submit", "queuectl.when"},
     {"queuectl.store.base"},
     {"queuectl.query", "queuectl.purge"},
     {"the parts of a store"},
@@ -130,6 +130,12 @@ def test_an_enqueue_loads_no_other_command(tmp_path: Path) -> None:
     commands = {name for name in loaded if name.startswith("queuectl.cli.")}
     assert commands == {"queuectl.cli.common", "queuectl.cli.enqueue", "queuectl.cli.group"}
     assert not loaded & {"queuectl.worker", "queuectl.pool", "queuectl.runner"}
+
+
+def test_an_enqueue_loads_only_what_it_reads(tmp_path: Path) -> None:
+    """Times, batches and stdin cost nobody who does not use them."""
+    loaded = loaded_by("assert run(['enqueue', 'true']) == 0", tmp_path)
+    assert not loaded & {"queuectl.when", "queuectl.lines", "queuectl.cli.stdin", "zoneinfo"}
 
 
 def test_an_enqueue_with_an_id_loads_filelock_alone(tmp_path: Path) -> None:

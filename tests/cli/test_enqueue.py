@@ -202,7 +202,6 @@ def test_a_store_is_made_for_this_user_alone(run: Run) -> None:
         ["--timeout", "36525d"],
         ["--delay", "36525d"],
         ["--id", "x" * 100],
-        ["--run-at", "0001-01-02T00:00Z"],
         ["--run-at", "9999-12-31T23:59:59.999999Z"],
     ],
 )
@@ -212,11 +211,20 @@ def test_what_is_within_bounds_is_taken(run: Run, words: list[str]) -> None:
     assert only_job(run.store_dir)["command"] == "true"
 
 
+def test_the_earliest_time_is_taken(run: Run) -> None:
+    """It is in the past, which is said."""
+    note = "--run-at 0001-01-02T00:00Z is in the past: the job is due now\n"
+    assert run("enqueue", "--id", "a", "true", "--run-at", "0001-01-02T00:00Z") == (0, "a\n", note)
+
+
 DURATION = "is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m."
 WHOLE = "must be a whole number from"
 BOUNDS = "is out of bounds; a duration is above 0 and up to 100 years."
 DELAY_BOUNDS = "is out of bounds; a duration is from 0 and up to 100 years."
-INSTANT = "is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z."
+INSTANT = (
+    "is not an instant; write 02:30, 2:30pm, noon, midnight, 'tomorrow 06:00', 'sat 03:00',"
+    " '2026-12-01 02:30', 'now + 2 hours', or ISO 8601 such as 2026-11-24T20:30:00Z."
+)
 NO_ARRAY = "a JSON array is no job; give one object, or the array to --batch"
 BAD_JSON = "not a job document: bad JSON: "
 
@@ -277,7 +285,8 @@ BAD: list[tuple[list[str], int, str]] = [
     (["true", "--delay", "36526d"], 2,
      f"Invalid value for '--delay': '36526d' {DELAY_BOUNDS}{HINT}"),
     (["true", "--run-at", "tomorrow"], 2,
-     f"Invalid value for '--run-at': 'tomorrow' {INSTANT}{HINT}"),
+     ("Invalid value for '--run-at': 'tomorrow' lacks the time of day; write 'tomorrow 06:00'."
+      f"{HINT}")),
     (["true", "--run-at", "2026-02-30"], 2,
      f"Invalid value for '--run-at': '2026-02-30' {INSTANT}{HINT}"),
     (["true", "--delay", "1", "--run-at", "2126-01-01"], 2,

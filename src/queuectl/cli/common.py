@@ -3,12 +3,11 @@
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from queuectl.clock import parse_duration, parse_instant
+from queuectl.clock import parse_duration, utc_now
 from queuectl.config import whole_number
 from queuectl.errors import QueuectlError, StoreError, UsageError
 from queuectl.job import State
@@ -16,6 +15,7 @@ from queuectl.store import absolute, open_store, open_to_add
 
 if TYPE_CHECKING:
     from queuectl.store.base import Adder, Store
+    from queuectl.when import When
 
 
 class App:
@@ -64,18 +64,20 @@ class _Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-class _Instant(click.ParamType[datetime]):
-    """Take ISO 8601, in local time where it has no offset, as an instant in UTC."""
+class _Instant(click.ParamType["When"]):
+    """Take ``02:30``, ``tomorrow 6am``, ISO 8601 and the like, in local time, as an instant."""
 
     name = "instant"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
+    ) -> "When":
+        from queuectl.when import When, parse_when
+
+        if isinstance(value, When):
             return value
         try:
-            return parse_instant(value)
+            return parse_when(value, utc_now())
         except UsageError as error:
             self.fail(str(error), param, ctx)
 

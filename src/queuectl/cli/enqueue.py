@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, BinaryIO, TextIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import click
 
@@ -33,7 +33,11 @@ from queuectl.errors import (
 from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job, check_env
 from queuectl.submit import Options, Submitter
 
+if TYPE_CHECKING:
+    from queuectl.when import When
+
 _IDS_AT_ONCE = 1000
+_PAST_SECONDS = 1.0
 
 
 class _Codes(click.ParamType[str]):
@@ -124,7 +128,13 @@ def _environment(
     help="0 runs first.",
 )
 @click.option("--delay", metavar="D", type=DURATION_OR_ZERO, help="Run it after this long.")
-@click.option("--run-at", metavar="T", type=INSTANT, help="Run it at this time (ISO 8601).")
+@click.option(
+    "--run-at",
+    metavar="T",
+    type=INSTANT,
+    help="Run it at this local time: 02:30, 2pm, 'tomorrow 06:00', 'sat 03:00',"
+    " '2026-12-01 02:30', 'now + 2 hours', or ISO 8601.",
+)
 @click.option(
     "--max-retries",
     metavar="N",
@@ -197,7 +207,7 @@ def enqueue(
     job_id: str | None,
     priority: int | None,
     delay: float | None,
-    run_at: datetime | None,
+    run_at: "When | None",
     max_retries: int | None,
     timeout: float | None,
     retry_on: str | None,
@@ -223,7 +233,7 @@ def enqueue(
         id=job_id,
         priority=priority,
         delay_seconds=delay,
-        run_at=run_at,
+        run_at=run_at.instant if run_at else None,
         max_retries=max_retries,
         timeout_seconds=timeout,
         cwd=cwd,
@@ -234,7 +244,8 @@ def enqueue(
         after_any=after_any,
     )
     # A store is made only for jobs that are known to be good.
-    submitter = Submitter(options, app.open_to_add().settings(), utc_now())
+    now = utc_now()
+    submitter = Submitter(options, app.open_to_add().settings(), now)
     if batch is None:
         if command == ("-",):
             from queuectl.cli.stdin import read_command
@@ -247,6 +258,8 @@ def enqueue(
     if submitter.jobs:
         _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
         _tell_ignored(submitter)
+        if run_at is not None:
+            _tell_time(run_at, now, len(submitter.jobs))
         _print_ids(submitter.jobs)
 
 
@@ -254,7 +267,7 @@ def _check_usage(
     command: Sequence[str],
     job_id: str | None,
     delay: float | None,
-    run_at: datetime | None,
+    run_at: "When | None",
     batch: BinaryIO | None,
 ) -> None:
     if delay is not None and run_at is not None:
@@ -328,6 +341,16 @@ def _tell_ignored(submitter: Submitter) -> None:
         again = ", and it will run again"
     whose = "the job is a new one: its" if one else "the jobs are new ones: their"
     click.echo(f"{whose} {keys} not taken over{again}", err=True)
+
+
+def _tell_time(run_at: "When", now: datetime, jobs: int) -> None:
+    """Say on stderr what whoever wrote a time may not have had in mind."""
+    if run_at.note:
+        click.echo(f"--run-at {run_at.text}: {run_at.note}", err=True)
+    # Not of "now", which was a moment ago.
+    if (now - run_at.instant).total_seconds() >= _PAST_SECONDS:
+        due = "the job is" if jobs == 1 else "the jobs are"
+        click.echo(f"--run-at {run_at.text} is in the past: {due} due now", err=True)
 
 
 def _print_ids(jobs: Iterable[Job]) -> None:
