@@ -21,6 +21,7 @@ from queuectl.logs import LogDir
 from queuectl.runner import is_scarcity
 from queuectl.store import open_store
 from queuectl.store.base import Store, WorkerRecord
+from queuectl.text import encoded, printable
 from queuectl.worker import Interrupts, Talk, WorkerProcess, new_names
 
 _REPLACE_SECONDS = 1.0
@@ -121,7 +122,8 @@ def _detach(store: Store, supervisor: "Supervisor", text: str, inherited: Collec
             raise StoreError(f"no worker has started; {path} tells why")
         if text:
             with suppress(OSError):
-                os.write(2, f"{text} in the background; they tell {path}\n".encode())
+                told = printable(f"{text} in the background; they tell {path}")
+                os.write(2, encoded(f"{told}\n"))
         return 0
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup; settings are read for each job

@@ -4,15 +4,63 @@ A terminal gives East Asian characters and emoji two columns, and combining mark
 that is not ASCII pays for finding that out.
 """
 
+import sys
+from contextlib import suppress
+
 
 def printable(text: str) -> str:
-    r"""Return text that does nothing to a terminal: what is not printable is shown as \x1b."""
-    if text.isprintable() and (text.isascii() or char_columns(text[0])):
-        return text
-    shown = "".join(each if each.isprintable() else escaped(each) for each in text)
-    if shown and not char_columns(shown[0]):  # it would change the character in front of the text
+    r"""Return text that does nothing to a terminal: what is not printable is shown as \x1b.
+
+    Nor is what the terminal's encoding does not have.
+    """
+    if text.isascii():
+        return text if text.isprintable() else "".join(map(_shown, text))
+    encoding = output_encoding()
+    if encoding != "utf-8":
+        shown = _printable_in(encoding, text)
+    elif text.isprintable():
+        shown = text
+    else:
+        shown = "".join(map(_shown, text))
+    if not char_columns(shown[0]):  # it would change the character in front of the text
         shown = escaped(shown[0]) + shown[1:]
     return shown
+
+
+def output_encoding() -> str:
+    """Return the encoding of what is written for the user."""
+    encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return "utf-8" if encoding.lower() == "utf8" else encoding.lower()
+
+
+def encoded(text: str) -> bytes:
+    """Return text as the user's terminal, or file, is to be given it."""
+    return text.encode(output_encoding(), "backslashreplace")
+
+
+def _printable_in(encoding: str, text: str) -> str:
+    """Return text as it is shown in an encoding that is not UTF-8.
+
+    Text that is no UTF-8 was written in another encoding, and most likely in this one.
+    """
+    if any("\udc80" <= each <= "\udcff" for each in text):
+        with suppress(UnicodeEncodeError):  # a lone surrogate that stands for no byte
+            text = text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape")
+    return "".join(
+        each if each.isprintable() and _is_in(encoding, each) else escaped(each) for each in text
+    )
+
+
+def _is_in(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else escaped(character)
 
 
 def printable_line(line: str) -> str:

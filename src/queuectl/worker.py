@@ -32,6 +32,7 @@ from queuectl.purge import IdlePurge
 from queuectl.runner import Command, Obstacle, Result, environment_as_given
 from queuectl.settler import Settler
 from queuectl.store.base import Claim, RecoveryReport, Store
+from queuectl.text import encoded, printable
 
 _RETRY_SECONDS = 1.0
 _PUT_OFF_SECONDS = 10.0  # for a job that the machine cannot start now, though it can others
@@ -67,9 +68,7 @@ class Talk:
 
     def error(self, text: str) -> None:
         """Tell what went wrong."""
-        if not text.isprintable():  # the name of a directory may hold anything
-            text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-        self._write(self._line(text))
+        self._write(self._line(printable(text)))  # the name of a directory may hold anything
 
     def bug(self) -> None:
         """Tell the exception that is being handled, with its traceback."""
@@ -96,7 +95,7 @@ class Talk:
         if Talk._outlet is None:
             self.begin_anew()
         assert Talk._outlet is not None
-        Talk._outlet.write(text.encode(errors="backslashreplace"), self._dropped_line)
+        Talk._outlet.write(encoded(text), self._dropped_line)
 
     def job(self, job_id: str, attempt: int, text: str) -> None:
         """Tell what happened to a job in an attempt."""

@@ -9,6 +9,14 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command that the command line names, and end the process with its exit code."""
+    if sys.getfilesystemencoding() != "utf-8":
+        from queuectl.cli.locale import restart
+
+        restart()
+    if sys.flags.utf8_mode or "PYTHONIOENCODING" in os.environ:
+        from queuectl.cli.locale import prepare_output
+
+        prepare_output()
     # Imports make no garbage, and what they make lives to the end: looking through it for garbage
     # would take a sixth of the time of an enqueue.
     gc.disable()

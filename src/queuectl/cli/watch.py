@@ -21,7 +21,7 @@ from queuectl.logs import LogDir
 from queuectl.query import select as select_jobs
 from queuectl.store import open_store
 from queuectl.store.base import WorkerRecord
-from queuectl.text import clip, columns, printable
+from queuectl.text import clip, columns, encoded, printable
 
 _INTERVAL_SECONDS = 1.0
 _FAILURES = 5
@@ -158,11 +158,9 @@ class Screen:
         """Draw lines over what is there, so that nothing flickers."""
         self._lines = lines
         width, height = self.size()
-        encoding = sys.stdout.encoding
         rows = [
             # In a full line the cursor stays on the last character, and that would be erased.
-            clip(line, width).encode(encoding, "backslashreplace")
-            + (_END_OF_LINE if columns(line) < width else b"")
+            encoded(clip(line, width)) + (_END_OF_LINE if columns(line) < width else b"")
             for line in lines[:height]
         ]
         below = b"\r\n" + _END_OF_SCREEN if len(rows) < height else b""
