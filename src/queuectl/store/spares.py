@@ -51,7 +51,7 @@ class Spares:
         try:
             return self._write(data)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._free_others():
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._free_room():
                 raise
             return self._write(data)
 
@@ -163,8 +163,8 @@ class Spares:
         with suppress(OSError):  # what stays is tidied away a day later
             os.unlink(name, dir_fd=self._tmp_fd)
 
-    def _free_others(self) -> bool:
-        """Delete the spare files of other processes, which lie on room that a full disk lacks.
+    def _free_room(self) -> bool:
+        """Delete spare files, also those of other processes: they lie on room that the disk lacks.
 
         One that holds a document is locked. Returns whether any was deleted.
         """
@@ -172,7 +172,8 @@ class Spares:
         with self._entries() as found:
             names = [entry.name for entry in found if entry.name.startswith("spare.")]
         for name in names:
-            if name in self._freed or (opened := files.open_and_stat(self._tmp_fd, name)) is None:
+            opened = files.open_and_stat(self._tmp_fd, name)
+            if opened is None:
                 continue
             try:
                 # RACE: its process finds the lock held, or the file gone, and makes another; see
@@ -184,6 +185,7 @@ class Spares:
                 continue
             finally:
                 os.close(opened[0])
+        self._freed.clear()
         return freed
 
     def leave(self) -> None:
