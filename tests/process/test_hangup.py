@@ -2,9 +2,19 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tests.process.support import Queue, lives, proc_stat, until
+
+
+@pytest.fixture(autouse=True)
+def not_ignored() -> Iterator[None]:
+    """Start programs as a terminal does: these tests may have been started by nohup."""
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, inherited)
 
 
 def test_a_pool_that_hangs_up_lets_its_jobs_end(queue: Queue) -> None:
