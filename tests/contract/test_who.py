@@ -2,22 +2,23 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, NOON, SETTINGS, claimed, decide, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, SETTINGS, claimed, decide, drain, ended, make_job, make_jobs
 from tests.trees import tree
 
-from queuectl.errors import QueuectlError, UnsafeStore
+from queuectl.errors import BadDocument, QueuectlError, UnsafeStore
 from queuectl.job import Outcome, State
 from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, purge
 from queuectl.store import open_store
 from queuectl.store.base import Store
+from queuectl.store.blocked import Blocked
 from queuectl.store.place import DIRECTORIES
 
 PRECIOUS = "precious\n"
@@ -305,3 +306,27 @@ def test_lock_of_another_place_is_not_taken_for_ours(place: Place, store: Store)
     store.add([make_job("a")], chosen={"a"})
     assert tree(place.path) == before
     assert len(list(place.path.with_name("moved").glob("pending/*.json"))) == 1
+
+
+def test_parent_directory_that_becomes_a_symlink_is_not_followed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a document outside the store read as a blocked job, nor moved to pending."""
+    store = place.open()
+    jobs = [make_job("p"), make_job("c", after=("p",))]
+    store.add(jobs, chosen=["p", "c"])
+    (entry,) = store.entries(State.BLOCKED, NOON)
+    elsewhere = tmp_path / "elsewhere"
+    children = Blocked._children
+
+    def swapped(self: Blocked, parent: str) -> Iterator[str]:
+        yield from children(self, parent)
+        os.rename(place.path / "blocked" / "p", elsewhere)
+        (place.path / "blocked" / "p").symlink_to(elsewhere)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Blocked, "_children", swapped)
+        assert drain(store) == ["p"]
+    assert (elsewhere / "c.json").exists()
+    with pytest.raises(BadDocument, match="no regular file of yours"):
+        store.read(entry)

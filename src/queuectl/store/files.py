@@ -202,6 +202,7 @@ def open_document(directory_fd: int, name: str) -> int | None:
     """Open a document for reading, None where there is none or what is there is no document.
 
     A document is a regular file of this user. Neither a symlink is followed nor a FIFO waited for.
+    ``name`` may be of two parts; no symlink is followed for the first one either.
     Raises: OSError for what is not the file's fault, such as no free descriptors.
     """
     opened = open_and_stat(directory_fd, name)
@@ -211,9 +212,9 @@ def open_document(directory_fd: int, name: str) -> int | None:
 def open_and_stat(directory_fd: int, name: str) -> tuple[int, os.stat_result] | None:
     """Open a document as open_document does, and return its status as well."""
     try:
-        fd = os.open(name, _READ, dir_fd=directory_fd)
+        fd = _open_document(directory_fd, name)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES):
             return None
         if _is_other_than_file(directory_fd, name):  # the driver of a device may refuse in any way
             return None
@@ -223,6 +224,19 @@ def open_and_stat(directory_fd: int, name: str) -> tuple[int, os.stat_result] | 
         os.close(fd)
         return None
     return fd, status
+
+
+def _open_document(directory_fd: int, name: str) -> int:
+    directory, slash, file = name.partition("/")
+    if not slash:
+        return os.open(name, _READ, dir_fd=directory_fd)
+    # RACE: what was a directory when it was listed may be a symlink by now; see
+    # test_parent_directory_that_becomes_a_symlink_is_not_followed.
+    inside_fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory_fd)
+    try:
+        return os.open(file, _READ, dir_fd=inside_fd)
+    finally:
+        os.close(inside_fd)
 
 
 def _is_other_than_file(directory_fd: int, name: str) -> bool:
