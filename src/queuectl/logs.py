@@ -1,7 +1,8 @@
 """Keep the output of each attempt, on the machine that ran it.
 
 Logs are not the store's: a job is claimed anywhere, its output lies where it was written. The log
-of attempt N of job ID is ``ID.N.log``; it is opened for appending and never overwritten.
+of attempt N of job ID is ``ID.N.log``; it is opened for appending and never overwritten. A job that
+was removed by hand leaves its logs; those do not count as logs of a later job of its id.
 """
 
 import errno
@@ -13,10 +14,12 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
-from queuectl.clock import from_timestamp
+from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
 
+# The time of a file may lag behind the clock by a tick of the kernel.
+_TICK_SECONDS = 0.02
 _NAME = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.log")
 _FILE_MODE = 0o600
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,9 +82,13 @@ class LogDir:
         except OSError as error:
             raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
 
-    def open_for_append(self, job_id: str, attempt: int) -> int:
+    def open_for_append(
+        self, job_id: str, attempt: int, *, created_at: datetime | None = None
+    ) -> int:
         """Open an attempt's log for its command to write to; the caller closes the descriptor.
 
+        A log that is older than ``created_at``, when the job was made, is of a job that had its id
+        before, and goes.
         Raises: OSError where it cannot be opened, or is no file of ours alone; StoreUnavailable,
         UnsafeStore where the directory is at fault.
         """
@@ -91,11 +98,14 @@ class LogDir:
             os.umask(before)
             self._sets_mode = before & _FILE_MODE != 0
         name = log_name(job_id, attempt)
-        return _open_own(name, self._dir_fd, sets_mode=self._sets_mode)
+        return _open_own(name, self._dir_fd, sets_mode=self._sets_mode, made_at=created_at)
 
-    def open_for_reading(self, job_id: str, attempt: int) -> int | None:
+    def open_for_reading(
+        self, job_id: str, attempt: int, *, created_at: datetime | None = None
+    ) -> int | None:
         """Open an attempt's log to read it, None where there is none; the caller closes it.
 
+        One that is older than ``created_at`` is of another job, and does not count.
         Raises: OSError; UnsafeStore where it is no regular file of this user.
         """
         with self._directory() as dir_fd:
@@ -111,6 +121,9 @@ class LogDir:
             raise UnsafeStore(
                 f"{self.path(job_id, attempt)} is no regular file of yours: remove it"
             )
+        if _is_older(status, created_at):
+            os.close(fd)
+            return None
         return fd
 
     def is_at_fault(self, job_id: str, attempt: int, error: OSError) -> bool:
@@ -231,16 +244,25 @@ class LogDir:
         return dir_fd
 
 
-def _open_own(name: str, directory_fd: int | None, *, sets_mode: bool) -> int:
+def _open_own(
+    name: str, directory_fd: int | None, *, sets_mode: bool, made_at: datetime | None = None
+) -> int:
     """Open a file for appending, made with mode 0600 where it is not there.
 
     What is there already must be a regular file of this user without another name, since a hard
     link or a FIFO may have been put there by somebody else while the directory was open to them.
-    With ``sets_mode`` the umask takes some of the mode away, which is put right. Raises: OSError.
+    If it is older than ``made_at``, a new one takes its place. With ``sets_mode`` the umask takes
+    some of the mode away, which is put right. Raises: OSError.
     """
-    try:
-        fd = os.open(name, _APPEND | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=directory_fd)
-    except FileExistsError:
+    while True:
+        try:
+            fd = os.open(name, _APPEND | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=directory_fd)
+        except FileExistsError:
+            pass
+        else:
+            if sets_mode:
+                os.fchmod(fd, _FILE_MODE)
+            return fd
         # Not blocking: nobody may ever read a FIFO.
         fd = os.open(name, _APPEND | os.O_NONBLOCK, dir_fd=directory_fd)
         status = os.fstat(fd)
@@ -250,9 +272,19 @@ def _open_own(name: str, directory_fd: int | None, *, sets_mode: bool) -> int:
             or status.st_nlink != 1
         ):
             os.close(fd)
-            raise OSError(errno.EPERM, "what is there is no file of yours alone", name) from None
-        os.set_blocking(fd, True)
-        return fd
-    if sets_mode:
-        os.fchmod(fd, _FILE_MODE)
-    return fd
+            raise OSError(errno.EPERM, "what is there is no file of yours alone", name)
+        if not _is_older(status, made_at):
+            os.set_blocking(fd, True)
+            return fd
+        os.close(fd)
+        os.unlink(name, dir_fd=directory_fd)
+
+
+def _is_older(status: os.stat_result, instant: datetime | None) -> bool:
+    """Return whether a file was last written to before an instant.
+
+    An instant that is still to come was told by a clock that was set back since, and tells nothing.
+    """
+    if instant is None:
+        return False
+    return status.st_mtime < instant.timestamp() - _TICK_SECONDS and instant <= utc_now()

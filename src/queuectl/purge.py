@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
+from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
-from queuectl.logs import LogDir
+from queuectl.logs import Log, LogDir
 from queuectl.store.base import Entry, Store
 
 _LONGEST_PERIOD_SECONDS = 3600.0
 _SHORTEST_PERIOD_SECONDS = 1.0
 _AT_ONCE = 100  # so many are deleted while no job can begin to wait for one, then others go on
+_LOGS_AT_ONCE = 10_000  # so many are looked up by one walk through the names of all jobs
+_STRAY_STAYS = timedelta(days=1)
+_LAST = datetime.max.replace(tzinfo=UTC)
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -100,6 +104,51 @@ def _is_old(changed_at: datetime | None, until: datetime | None) -> bool:
     return until is None or (changed_at or _EVER) <= until
 
 
+class StrayLogs:
+    """Logs whose jobs are gone: removed by hand, with their logs left behind.
+
+    They stay for a day, since who has taken a document away may put it back.
+    """
+
+    def __init__(
+        self, store: Store, logs: LogDir, until: datetime | None, *, dry_run: bool = False
+    ) -> None:
+        """Take which are to go: the logs that were last written to until then, None for any."""
+        self._store = store
+        self._logs = logs
+        self._until = min(until or _LAST, utc_now() - _STRAY_STAYS)
+        self._dry_run = dry_run
+        self._some: list[Log] = []
+        self.count = 0
+
+    def add(self, log: Log) -> None:
+        """Take a log that may be one, as that of a job that has not ended may."""
+        if log.modified_at <= self._until:
+            self._some.append(log)
+            if len(self._some) == _LOGS_AT_ONCE:
+                self.purge()
+
+    def add_all(self) -> None:
+        """Take all logs but those of jobs that have ended."""
+        for log in self._logs.all():
+            if log.modified_at <= self._until:
+                with self._store.hold(log.job_id) as is_held:
+                    if not is_held:
+                        self.add(log)
+
+    def purge(self) -> None:
+        """Delete those of the logs that were taken whose jobs are gone."""
+        some, self._some = self._some, []
+        if not some:
+            return
+        with self._store.hold_unused({log.job_id for log in some}) as unused:
+            for log in some:
+                if log.job_id in unused:
+                    self.count += 1
+                    if not self._dry_run:
+                        self._logs.remove(log.job_id, log.attempt, unchanged_since=self._until)
+
+
 class IdlePurge:
     """Delete what keep-completed and keep-logs do not keep, in steps, for a worker that is idle."""
 
@@ -153,12 +202,16 @@ class IdlePurge:
             _purge_some(self._store, self._logs, old, until, kept=[], unreadable=[])
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
+        strays = StrayLogs(self._store, self._logs, until)
         for log in self._logs.all():
             yield
             if log.modified_at <= until:
                 with self._store.hold(log.job_id) as is_held:
                     if is_held:
                         self._logs.remove(log.job_id, log.attempt, unchanged_since=until)
+                        continue
+                strays.add(log)
+        strays.purge()
 
 
 def period_seconds(settings: Settings) -> float:

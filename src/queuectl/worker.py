@@ -593,7 +593,9 @@ class Worker:
         while True:
             output_fd = -1
             try:
-                output_fd = self._process.logs.open_for_append(job.id, claim.attempt)
+                output_fd = self._process.logs.open_for_append(
+                    job.id, claim.attempt, created_at=job.created_at
+                )
                 command = Command(
                     job.command,
                     cwd=job.cwd,

@@ -15,9 +15,9 @@ from queuectl.config import Settings
 from queuectl.errors import BadDocument, DuplicateId
 from queuectl.job import Job, Outcome, State
 from queuectl.logs import LogDir, log_name
-from queuectl.purge import IdlePurge, period_seconds, purge
+from queuectl.purge import IdlePurge, StrayLogs, period_seconds, purge
 from queuectl.store import files
-from queuectl.store.base import Store
+from queuectl.store.base import Entry, Store
 
 DAY = 86400.0
 NEVER_WANTED = bool  # bool() is False
@@ -248,10 +248,10 @@ def test_keep_logs_deletes_old_logs_of_finished_jobs_alone(
     fail_for_good(store)
     store.add(make_jobs("runs", "waits"), chosen=["runs", "waits"])
     claim = claimed(store)
-    for job_id in ("bad", "runs", "waits", "nobody"):
+    for job_id in ("bad", "runs", "waits"):
         log(place, job_id, days_old=9)
     go_on(idle, keep_logs=7 * DAY)
-    assert logged(place) == ["done.2.log", "nobody.1.log", "runs.1.log", "waits.1.log"]
+    assert logged(place) == ["done.2.log", "runs.1.log", "waits.1.log"]
     assert ids(store, State.COMPLETED) == ["done"]
     store.give_back(claim)
 
@@ -349,3 +349,59 @@ def test_the_shortest_time_to_keep_decides_how_often(
 ) -> None:
     """Ten times in it, once an hour at least and once a second at most."""
     assert period_seconds(Settings(**settings)) == seconds  # type: ignore[arg-type]
+
+
+def stray_logs(place: Place) -> None:
+    """Leave logs of jobs that were removed by hand, and of some that were not."""
+    store = place.open()
+    complete(store, place, "done", "removed", "unreadable", "back", days_old=9)
+    for job_id in ("removed", "unreadable", "back"):
+        (place.path / "completed" / f"{job_id}.json").unlink()
+    store.add(make_jobs("back", "waits"), chosen=["back", "waits"])
+    (place.path / "corrupt" / "unreadable.json").touch()
+    log(place, "waits", days_old=9)
+    log(place, "removed", 2)  # a moment ago
+
+
+def test_logs_that_removed_jobs_have_left_are_purged(store: Store, place: Place) -> None:
+    """Those of jobs that are there stay, whatever their state, and what is a day old at most."""
+    stray_logs(place)
+    before = logged(place)
+    strays = StrayLogs(store, LogDir.of(place.location), None, dry_run=True)
+    strays.add_all()
+    strays.purge()
+    assert (strays.count, logged(place)) == (1, before)
+    strays = StrayLogs(store, LogDir.of(place.location), None)
+    strays.add_all()
+    strays.purge()
+    assert strays.count == 1
+    assert logged(place) == [each for each in before if each != "removed.1.log"]
+
+
+def test_keep_logs_takes_logs_that_removed_jobs_have_left(store: Store, place: Place) -> None:
+    """An idle worker deletes them with the old logs of jobs that have ended."""
+    stray_logs(place)
+    go_on(IdlePurge(store, LogDir.of(place.location)), keep_logs=5 * DAY)
+    assert logged(place) == ["back.1.log", "removed.2.log", "unreadable.1.log", "waits.1.log"]
+
+
+def test_log_of_a_job_that_comes_meanwhile_stays(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that nobody had at the first look may be somebody's when the lock is held."""
+    log(place, "late", days_old=9)
+    find = store.find
+    looks: list[Collection[str]] = []
+
+    def found(ids: Collection[str]) -> dict[str, Entry]:
+        looks.append(ids)
+        answer = find(ids)
+        if len(looks) == 1:
+            store.add([make_job("late")], chosen=["late"])
+        return answer
+
+    monkeypatch.setattr(store, "find", found)
+    strays = StrayLogs(store, LogDir.of(place.location), None)
+    strays.add_all()
+    strays.purge()
+    assert (strays.count, logged(place)) == (0, ["late.1.log"])

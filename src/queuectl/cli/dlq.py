@@ -161,7 +161,7 @@ def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: b
 
     Prints how many. A job that a blocked one waits for is kept.
     """
-    purge_jobs(app, _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
+    purge_jobs(app.open(), _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
 
 
 def dead_cells(row: Row, logs: LogDir, now: datetime) -> tuple[object, ...]:

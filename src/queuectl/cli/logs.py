@@ -52,7 +52,7 @@ def logs(
     store = app.open()
     job = find_job(store, job_id)
     log_dir = LogDir.of(store.location)
-    open_log = partial(_Log.open, log_dir, job.id, _writer(raw=raw))
+    open_log = partial(_Log.open, log_dir, _writer(raw=raw))
     number = attempt or _last_attempt(log_dir, job)
     if follow:
         if os.environ.get("QUEUECTL_JOB_ID") == job.id:
@@ -62,7 +62,7 @@ def logs(
         load_all()
         _follow(store, job, number, open_log, tail=tail, only_this=attempt is not None)
     else:
-        log = open_log(number, tail)
+        log = open_log(job, number, tail)
         if log is None:
             raise _no_log(job, number)
         log.copy()
@@ -73,11 +73,17 @@ def _last_attempt(log_dir: LogDir, job: Job) -> int:
 
     The attempt that is not yet in the history has a log where it runs, or was given back.
     """
-    fd = log_dir.open_for_reading(job.id, job.next_attempt)
+    fd = _open_log(log_dir, job, job.next_attempt)
     if fd is None:
         return job.history[-1].number if job.history else job.next_attempt
     os.close(fd)
     return job.next_attempt
+
+
+def _open_log(log_dir: LogDir, job: Job, number: int) -> int | None:
+    # What is recorded was run by this job, whatever the clock said.
+    created_at = None if number < job.next_attempt else job.created_at
+    return log_dir.open_for_reading(job.id, number, created_at=created_at)
 
 
 def _no_log(job: Job, number: int) -> LogNotFound:
@@ -91,7 +97,7 @@ def _follow(
     store: Store,
     job: Job,
     number: int,
-    open_log: "Callable[[int, int | None], _Log | None]",
+    open_log: "Callable[[Job, int, int | None], _Log | None]",
     *,
     tail: int | None,
     only_this: bool,
@@ -110,7 +116,7 @@ def _follow(
             look_at = begin + 11 * (monotonic() - begin)
         finished = job.state in FINISHED
         over = number < job.next_attempt
-        log = log or open_log(number, tail)
+        log = log or open_log(job, number, tail)
         if log is not None:
             log.copy()
             tail = None
@@ -138,13 +144,13 @@ class _Log:
     def open(
         cls,
         log_dir: LogDir,
-        job_id: str,
         write: Callable[[bytes], object],
+        job: Job,
         number: int,
         tail: int | None,
     ) -> "_Log | None":
         """Open a log at its start, or at its last ``tail`` lines; None where there is none."""
-        fd = log_dir.open_for_reading(job_id, number)
+        fd = _open_log(log_dir, job, number)
         if fd is None:
             return None
         return cls(fd, 0 if tail is None else _tail_offset(fd, tail), write)

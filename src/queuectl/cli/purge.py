@@ -1,7 +1,7 @@
 """Delete jobs that have ended, with their logs."""
 
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 
@@ -17,8 +17,9 @@ from queuectl.cli.common import (
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
 from queuectl.logs import LogDir
+from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
-from queuectl.store.base import FINISHED, Entry
+from queuectl.store.base import FINISHED, Entry, Store
 
 _DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
 
@@ -55,13 +56,17 @@ def purge(
 ) -> None:
     """Delete jobs that have ended, and their logs.
 
-    Prints how many. A job that a blocked one waits for is kept.
+    Prints how many. A job that a blocked one waits for is kept. Logs that were left by jobs which
+    somebody has removed by hand go, too, a day after they were last written to.
     """
-    purge_jobs(app, states or _DEFAULT_STATES, age_seconds, dry_run=dry_run, as_json=as_json)
+    store = app.open()
+    states = states or _DEFAULT_STATES
+    purge_jobs(store, states, age_seconds, dry_run=dry_run, as_json=as_json)
+    _purge_strays(store, age_seconds, dry_run=dry_run)
 
 
 def purge_jobs(
-    app: App,
+    store: Store,
     states: Collection[State],
     age_seconds: float | None,
     *,
@@ -69,8 +74,7 @@ def purge_jobs(
     as_json: bool,
 ) -> None:
     """Delete the jobs in the states that ended so long ago, or say which would go."""
-    store = app.open()
-    until = None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
+    until = _until(age_seconds)
     kept: list[Entry] = []
     purged = purge_finished(
         store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run, kept=kept
@@ -96,6 +100,21 @@ def purge_jobs(
                 " see 'queuectl list --state blocked'",
                 err=True,
             )
+
+
+def _until(age_seconds: float | None) -> datetime | None:
+    return None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
+
+
+def _purge_strays(store: Store, age_seconds: float | None, *, dry_run: bool) -> None:
+    logs = LogDir.of(store.location)
+    strays = StrayLogs(store, logs, _until(age_seconds), dry_run=dry_run)
+    strays.add_all()
+    strays.purge()
+    if strays.count:
+        some = "1 log" if strays.count == 1 else f"{strays.count} logs"
+        would = "would be " if dry_run else ""
+        click.echo(f"{some} of jobs that are gone {would}deleted", err=True)
 
 
 def _jobs(count: int) -> str:

@@ -6,6 +6,7 @@ itself when both are gone (by a lock of the kernel, or by a connection).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -275,6 +276,12 @@ class Store(Protocol):
 
     def hold(self, job_id: str) -> AbstractContextManager[bool]:
         """Keep a job finished as long as the block runs; False where it is not, or not ours."""
+
+    def hold_unused(self, ids: AbstractSet[str]) -> AbstractContextManager[Collection[str]]:
+        """Give the block those of the ids that no job has, and let none get one meanwhile.
+
+        A job that was set aside since it cannot be read has its id still.
+        """
 
     def purge(
         self,

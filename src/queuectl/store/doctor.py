@@ -33,11 +33,11 @@ from queuectl.store.directory import DirectoryStore
 from queuectl.store.names import (
     blocked_name,
     filed_name,
+    id_in_name,
     is_pending_name,
     is_stranger,
     parse_filed,
     parse_processing,
-    pending_id,
 )
 from queuectl.store.place import DIRECTORIES, FILES, FOREIGN, FORMAT
 from queuectl.store.roster import ABANDONED_SECONDS
@@ -336,22 +336,13 @@ class Doctor(DirectoryStore):
                     if self._is_ours(state, name) and not self._is_document(state, name):
                         yield from self._check_file(state, name)
                     continue
-                job_id = self._id_of(state, name)
+                job_id = id_in_name(state, name)
                 if job_id is not None:
                     yield from self._check_job(state, name, job_id)
                 elif state is State.PROCESSING and name.endswith(".json"):
                     yield from self._check_attemptless(name)
                 else:
                     yield self._foreign(state, name)
-
-    @staticmethod
-    def _id_of(state: State, name: str) -> str | None:
-        if state is State.PENDING:
-            return pending_id(name) if is_pending_name(name) else None
-        if state is State.PROCESSING:
-            parsed = parse_processing(name)
-            return parsed[0] if parsed else None
-        return parse_filed(name)
 
     def _check_blocked_names(self) -> Iterator[Finding]:
         parents = set(self._parents())
@@ -639,16 +630,6 @@ class Doctor(DirectoryStore):
                     if self._exists(self._fd("logs"), name):
                         reason = f"there is no job {job_id}"
                         yield self._set_apart("logs", name, "log of no job", reason)
-
-    def _corrupt_ids(self) -> set[str]:
-        """Return which jobs the documents in corrupt/ may be."""
-        ids = set()
-        for name in self._names("corrupt"):
-            stem = name.removesuffix(".json")
-            for each in (stem, stem.rpartition("-")[0]):  # a number keeps two of a name apart
-                filed = filed_name(each)
-                ids |= {self._id_of(state, filed) for state in State}
-        return {each for each in ids if each is not None}
 
     # --- what processes leave behind ---
 

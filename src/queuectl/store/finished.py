@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Entry
 from queuectl.store.lookup import Lookup
-from queuectl.store.names import filed_name
+from queuectl.store.names import SUFFIX, filed_name, id_in_name
 
 _TURN_NAME = "purge.lock"
 
@@ -48,6 +49,27 @@ class Finished(Lookup):
                         yield True
                         return
         yield False
+
+    @contextmanager
+    def hold_unused(self, ids: AbstractSet[str]) -> Iterator[Collection[str]]:
+        """Keep ids that no job has from being given to one; see Store.hold_unused."""
+        unused = ids - self.find(ids).keys() - self._corrupt_ids()
+        if not unused:
+            yield unused
+            return
+        # Whoever chooses an id does so under this lock (rule 7).
+        with self._moving_into_pending():
+            yield unused - self.find(unused).keys()
+
+    def _corrupt_ids(self) -> set[str]:
+        """Return which jobs the documents in corrupt/ may be."""
+        ids = set()
+        for name in self._names("corrupt"):
+            stem = name.removesuffix(SUFFIX)
+            for each in (stem, stem.rpartition("-")[0]):  # a number keeps two of a name apart
+                filed = filed_name(each)
+                ids |= {id_in_name(state, filed) for state in State}
+        return {each for each in ids if each is not None}
 
     def purge(
         self,

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 
 from queuectl.clock import format_instant
-from queuectl.job import ID_PATTERN
+from queuectl.job import ID_PATTERN, State
 
 SUFFIX = ".json"
 _DUE_END = 25  # "5-20261124T212959.001002Z" is 25 characters long
@@ -99,3 +99,13 @@ def parse_filed(name: str) -> str | None:
     """Return the id of such a name, None where it is not one."""
     match = _FILED.fullmatch(name)
     return match[1] if match else None
+
+
+def id_in_name(state: State, name: str) -> str | None:
+    """Return the id of the job that a name in a state's directory is of, None if of none."""
+    if state is State.PENDING:
+        return pending_id(name) if is_pending_name(name) else None
+    if state is State.PROCESSING:
+        parsed = parse_processing(name)
+        return parsed[0] if parsed else None
+    return parse_filed(name)
