@@ -16,7 +16,7 @@ processing          0
 completed           0
 dead                0
 cancelled           0
-workers             0  0 busy
+workers             0  0 busy, 0 ended in the last minute
 """
 
 
@@ -50,7 +50,7 @@ def test_a_person_sees_what_is_due_and_who_works(run: Run, place: Placing) -> No
             "dead                2\n"
             "cancelled           0\n"
             "unreadable          1  in corrupt/, with the reasons\n"
-            "workers             2  1 busy, 0 jobs/s\n"
+            "workers             2  1 busy, 0 ended in the last minute\n"
         ),
         "",
     )
@@ -66,6 +66,7 @@ def test_json_has_always_the_same_keys(run: Run, place: Placing) -> None:
         "next_due_at": None,
         "unreadable": 0,
         "workers": {"live": 0, "busy": 0},
+        "ended_last_minute": 0,
         "jobs_per_second": 0.0,
     }
     code, stdout, stderr = run("status", "--json")
@@ -84,6 +85,7 @@ def test_json_has_always_the_same_keys(run: Run, place: Placing) -> None:
         "next_due_at": format_instant(later),
         "unreadable": 0,
         "workers": {"live": 1, "busy": 1},
+        "ended_last_minute": 0,
         "jobs_per_second": 0.0,
     }
     assert list(document["jobs"]) == list(State)

@@ -44,7 +44,7 @@ def test_it_draws_anew_what_changes_and_follows_the_size(
     watch(terminal)
     screen = terminal.shows("running-now")
     assert "w-1     running-now  2        1m" in screen
-    assert "workers             1  1 busy, 0 jobs/s" in screen
+    assert "workers             1  1 busy, 0 ended in the last minute" in screen
     place.dead("bad-1", command="x" * 90, ago=7230)
     place.log("bad-1", 3, b"No space left on device\n")
     screen = terminal.shows("bad-1")
@@ -147,5 +147,5 @@ def test_a_page_has_room_for_the_busy_first(place: Placing) -> None:
 def test_a_page_of_an_absent_store_is_an_empty_queue(tmp_path: Path) -> None:
     """It is looked for again each time, and not made."""
     lines = page(str(tmp_path / "none"), 80, 24)
-    assert lines[-1] == "workers             0  0 busy"
+    assert lines[-1] == "workers             0  0 busy, 0 ended in the last minute"
     assert not (tmp_path / "none").exists()

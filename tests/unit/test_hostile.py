@@ -168,7 +168,7 @@ def test_time_of_a_file_is_an_instant_whatever_it_is(seconds: float) -> None:
     "document",
     [
         {"seconds": "nan"}, {"seconds": float("nan")}, {"seconds": 10**400}, {"seconds": -1},
-        {"seconds": True}, {"outcomes": []}, {"outcomes": {"won": 1}}, {"outcomes": {"lost": -1}},
+        {"seconds": True}, {"outcomes": []}, {"outcomes": {"Won!": 1}}, {"outcomes": {"lost": -1}},
         {"outcomes": {"lost": True}}, {"outcomes": {"lost": "1"}}, {"outcomes": {"lost": 2**60}},
         {"lengths": []}, {"lengths": "00000000000"}, {"lengths": {}}, {"lengths": [1.5] * 11},
     ],
@@ -206,7 +206,7 @@ def test_tally_that_is_broken_counts_anew(tmp_path: Path, text: str) -> None:
         {"name": 1}, {"name": "../x"}, {"name": "\0"}, {"name": None}, {"pid": "1"}, {"pid": -1},
         {"host": []}, {"since": 1}, {"since": "x"}, {"job": []}, {"job": {}}, {"job": "\x1b"},
         {"attempt": []}, {"attempt": 1.5}, {"slot": "1"}, {"recent": "xxxxxx"}, {"recent": [[]]},
-        {"started_at": "1"}, {"started_at": 10**300}, {"seconds": 10**300}, {"lengths": 1},
+        {"slot": -1}, {"recent": 10**300}, {"seconds": 10**300}, {"lengths": 1},
     ],
     ids=str,
 )  # fmt: skip

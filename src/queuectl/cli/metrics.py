@@ -94,7 +94,7 @@ class _Collector:
         attempts = CounterMetricFamily(
             "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
         )
-        for outcome in Outcome:
+        for outcome in dict.fromkeys((*Outcome, *tally.by_outcome)):
             attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
         yield attempts
         bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]

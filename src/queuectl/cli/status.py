@@ -35,8 +35,8 @@ from queuectl.store.base import Counts, WorkerRecord
 def status(app: App, *, live: bool, as_json: bool) -> None:
     """Count the jobs by state, and the workers.
 
-    A pending job is due when its time has come; what a blocked one waits for, "list" tells. Jobs/s
-    are the attempts that the live workers have ended in the last minute.
+    A pending job is due when its time has come; what a blocked one waits for, "list" tells. Of
+    the last minute all attempts are counted, whoever ran them and however they ended.
     """
     if live:
         if as_json:
@@ -51,12 +51,15 @@ def status(app: App, *, live: bool, as_json: bool) -> None:
     now = utc_now()
     counts, workers = store.counts(now), store.workers()
     if as_json:
-        echo_json({"store": store.location, **status_document(counts, workers)})
+        document = status_document(counts, workers, store.ended_lately())
+        echo_json({"store": store.location, **document})
     else:
-        echo(status_text(counts, workers, now))
+        echo(status_text(counts, workers, store.ended_lately(), now))
 
 
-def status_document(counts: Counts, workers: Sequence[WorkerRecord]) -> dict[str, Any]:
+def status_document(
+    counts: Counts, workers: Sequence[WorkerRecord], ended_lately: int
+) -> dict[str, Any]:
     """Return the JSON object of a status; its keys are always all there."""
     return {
         "jobs": {state: counts.by_state.get(state, 0) for state in State},
@@ -65,11 +68,14 @@ def status_document(counts: Counts, workers: Sequence[WorkerRecord]) -> dict[str
         "next_due_at": _instant_or_none(counts.next_due),
         "unreadable": counts.unreadable,
         "workers": {"live": len(workers), "busy": _busy(workers)},
-        "jobs_per_second": round(_rate(workers), 3),
+        "ended_last_minute": ended_lately,
+        "jobs_per_second": round(ended_lately / 60, 3),
     }
 
 
-def status_text(counts: Counts, workers: Sequence[WorkerRecord], now: datetime) -> str:
+def status_text(
+    counts: Counts, workers: Sequence[WorkerRecord], ended_lately: int, now: datetime
+) -> str:
     """Return a status for a person, one state a line."""
     notes = {State.PENDING: _pending_note(counts, now)}
     lines = [
@@ -78,7 +84,7 @@ def status_text(counts: Counts, workers: Sequence[WorkerRecord], now: datetime) 
     ]
     if counts.unreadable:
         lines.append(f"{'unreadable':<10}  {counts.unreadable:>9}  in corrupt/, with the reasons")
-    note = f"{_busy(workers)} busy" + (f", {_rate(workers):.3g} jobs/s" if workers else "")
+    note = f"{_busy(workers)} busy, {ended_lately} ended in the last minute"
     lines.append(f"{'workers':<10}  {len(workers):>9}  {note}")
     return "\n".join(lines)
 
@@ -97,10 +103,6 @@ def _pending_note(counts: Counts, now: datetime) -> str:
 
 def _busy(workers: Sequence[WorkerRecord]) -> int:
     return sum(worker.job is not None for worker in workers)
-
-
-def _rate(workers: Sequence[WorkerRecord]) -> float:
-    return sum(worker.rate for worker in workers)
 
 
 def _instant_or_none(instant: datetime | None) -> str | None:

@@ -64,13 +64,14 @@ def page(location: str, width: int, height: int) -> list[str]:
     try:
         now = utc_now()
         counts, workers = store.counts(now), store.workers()
+        ended_lately = store.ended_lately()
         logs = LogDir.of(store.location)
         rows = select_jobs(store, (State.DEAD,), now, limit=_FAILURES)
         failures = [dead_cells(row, logs, now) for row in rows]
     finally:
         store.close()
     lines = [printable(f"{format_instant(now)[:19]}Z  {location}"), ""]
-    lines += status_text(counts, workers, now).split("\n")
+    lines += status_text(counts, workers, ended_lately, now).split("\n")
     below = ["", *table_lines(failures, DEAD_HEADERS, width)] if failures else []
     if workers:
         lines.append("")

@@ -57,7 +57,7 @@ class Counts(NamedTuple):
 class WorkerRecord(NamedTuple):
     """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
 
-    ``settled`` counts the attempts that it has settled, ``rate`` those in a second of late.
+    ``settled`` counts the attempts that it has settled.
     ``pool`` is the same for all workers of a pool, and for no others.
     """
 
@@ -68,7 +68,6 @@ class WorkerRecord(NamedTuple):
     job: str | None = None
     attempt: int | None = None
     settled: int = 0
-    rate: float = 0.0
     pool: str = ""
 
 
@@ -76,16 +75,29 @@ class WorkerRecord(NamedTuple):
 LENGTH_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 
+class Recent(NamedTuple):
+    """Count what has ended lately, in slots of ten seconds, the oldest first.
+
+    ``slot`` is the number of the newest; the first began in 1970. A reader knows how late it is, so
+    that what is old stops to count without anybody who writes.
+    """
+
+    slot: int = 0
+    counts: tuple[int, ...] = (0,) * 7
+
+
 class Tally(NamedTuple):
     """Count attempts by their outcome and by their length.
 
+    An outcome that is only a text is one that a newer version knows.
     ``by_length`` holds, for each of LENGTH_BOUNDS, those that took so long at most and longer than
     the bound before, and at its end those that took longer than all; ``seconds`` is their sum.
     """
 
-    by_outcome: Mapping[Outcome, int] = MappingProxyType({})
+    by_outcome: Mapping[Outcome | str, int] = MappingProxyType({})
     by_length: tuple[int, ...] = (0,) * (len(LENGTH_BOUNDS) + 1)
     seconds: float = 0.0
+    recent: Recent = Recent()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -249,6 +261,9 @@ class Store(Protocol):
 
         It never goes down, but for what a power failure takes, and opens no job's document.
         """
+
+    def ended_lately(self) -> int:
+        """Return how many attempts have ended in the last minute, whoever ran them."""
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending: due now, attempts 0, history kept.

@@ -49,13 +49,13 @@ from queuectl.store.names import (
 )
 from queuectl.store.place import Place
 from queuectl.store.tally import (
-    Recent,
     counted,
+    in_last_minute,
     joined,
-    number,
     tally_document,
     tally_from,
     whole_numbers,
+    without_future,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ class Post:
         self.control_fd: int | None = None
         self.heard: frozenset[str] = frozenset()  # of the requests to it
         self.tally = Tally()
-        self._recent = Recent()
         self._started_at = now.timestamp()
         self._runs: tuple[str, int] | None = None
         self._since = now
@@ -124,8 +123,6 @@ class Post:
     def _counts_text(self) -> str:
         document = {
             "started_at": self._started_at,
-            "slot": self._recent.slot,
-            "recent": self._recent.counts,
             **tally_document(self.tally),
         }
         return json.dumps(document)[1:]
@@ -141,8 +138,7 @@ class Post:
 
     def count(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts that are settled, and tell that the worker is idle if its own is."""
-        self.tally = counted(self.tally, attempts)
-        self._recent.add(time.time(), len(attempts))
+        self.tally = counted(self.tally, attempts, time.time())
         self._end = self._counts_text()
         if self._runs is not None and log_name(*self._runs) in [each.log for each in attempts]:
             self.tell(None, utc_now())
@@ -236,7 +232,7 @@ class Roster(Place):
             by_post.setdefault(self._posts.get(attempt.worker, one), []).append(attempt)
         for post, its in by_post.items():
             if post is None:  # a supervisor that has recovered what a worker lost
-                self._add_to_totals({"": counted(Tally(), its)})
+                self._add_to_totals({"": counted(Tally(), its, time.time())})
             else:
                 post.count(its)
 
@@ -271,6 +267,7 @@ class Roster(Place):
             return
         with suppress(StoreError), self._changing_totals():
             totals, names = self._totals()
+            totals = without_future(totals, time.time())
             new = {name: tally for name, tally in tallies.items() if name not in names}
             if not new:
                 return
@@ -286,6 +283,15 @@ class Roster(Place):
 
     def tally(self) -> Tally:
         """Return what all workers have counted; see Store.tally."""
+        return reduce(joined, self._tallies())
+
+    def ended_lately(self) -> int:
+        """Return how many attempts ended in the last minute; see Store.ended_lately."""
+        now = time.time()
+        return round(sum(in_last_minute(each.recent, now) for each in self._tallies()))
+
+    def _tallies(self) -> list[Tally]:
+        """Return what workers that are gone have counted, then what each of the others has."""
         # RACE: a worker that leaves moves its count from its record to the totals.
         while True:
             totals, names = self._totals()
@@ -293,7 +299,7 @@ class Roster(Place):
                 tally for record, tally, _ in self._tallied_records() if record.name not in names
             ]
             if self._totals() == (totals, names):
-                return reduce(joined, tallies, totals)
+                return [totals, *tallies]
 
     def unregister(self, *workers: str) -> None:
         """Remove workers' records; see Store.unregister."""
@@ -345,9 +351,8 @@ class Roster(Place):
         if not (_is_name(name) and isinstance(host, str) and (job is None or _is_name(job))):
             raise ValueError("not the record of a worker")
         attempt = document.get("attempt")
-        pid, slot = whole_numbers([document.get("pid"), document.get("slot", 0)])
-        recent = Recent(slot, whole_numbers(document.get("recent", Recent().counts)))
-        tally, now = tally_from(document), time.time()
+        (pid,) = whole_numbers([document.get("pid")])
+        tally = tally_from(document)
         record = WorkerRecord(
             name=str(name),
             pid=pid,
@@ -356,7 +361,6 @@ class Roster(Place):
             job=job,
             attempt=None if attempt is None else whole_numbers([attempt])[0],
             settled=sum(tally.by_outcome.values()),
-            rate=recent.rate(now, now - number(document.get("started_at", now))),
             pool=str(document.get("pool", "")),
         )
         return record, tally

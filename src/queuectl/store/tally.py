@@ -4,21 +4,27 @@ Each worker counts in its own record; what it counted goes to the store's totals
 when its stale record is removed. Nobody's safety depends on these numbers.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any
 
 from queuectl.errors import shorten
 from queuectl.job import Attempt, Outcome
-from queuectl.store.base import LENGTH_BOUNDS, Tally
+from queuectl.store.base import LENGTH_BOUNDS, Recent, Tally
 
 _MOST = 2**53  # a double holds each whole number up to it
 _SLOT_SECONDS = 10
-_SLOTS = 6  # "lately" is the last minute
+_SLOTS = len(Recent().counts)  # a minute, however far the newest has come
+_OUTCOME = re.compile("[a-z_]{1,30}")
 
 
-def counted(tally: Tally, attempts: Sequence[Attempt]) -> Tally:
-    """Return the tally with more attempts; one whose length nobody saw counts by outcome."""
+def counted(tally: Tally, attempts: Sequence[Attempt], now: float) -> Tally:
+    """Return the tally with more attempts; one whose length nobody saw counts by outcome.
+
+    Units: ``now`` in seconds since 1970.
+    """
     by_outcome = dict(tally.by_outcome)
     by_length = list(tally.by_length)
     total = tally.seconds
@@ -28,18 +34,27 @@ def counted(tally: Tally, attempts: Sequence[Attempt]) -> Tally:
         if seconds is not None:
             by_length[bisect_left(LENGTH_BOUNDS, seconds)] += 1
             total += seconds
-    return Tally(by_outcome=by_outcome, by_length=tuple(by_length), seconds=total)
+    *older, newest = _counts_at(tally.recent, _slot(now))
+    return Tally(
+        by_outcome=by_outcome,
+        by_length=tuple(by_length),
+        seconds=total,
+        recent=Recent(_slot(now), (*older, newest + len(attempts))),
+    )
 
 
 def joined(one: Tally, other: Tally) -> Tally:
     """Return the sum of two tallies."""
     outcomes = {**one.by_outcome, **other.by_outcome}
+    slot = max(one.recent.slot, other.recent.slot)
+    recent = map(add, _counts_at(one.recent, slot), _counts_at(other.recent, slot))
     return Tally(
         by_outcome={
             each: one.by_outcome.get(each, 0) + other.by_outcome.get(each, 0) for each in outcomes
         },
         by_length=tuple(map(sum, zip(one.by_length, other.by_length, strict=True))),
         seconds=one.seconds + other.seconds,
+        recent=Recent(slot, tuple(recent)),
     )
 
 
@@ -49,6 +64,8 @@ def tally_document(tally: Tally) -> dict[str, Any]:
         "outcomes": dict(tally.by_outcome),
         "lengths": tally.by_length,
         "seconds": round(tally.seconds, 3),
+        "slot": tally.recent.slot,
+        "recent": tally.recent.counts,
     }
 
 
@@ -61,11 +78,25 @@ def tally_from(document: Mapping[str, Any]) -> Tally:
     if not isinstance(outcomes, dict) or len(whole_numbers(lengths)) != len(LENGTH_BOUNDS) + 1:
         raise ValueError("not the outcomes, or the lengths, that are counted")
     counts = whole_numbers([*outcomes.values()])
+    (slot,) = whole_numbers([document.get("slot", 0)])
+    recent = whole_numbers(document.get("recent", ()))
     return Tally(
-        by_outcome=dict(zip(map(Outcome, outcomes), counts, strict=True)),
+        by_outcome=dict(zip(map(_outcome, outcomes), counts, strict=True)),
         by_length=whole_numbers(lengths),
         seconds=number(document.get("seconds", 0.0)),
+        # Another version may keep more or fewer.
+        recent=Recent(slot, ((0,) * _SLOTS + recent)[-_SLOTS:]),
     )
+
+
+def _outcome(text: str) -> Outcome | str:
+    """Return the outcome of a name, itself where a newer version knows it. Raises: ValueError."""
+    try:
+        return Outcome(text)
+    except ValueError:
+        if _OUTCOME.fullmatch(text):
+            return text
+        raise
 
 
 def number(value: object) -> float:
@@ -82,31 +113,27 @@ def whole_numbers(values: object) -> tuple[int, ...]:
     return tuple(int(number(each)) for each in values)
 
 
-class Recent:
-    """Count what was settled in the last minute, in slots of ten seconds.
+def in_last_minute(recent: Recent, now: float) -> float:
+    """Return how many ended in the minute before an instant, in seconds since 1970.
 
-    Slots and not a rate: the reader knows how late it is, so that a rate falls while nothing ends.
+    Of the oldest slot only a part lies in that minute; its ends count as spread over it.
     """
+    oldest, *others = _counts_at(recent, _slot(now))
+    return sum(others) + oldest * (1 - now % _SLOT_SECONDS / _SLOT_SECONDS)
 
-    def __init__(self, slot: int = 0, counts: tuple[int, ...] = (0,) * _SLOTS) -> None:
-        """Take the number of the newest slot, and what was counted in each, the oldest first."""
-        self.slot = slot
-        self.counts = counts
 
-    def add(self, now: float, count: int) -> None:
-        """Count those that ended at an instant, in seconds since 1970."""
-        *older, newest = self.at(now)
-        self.counts = (*older, newest + count)
-        self.slot = int(now) // _SLOT_SECONDS
+def without_future(tally: Tally, now: float) -> Tally:
+    """Return a tally in which nothing has ended later than now: the clock was set back."""
+    return tally._replace(recent=Recent()) if tally.recent.slot > _slot(now) else tally
 
-    def at(self, now: float) -> tuple[int, ...]:
-        """Return the counts of the minute that ends now, the oldest slot first."""
-        passed = int(now) // _SLOT_SECONDS - self.slot
-        if not 0 <= passed < _SLOTS:  # all too old, or the clock was set back
-            return (0,) * _SLOTS
-        return self.counts[passed:] + (0,) * passed
 
-    def rate(self, now: float, alive_seconds: float) -> float:
-        """Return how many ended in a second lately, for a worker that has lived so long."""
-        seconds = (_SLOTS - 1) * _SLOT_SECONDS + now % _SLOT_SECONDS
-        return sum(self.at(now)) / max(min(seconds, alive_seconds), 1.0)
+def _slot(now: float) -> int:
+    return int(now) // _SLOT_SECONDS
+
+
+def _counts_at(recent: Recent, slot: int) -> tuple[int, ...]:
+    """Return the counts up to a slot; none where all are too old, or of a time to come."""
+    passed = slot - recent.slot
+    if not 0 <= passed < _SLOTS:
+        return (0,) * _SLOTS
+    return recent.counts[passed:] + (0,) * passed
