@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
+from queuectl.store import files
+
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +103,37 @@ def test_a_fresh_file_system_can_be_a_store(run: Run) -> None:
     assert lost.is_dir()
     (run.store_dir / "format").unlink()
     assert run("enqueue", "--id", "b", "true") == (0, "b\n", "")
+
+
+@pytest.mark.parametrize("words", [[], ["--id", "b"], ["--after", "a"]])
+def test_an_enqueue_opens_the_store_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """The settings are read from the store that the job is added to."""
+    run("enqueue", "--id", "a", "true")
+    opened = []
+    open_directory = files.open_directory
+
+    def counted(path: str, *, inside_fd: int | None = None) -> int:
+        opened.append(path)
+        return open_directory(path, inside_fd=inside_fd)
+
+    monkeypatch.setattr(files, "open_directory", counted)
+    assert run("enqueue", "true", *words).exit_code == 0
+    assert opened.count(str(run.store_dir)) == 1
+
+
+def test_a_store_that_goes_while_jobs_are_read_is_made_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who pipes jobs in may take long, and they are not put where nobody finds them."""
+    run("enqueue", "--id", "a", "true")
+
+    def read_command() -> str:
+        run.store_dir.rename(run.store_dir.with_name("moved"))
+        return "late"
+
+    monkeypatch.setattr("queuectl.cli.stdin.read_command", read_command)
+    assert run("enqueue", "-").exit_code == 0
+    (job,) = json.loads(run("list", "--json").stdout)
+    assert job["command"] == "late"

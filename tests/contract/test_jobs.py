@@ -273,3 +273,13 @@ def test_change_of_settings_that_fails_changes_nothing(store: Store) -> None:
         store.change_config(refuse)
     store.change_config(lambda config: {**config, "timeout": "9s"})
     assert store.read_config() == {"priority": "1", "timeout": "9s"}
+
+
+def test_store_that_was_opened_is_made_when_it_is_needed(place: Place) -> None:
+    """What is enqueued is checked first, and a bad job makes no store; nor is one opened twice."""
+    store = place.open(create=False)
+    assert store.settings().max_retries == 3
+    store.make()
+    store.make()
+    store.add(make_jobs("a"))
+    assert place.open().get("a").id == "a"

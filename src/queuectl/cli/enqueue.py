@@ -34,6 +34,7 @@ from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job,
 from queuectl.submit import Options, Submitter
 
 if TYPE_CHECKING:
+    from queuectl.store.base import Adder, Store
     from queuectl.when import When
 
 _IDS_AT_ONCE = 1000
@@ -243,9 +244,12 @@ def enqueue(
         after=after,
         after_any=after_any,
     )
-    # A store is made only for jobs that are known to be good.
+    # A store is made only for jobs that are known to be good. To open it for more than plain jobs
+    # loads twice as much.
+    store = app.open() if job_id or after or after_any else None
+    adder = store or app.open_to_add()
     now = utc_now()
-    submitter = Submitter(options, app.open_to_add().settings(), now)
+    submitter = Submitter(options, adder.settings(), now)
     if batch is None:
         if command == ("-",):
             from queuectl.cli.stdin import read_command
@@ -256,7 +260,10 @@ def enqueue(
         # No more of a line than can be refused: what has no end of a line may have no end at all.
         submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
     if submitter.jobs:
-        _add(app, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
+        if submitter.chosen or submitter.dependent:
+            adder = store = store or app.open()
+        adder.make()
+        _add(adder, store, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
         _tell_ignored(submitter)
         if run_at is not None:
             _tell_time(run_at, now, len(submitter.jobs))
@@ -296,13 +303,21 @@ def _absolute(path: str) -> str:
     return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
 
 
-def _add(app: App, submitter: Submitter, *, skip_existing: bool, is_batch: bool) -> None:
+def _add(
+    adder: "Adder",
+    store: "Store | None",
+    submitter: Submitter,
+    *,
+    skip_existing: bool,
+    is_batch: bool,
+) -> None:
+    """Add the jobs; a whole store is needed for some whose ids were chosen, or that wait."""
+
     def add(progress: Callable[[int], None] | None = None) -> None:
-        if not submitter.chosen and not submitter.dependent:
-            app.open_to_add(create=True).add_new(submitter.jobs, progress)
+        if store is None:
+            adder.add_new(submitter.jobs, progress)
             return
         try:
-            store = app.open(create=True)
             jobs: Collection[Job] = submitter.jobs
             if submitter.waited_for:
                 jobs = submitter.forgotten(store.find(submitter.waited_for))

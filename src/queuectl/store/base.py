@@ -183,11 +183,17 @@ class Adder(Protocol):
     def settings(self) -> Settings:
         """Return the settings, defaults included. Raises: ConfigError that names what is wrong."""
 
+    def make(self) -> None:
+        """Make what is missing of the store, as opening it with ``create`` does.
+
+        All of it, if it was removed after it was opened: whoever pipes jobs in may take long.
+        """
+
     def add_new(self, jobs: Collection[Job], progress: Progress | None = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
 
 
-class Store(Protocol):
+class Store(Adder, Protocol):
     """Keep jobs, so that each is in one state at every instant and none is ever lost."""
 
     location: str

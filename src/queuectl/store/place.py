@@ -52,6 +52,7 @@ class Place:
         self.location = os.path.abspath(location)
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
+        self._is_whole = False
         self._pending_lock_holds = 0
         # As a pool does: what it needs is loaded when it starts, and filelock takes as long as a
         # third of that.
@@ -80,10 +81,10 @@ class Place:
             try:
                 self._dir_fds[name] = files.open_directory(path, inside_fd=self._root_fd)
             except FileNotFoundError:
+                is_whole = False
                 if create:
                     with self._telling(f"{path} cannot be made"), suppress(FileExistsError):
                         files.make_private(name, self._root_fd)
-                    is_whole = False
                     self._dir_fds[name] = files.open_directory(path, inside_fd=self._root_fd)
         if not is_whole and create:
             # RACE: who made a directory a moment ago may not have synced its entry yet; see
@@ -97,6 +98,21 @@ class Place:
             # Made here, in the directory that was checked.
             with suppress(FileExistsError):
                 os.close(files.write_synced(self._root_fd, "pending.lock", b"", sync=False))
+        self._is_whole = is_whole or create
+
+    def make(self) -> None:
+        """Make what is missing of the store; see Adder.make."""
+        if self._is_whole and self._is_in_place():
+            return
+        self.close()
+        with self._telling(f"{self.location} cannot be opened"):
+            self._open_root(create=True)
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.location), os.fstat(self._root_fd))
+        except OSError:
+            return False
 
     def _check_format(self) -> bool:
         """Refuse what is no store, or a newer one; return whether the format is written down."""
