@@ -364,17 +364,17 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         was_set_back = seen is not None and ahead < seen[1] - _SET_BACK_SECONDS
         if was_set_back:
             worklist.forget_put_off()
-        elif seen is not None and seen[0] == soonest:
+        elif soonest is None or (seen is not None and seen[0] == soonest):
             return False
-        if soonest is not None:
-            from queuectl.store.setback import SetBack
+        from queuectl.store.setback import SetBack
 
-            set_back = SetBack(self)
-            if set_back.is_proved_by(soonest, now) or was_set_back:
-                set_back.put_right(now)
-                worklist.invalidate()
-                return True
-        return was_set_back
+        set_back = SetBack(self)
+        # What is known to wait may all be gone, and what waits not be known.
+        if was_set_back or (soonest is not None and set_back.is_proved_by(soonest, now)):
+            set_back.put_right(now)
+            worklist.invalidate()
+            return True
+        return False
 
     def _adopt_strangers(self, worklist: "Listing", now: datetime) -> None:
         strangers, worklist.strangers = worklist.strangers, []

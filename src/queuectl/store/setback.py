@@ -16,6 +16,7 @@ from queuectl.store.lookup import Lookup
 from queuectl.store.names import due_text, is_pending_name, pending_due, pending_id, pending_name
 
 _SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
+_READ_AT_ONCE = 200  # so many are read while pending.lock is held, then others have a turn
 _AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
 
 
@@ -41,11 +42,12 @@ class SetBack(Lookup):
         names.sort(key=pending_due)
         # Due in a row that has ended by now, so that those that come from now on are behind them.
         at_once = (later(now, (index - len(names)) / 1_000_000) for index in range(len(names)))
-        with self._moving_into_pending():
-            for name in names:
-                job = self._put_off_by_clock(name, now)
-                if job is not None:
-                    self._rename(name, job, now, at_once)
+        for start in range(0, len(names), _READ_AT_ONCE):
+            with self._moving_into_pending():
+                for name in names[start : start + _READ_AT_ONCE]:
+                    job = self._put_off_by_clock(name, now)
+                    if job is not None:
+                        self._rename(name, job, now, at_once)
 
     def _put_off_by_clock(self, name: str, now: datetime) -> Job | None:
         """Return the job of a name if only the clock puts it off, as it was recorded."""

@@ -1,0 +1,57 @@
+"""A clock that is set back puts nothing off that was to run at once or after a failure."""
+
+import pytest
+from tests.contract.conftest import Place
+from tests.jobs import NOON, claim_next, ended, make_job, make_jobs
+
+from queuectl.clock import later
+from queuectl.job import Outcome, State
+from queuectl.store import setback
+from queuectl.store.listing import Slice
+
+HOUR = 3600.0
+
+
+def test_worker_that_knows_no_waiting_job_any_more_still_knows_of_the_clock(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is full of what came and went; what comes first waits for its own time."""
+    monkeypatch.setattr(Slice.__init__, "__defaults__", (3, 2))
+    store, other = place.open(), place.open()
+    assert claim_next(store, NOON) is None
+    now = NOON
+    other.add([make_job("fails"), make_job("waits", run_at=later(NOON, 5), priority=9)])
+    for _ in range(2):
+        now = later(now, 5)
+        claim = claim_next(other, now)
+        assert claim is not None
+        assert claim.job.id == "fails"
+        other.settle([ended(claim, Outcome.FAILED)])
+    now = later(now, -HOUR)
+    assert claim_next(store, now) is None
+    due = {entry.id: entry.run_at for entry in store.entries(State.PENDING, now)}
+    assert due == {"fails": later(now, 4), "waits": later(NOON, 5)}
+    assert store.next_due() == due["fails"]
+
+
+def test_others_have_a_turn_while_many_jobs_are_put_right(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pending.lock is held for a few of them at a time, and their order stays."""
+    monkeypatch.setattr(setback, "_READ_AT_ONCE", 2)
+    store = place.open()
+    jobs = make_jobs(*"edcba")
+    store.add(jobs)
+    now = later(NOON, -HOUR)
+    put_off = place.open()
+    lock_pending, locks = put_off._lock_pending, []  # type: ignore[attr-defined]
+
+    def locked() -> int:
+        locks.append(1)
+        fd: int = lock_pending()
+        return fd
+
+    monkeypatch.setattr(put_off, "_lock_pending", locked)
+    claims = put_off.claim_each(now, ["w"] * 5)
+    assert [claim.job.id for claim in claims] == list("edcba")
+    assert len(locks) == 3
