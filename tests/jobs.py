@@ -8,7 +8,7 @@ from queuectl.config import Settings
 from queuectl.job import Attempt, Defaults, Job, Outcome, job_from_document, parse_object
 from queuectl.logs import log_name
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim, Store
+from queuectl.store.base import Claim, ParentNames, Store
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
 LATER = later(NOON, 86400.0)  # whatever waits for a backoff is due by then
@@ -91,6 +91,14 @@ def drain(store: Store, now: datetime = LATER) -> list[str]:
         ids.append(claim.job.id)
         store.settle([ended(claim)])
     return ids
+
+
+def named_parents(store: Store) -> set[str]:
+    """Return the ids of all jobs that blocked jobs wait for, or have waited for."""
+    seen = ParentNames()
+    for _ in store.look_at_parents(seen):
+        pass
+    return seen.ids
 
 
 def fail_for_good(store: Store) -> None:

@@ -13,10 +13,11 @@ from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
 from queuectl.logs import Log, LogDir
-from queuectl.store.base import Entry, Store
+from queuectl.store.base import Entry, ParentNames, Store
 
 _LONGEST_PERIOD_SECONDS = 3600.0
 _SHORTEST_PERIOD_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 60.0  # for the turn, while another worker has it
 _AT_ONCE = 100  # so many are deleted while no job can begin to wait for one, then others go on
 _LOGS_AT_ONCE = 10_000  # so many are looked up by one walk through the names of all jobs
 _STRAY_STAYS = timedelta(days=1)
@@ -48,12 +49,17 @@ def purge(
     entries.sort(key=lambda entry: (entry.changed_at or _EVER, entry.id))
     kept = [] if kept is None else kept
     unreadable: list[str] = []
+    seen = ParentNames()
+    for _ in store.look_at_parents(seen):  # while others still have pending.lock
+        pass
     for start in range(0, len(entries), _AT_ONCE):
         some = entries[start : start + _AT_ONCE]
         if dry_run:
-            yield from _readable(store, some, kept, unreadable)
+            yield from _readable(store, some, seen.ids, kept, unreadable)
         else:
-            yield from _purge_some(store, logs, some, until, kept=kept, unreadable=unreadable)
+            yield from _purge_some(
+                store, logs, some, until, seen=seen, kept=kept, unreadable=unreadable
+            )
     if unreadable:
         raise BadDocument(
             f"cannot be read and were left as they are: {' '.join(unreadable)};"
@@ -62,9 +68,12 @@ def purge(
 
 
 def _readable(
-    store: Store, entries: list[Entry], kept: list[Entry], unreadable: list[str]
+    store: Store,
+    entries: list[Entry],
+    named: Collection[str],
+    kept: list[Entry],
+    unreadable: list[str],
 ) -> Iterator[Entry]:
-    named = store.named_parents()
     for entry in entries:
         try:
             if entry.id in named:
@@ -81,12 +90,13 @@ def _purge_some(
     entries: list[Entry],
     until: datetime | None,
     *,
+    seen: ParentNames,
     kept: list[Entry],
     unreadable: list[str],
 ) -> list[Entry]:
     """Delete a few jobs that nobody waits for; return those that are deleted."""
     purged = []
-    with store.parents_held() as named:
+    with store.parents_held(seen) as named:
         for entry in entries:
             try:
                 if entry.id in named:
@@ -149,6 +159,10 @@ class StrayLogs:
                         self._logs.remove(log.job_id, log.attempt, unchanged_since=self._until)
 
 
+class _CalledAway(Exception):
+    """A purge that is left for other work before its end."""
+
+
 class IdlePurge:
     """Delete what keep-completed and keep-logs do not keep, in steps, for a worker that is idle."""
 
@@ -157,49 +171,63 @@ class IdlePurge:
         self._store = store
         self._logs = logs
         self._steps: Iterator[None] | None = None
+        self._keeps: tuple[float | None, float | None] = (None, None)
         self._next_at = 0.0
 
     def go_on(self, settings: Settings, now: datetime, is_wanted: Callable[[], bool]) -> bool:
         """Purge from where it was left until the worker is wanted elsewhere; return whether it was.
 
-        It begins anew when a period has passed, which the shortest time to keep decides.
+        It begins again when a period has passed, which the shortest time to keep decides. What was
+        left is forgotten if others have purged meanwhile, or if the times to keep are others now.
         Raises: StoreError, OSError.
         """
-        if self._steps is None:
-            if time.monotonic() < self._next_at:
-                return False
-            period = period_seconds(settings)
-            self._next_at = time.monotonic() + period
-            self._steps = self._purge(settings, now, period)
-        steps, self._steps = self._steps, None
-        for _ in steps:
-            if is_wanted():
-                self._steps = steps
-                return True
+        keeps = settings.keep_completed, settings.keep_logs
+        if keeps != self._keeps:
+            self._keeps, self._steps = keeps, None
+        if self._steps is None and time.monotonic() < self._next_at:
+            return False
+        period = period_seconds(settings)
+        steps, self._steps = self._steps or self._purge(settings, now), None
+        # The turn is kept for as long as the worker is here, and not while it runs a job.
+        try:
+            with self._store.purge_turn(period) as is_ours:
+                if not is_ours:
+                    # The one whose turn it is may be called away, too.
+                    self._next_at = time.monotonic() + min(period, _ASK_AGAIN_SECONDS)
+                    return False
+                self._next_at = time.monotonic() + period
+                for _ in steps:
+                    if is_wanted():
+                        raise _CalledAway
+        except _CalledAway:
+            self._steps = steps
+            return True
         return False
 
-    def _purge(self, settings: Settings, now: datetime, period: float) -> Iterator[None]:
+    def _purge(self, settings: Settings, now: datetime) -> Iterator[None]:
         """Delete what is old, a step for each file that is looked at."""
-        with self._store.purge_turn(period) as is_ours:
-            if not is_ours:
-                return
-            if settings.keep_completed is not None:
-                yield from self._purge_completed(_before(now, settings.keep_completed))
-            if settings.keep_logs is not None:
-                yield from self._purge_logs(_before(now, settings.keep_logs))
+        if settings.keep_completed is not None:
+            yield from self._purge_completed(_before(now, settings.keep_completed))
+        if settings.keep_logs is not None:
+            yield from self._purge_logs(_before(now, settings.keep_logs))
 
     def _purge_completed(self, until: datetime) -> Iterator[None]:
-        old = []
+        old: list[Entry] = []
+        seen = ParentNames()
         for entry in self._store.finished(State.COMPLETED):
             yield
             if _is_old(entry.changed_at, until):
                 old.append(entry)
             if len(old) == _AT_ONCE:
-                # What cannot be read is left for a person to look at.
-                _purge_some(self._store, self._logs, old, until, kept=[], unreadable=[])
+                yield from self._purge_old(old, until, seen)
                 old.clear()
         if old:
-            _purge_some(self._store, self._logs, old, until, kept=[], unreadable=[])
+            yield from self._purge_old(old, until, seen)
+
+    def _purge_old(self, old: list[Entry], until: datetime, seen: ParentNames) -> Iterator[None]:
+        yield from self._store.look_at_parents(seen)
+        # What cannot be read is left for a person to look at.
+        _purge_some(self._store, self._logs, old, until, seen=seen, kept=[], unreadable=[])
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
         strays = StrayLogs(self._store, self._logs, until)

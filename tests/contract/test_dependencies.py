@@ -18,6 +18,7 @@ from tests.jobs import (
     ended,
     fail_for_good,
     make_job,
+    named_parents,
 )
 
 from queuectl.clock import later
@@ -194,12 +195,12 @@ def test_job_that_is_skipped_is_not_asked_for_its_parents(store: Store) -> None:
 
 def test_named_parents_are_all_that_blocked_jobs_name(store: Store) -> None:
     """Those that were waited for already are named, too; none when nothing is blocked."""
-    assert not store.named_parents()
+    assert not named_parents(store)
     add(store, *map(make_job, "pqr"), make_job("c", after=("p", "q"), after_any=("r",)))
     end(store)
-    assert set(store.named_parents()) == {"p", "q", "r"}
+    assert named_parents(store) == {"p", "q", "r"}
     drain(store)
-    assert not store.named_parents()
+    assert not named_parents(store)
 
 
 def test_retried_job_waits_for_its_parents_anew(store: Store) -> None:

@@ -17,7 +17,8 @@ from queuectl.job import Job, Outcome, State
 from queuectl.logs import LogDir, log_name
 from queuectl.purge import IdlePurge, StrayLogs, period_seconds, purge
 from queuectl.store import files
-from queuectl.store.base import Entry, Store
+from queuectl.store.base import Entry, ParentNames, Store
+from queuectl.store.lookup import Lookup
 
 DAY = 86400.0
 NEVER_WANTED = bool  # bool() is False
@@ -142,10 +143,86 @@ def test_a_parent_that_a_blocked_job_names_is_kept(store: Store, place: Place) -
     assert purged(store, place, [State.COMPLETED]) == ["parent", "runs", "child"]
 
 
+def blocked_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that each read of a blocked job's document adds its id to."""
+    reads: list[str] = []
+    read = Lookup._read
+
+    def note(self: Lookup, state: State, name: str, job_id: str) -> Job | None:
+        if state is State.BLOCKED:
+            reads.append(job_id)
+        return read(self, state, name, job_id)
+
+    monkeypatch.setattr(Lookup, "_read", note)
+    return reads
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_blocked_jobs_are_read_once_however_many_are_deleted(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    """Reading them again for each few would take the longer the more there are of both."""
+    complete(store, place, *(f"j-{number}" for number in range(301)), days_old=1)
+    store.add(make_jobs("p", "q"), chosen=["p", "q"])
+    children = [make_job(f"c-{n}", after=("p" if n % 2 else "q", f"j-{n}")) for n in range(9)]
+    store.add(children, chosen=[child.id for child in children])
+    reads = blocked_reads(monkeypatch)
+    names = {f"j-{number}" for number in range(9, 301)}
+    assert set(purged(store, place, [State.COMPLETED], dry_run=dry_run)) == names
+    assert sorted(reads) == [child.id for child in children]
+
+
+def test_a_job_that_becomes_blocked_during_a_purge_keeps_its_parents(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACE: it comes where others were seen already, or in the place of one of its name."""
+    complete(store, place, *(f"j-{number:03}" for number in range(303)))
+    for number in range(303):
+        grow_old(place.path / "completed" / f"j-{number:03}.json", 400 - number)
+    store.add(make_jobs("p", "q"), chosen=["p", "q"])
+    first = [make_job("old", after=("p",)), make_job("same", after=("p",))]
+    store.add(first, chosen=["old", "same"])
+    reads = blocked_reads(monkeypatch)
+    found = purge(store, LogDir.of(place.location), [State.COMPLETED], None)
+    assert [next(found).id for _ in range(100)][-1] == "j-099"
+    other = place.open()
+    assert list(other.cancel(["same"])) == [("same", State.CANCELLED)]
+    assert other.purge("same", State.CANCELLED)
+    late = [
+        make_job("same", after=("p", "j-200")),
+        make_job("new", after=("p", "j-201")),
+        make_job("apart", after=("q", "j-302")),
+    ]
+    other.add(late, chosen=["same", "new", "apart"])
+    reads.clear()
+    assert len(list(found)) == 200
+    assert ids(store, State.COMPLETED) == ["j-200", "j-201", "j-302"]
+    assert sorted(reads) == ["apart", "new", "same"]
+
+
+def test_a_blocked_job_that_cannot_be_read_is_looked_at_again(store: Store, place: Place) -> None:
+    """Its document may be written at this moment, and name parents a moment later."""
+    complete(store, place, *(f"j-{number:03}" for number in range(150)))
+    for number in range(150):
+        grow_old(place.path / "completed" / f"j-{number:03}.json", 400 - number)
+    store.add(make_jobs("p"), chosen=["p"])
+    store.add([make_job("child", after=("p", "j-120"))], chosen=["child"])
+    path = place.path / "blocked" / "p" / "child.json"
+    document = path.read_text()
+    path.write_text(document[:20])
+    grow_old(path.parent, 1)
+    found = purge(store, LogDir.of(place.location), [State.COMPLETED], None)
+    next(found)
+    path.write_text(document)
+    grow_old(path.parent, 1)
+    list(found)
+    assert ids(store, State.COMPLETED) == ["j-120"]
+
+
 def test_no_job_begins_to_wait_for_one_that_is_being_purged(store: Store, place: Place) -> None:
     """RACE: a job that names a parent comes between the look for such jobs and the purge."""
     fd = os.open(place.path / "pending.lock", os.O_RDWR)
-    with store.parents_held():
+    with store.parents_held(ParentNames()):
         assert not files.lock(fd)  # whoever is to be blocked is placed under this lock
     assert files.lock(fd)
     os.close(fd)
@@ -276,7 +353,7 @@ def test_a_log_that_is_written_to_meanwhile_stays(
 def test_a_worker_that_is_wanted_goes_and_comes_back_to_where_it_was(
     store: Store, place: Place, idle: IdlePurge
 ) -> None:
-    """A job never waits for a purge; nobody else begins one meanwhile."""
+    """A job never waits for a purge."""
     complete(store, place, "a", "b", "c", days_old=9)
     calls = 0
 
@@ -288,14 +365,69 @@ def test_a_worker_that_is_wanted_goes_and_comes_back_to_where_it_was(
     assert go_on(idle, is_wanted, keep_completed=DAY)
     assert calls == 1
     assert ids(store, State.COMPLETED) == ["a", "b", "c"]
-    other = place.open()
-    with other.purge_turn(1) as is_ours:
-        assert not is_ours
     assert go_on(idle, is_wanted, keep_completed=DAY)
+    assert calls == 2
     assert not go_on(idle, keep_completed=DAY)
     assert ids(store, State.COMPLETED) == []
-    with other.purge_turn(0) as is_ours:
-        assert is_ours
+    with place.open().purge_turn(3600) as is_ours:
+        assert not is_ours
+
+
+def test_a_purge_that_was_put_off_keeps_nobody_else_from_one(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """Its worker may run a job for days; when that comes back it finds that it was done."""
+    complete(store, place, "a", "b", "c", days_old=9)
+    assert go_on(idle, lambda: True, keep_completed=DAY)
+    other = IdlePurge(place.open(), LogDir.of(place.location))
+    assert not go_on(other, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == []
+    complete(store, place, "d", days_old=9)
+    assert not go_on(idle, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == ["d"]
+
+
+def test_who_finds_another_at_it_asks_again_before_the_period_is_over(
+    store: Store, place: Place, idle: IdlePurge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other may be called away and not come back for days."""
+    complete(store, place, "a", days_old=9)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with place.open().purge_turn(3600):
+        assert not go_on(idle, keep_completed=DAY)
+    (place.path / "purge.lock").write_text("")
+    assert not go_on(idle, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == ["a"]
+    now += 60
+    assert not go_on(idle, keep_completed=DAY)
+    assert ids(store, State.COMPLETED) == []
+
+
+def test_a_purge_that_was_put_off_goes_on_by_the_settings_of_now(
+    store: Store, place: Place, idle: IdlePurge
+) -> None:
+    """What is to be kept longer since then is not deleted."""
+    complete(store, place, "a", "b", days_old=9)
+    assert go_on(idle, lambda: True, keep_completed=DAY)
+    assert not go_on(idle, keep_completed=30 * DAY)
+    assert ids(store, State.COMPLETED) == ["a", "b"]
+
+
+def test_an_idle_worker_that_reads_what_is_blocked_can_be_called_away(
+    store: Store, place: Place, idle: IdlePurge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be very many documents to read before the first job is deleted."""
+    complete(store, place, "a", days_old=9)
+    store.add(make_jobs("p"), chosen=["p"])
+    children = [make_job(f"c-{number}", after=("p",)) for number in range(3)]
+    store.add(children, chosen=[child.id for child in children])
+    reads = blocked_reads(monkeypatch)
+    assert go_on(idle, lambda: len(reads) == 2, keep_completed=DAY)
+    assert len(reads) == 2
+    assert not go_on(idle, keep_completed=DAY)
+    assert len(reads) == 3
+    assert ids(store, State.COMPLETED) == []
 
 
 def test_one_purge_in_a_period_is_enough_for_all_workers(

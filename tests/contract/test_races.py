@@ -18,7 +18,7 @@ from queuectl.clock import later
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
 from queuectl.job import Job, Outcome, State, encode_job
 from queuectl.store import files
-from queuectl.store.base import Store
+from queuectl.store.base import ParentNames, Store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.listing import Listing, Slice
 from queuectl.store.names import pending_name
@@ -620,7 +620,7 @@ def test_pending_lock_that_a_hand_deletes_is_taken_anew(
         return lock(fd, **options)
 
     monkeypatch.setattr(filelock, "lock_descriptor", delete_first)
-    with store.parents_held(), store.parents_held():  # it may be nested
+    with store.parents_held(ParentNames()), store.parents_held(ParentNames()):  # it may be nested
         assert len(locked) == 2
         assert path.stat().st_ino == locked[-1]
         with path.open() as file:

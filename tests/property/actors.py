@@ -24,7 +24,7 @@ from queuectl.errors import QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import log_name
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim, Settlement, Store
+from queuectl.store.base import Claim, ParentNames, Settlement, Store
 
 _ASKED_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
@@ -99,7 +99,7 @@ class Hands:
 
     def purge(self, job_id: str, state: State) -> bool:
         """Delete a job as a purge does: none that is waited for."""
-        with self.store.parents_held() as named:
+        with self.store.parents_held(ParentNames()) as named:
             return job_id not in named and self.store.purge(job_id, state)
 
     def claim(self) -> tuple[Job, int] | datetime | None:

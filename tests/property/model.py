@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import permutations
 
+from tests.jobs import named_parents
+
 from queuectl.config import Settings
 from queuectl.job import DEFAULT_PRIORITY, Job, Outcome, State
 from queuectl.store.base import Counts, Entry, Store
@@ -597,7 +599,7 @@ def check_lookups(store: Store, model: Model, now: datetime) -> None:
             parents = {entry.parent: entry.parent_state for entry in entries}
             ends = {parent: model.end_of(parent or "") for parent in parents}
             _must_be("parents", parents, ends)
-    _must_be("named parents", set(store.named_parents()), model.named_parents())
+    _must_be("named parents", named_parents(store), model.named_parents())
 
 
 def _must_be(what: str, told: object, expected: object) -> None:

@@ -54,6 +54,21 @@ class Counts(NamedTuple):
     unreadable: int = 0
 
 
+class ParentNames:
+    """The ids that blocked jobs wait for, or have waited for, as far as was looked.
+
+    None is taken out again: a parent may stay for the sake of a job that has gone on meanwhile. The
+    rest is the store's, of what it need not read again: of which directories all was read, by when
+    they last changed, and a hash for each document.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.ids: set[str] = set()
+        self.directories: dict[str, tuple[int, int]] = {}
+        self.documents: set[int] = set()
+
+
 class WorkerRecord(NamedTuple):
     """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
 
@@ -286,11 +301,17 @@ class Store(Adder, Protocol):
         Raises: JobNotFound before the first is cancelled.
         """
 
-    def named_parents(self) -> Collection[str]:
-        """Return the ids that blocked jobs wait for; no purge deletes those jobs."""
+    def look_at_parents(self, seen: "ParentNames") -> Iterator[None]:
+        """Learn which jobs the blocked ones wait for, a step for each document that is read.
 
-    def parents_held(self) -> AbstractContextManager[Collection[str]]:
-        """Tell the same, and let no job begin to wait for another while the block runs."""
+        What ``seen`` holds from the last look is read again only if it has changed.
+        """
+
+    def parents_held(self, seen: "ParentNames") -> AbstractContextManager[Collection[str]]:
+        """Look once more, and let no job begin to wait for another while the block runs.
+
+        The block gets the ids of those that are waited for; no purge deletes them.
+        """
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream what is known of the jobs in a finished state, in no order, opening none."""

@@ -11,13 +11,14 @@ killed in between, the sweep of idle workers repairs.
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from queuectl.clock import utc_now
 from queuectl.errors import BadDataError, BadDocument, CircularWait, StoreError, UnknownParent
 from queuectl.job import MAX_DOCUMENT_BYTES, Job, NewerSchema, State
 from queuectl.policy import find_circle, waits_for
 from queuectl.store import files
+from queuectl.store.base import ParentNames
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import blocked_name, filed_name, pending_name
 
@@ -25,6 +26,8 @@ _AT_ONCE = 100  # so many move while pending.lock is held, then others have a tu
 _MANY = 16  # from so many directories on, one sync of the file system is cheaper
 _ATTEMPTS = 100
 _STILL_BEING_WRITTEN_SECONDS = 2.0
+# A directory that changed more recently may change once more with the same time of change.
+_STEADY_AFTER_SECONDS = 2.0
 
 
 class Blocked(Lookup):
@@ -255,16 +258,36 @@ class Blocked(Lookup):
 
     # --- looking ---
 
-    def named_parents(self) -> set[str]:
-        """Return the ids of all jobs that blocked jobs wait for, or have waited for."""
-        named = set()
+    def look_at_parents(self, seen: ParentNames) -> Iterator[None]:
+        """Read what has changed since the last look; see Store.look_at_parents."""
         for parent in list(self._parents()):
+            changed = self._identity(parent)
+            if changed is None or changed == seen.directories.get(parent):
+                continue
+            is_steady = 0 <= changed[1] / 1e9 < time.time() - _STEADY_AFTER_SECONDS
             for job_id in list(self._children(parent)):
-                named.add(parent)
-                try:
-                    job = self._read(State.BLOCKED, blocked_name(parent, job_id), job_id)
-                except (BadDocument, NewerSchema):
+                name = blocked_name(parent, job_id)
+                document = hash((name, self._identity(name)))
+                if document in seen.documents:
                     continue
-                if job is not None:
-                    named.update(job.parents)
-        return named
+                seen.ids.add(parent)
+                try:
+                    job = self._read(State.BLOCKED, name, job_id)
+                except (BadDocument, NewerSchema):
+                    is_steady = False  # somebody may be writing it at this moment
+                else:
+                    seen.documents.add(document)
+                    if job is not None:
+                        seen.ids.update(job.parents)
+                yield
+            if is_steady:
+                seen.directories[parent] = changed
+
+    def _identity(self, name: str) -> tuple[int, int] | None:
+        """Return what changes with something in blocked/, None if that is gone."""
+        with self._telling(f"{self.location}/{State.BLOCKED}/{name} cannot be looked at"):
+            try:
+                status = os.stat(name, dir_fd=self._fd(State.BLOCKED), follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+        return status.st_ino, status.st_mtime_ns

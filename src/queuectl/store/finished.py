@@ -10,7 +10,7 @@ from datetime import datetime
 from queuectl.clock import from_timestamp
 from queuectl.job import Job, State
 from queuectl.store import files
-from queuectl.store.base import FINISHED, Entry
+from queuectl.store.base import FINISHED, Entry, ParentNames
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import SUFFIX, filed_name, id_in_name
 
@@ -20,20 +20,21 @@ _TURN_NAME = "purge.lock"
 class Finished(Lookup):
     """Look through, hold and delete the jobs that have ended."""
 
-    def named_parents(self) -> Collection[str]:
-        """Return the ids that blocked jobs wait for; see Store.named_parents."""
-        if not any(True for _ in self._parents()):
-            return ()
-        from queuectl.store.blocked import Blocked
+    def look_at_parents(self, seen: ParentNames) -> Iterator[None]:
+        """Learn which jobs blocked jobs wait for; see Store.look_at_parents."""
+        if any(True for _ in self._parents()):
+            from queuectl.store.blocked import Blocked
 
-        return Blocked(self).named_parents()
+            yield from Blocked(self).look_at_parents(seen)
 
     @contextmanager
-    def parents_held(self) -> Iterator[Collection[str]]:
+    def parents_held(self, seen: ParentNames) -> Iterator[Collection[str]]:
         """Let no job begin to wait for another; see Store.parents_held."""
         # Who begins to wait does so under this lock (rule 7).
         with self._moving_into_pending():
-            yield self.named_parents()
+            for _ in self.look_at_parents(seen):
+                pass
+            yield seen.ids
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream the jobs of a finished state; see Store.finished."""
