@@ -1,7 +1,9 @@
 """How the names of due jobs are handed out, each once for a pool, in their order."""
 
 import os
+import signal
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,13 +189,13 @@ def test_a_long_scan_is_followed_by_a_rest_that_holds_up_no_other(
     (tmp_path / name("a")).touch()
     (tmp_path / name("b")).touch()
     happened: list[str] = []
-    let_in = Slice.__exit__
+    let_in = Slice.release
 
-    def noted(self: Slice, *error: object) -> None:
-        let_in(self, *error)
+    def noted(self: Slice) -> None:
+        let_in(self)
         happened.append("lets others in")
 
-    monkeypatch.setattr(Slice, "__exit__", noted)
+    monkeypatch.setattr(Slice, "release", noted)
     monkeypatch.setattr(time, "sleep", lambda _: happened.append("rests"))
     monkeypatch.setattr("queuectl.store.listing._LONG_SCAN_SECONDS", 0.0)
     listing = listing_of(tmp_path, shared)
@@ -267,6 +269,94 @@ def test_what_was_dropped_is_scanned_for_once_in_a_pool(tmp_path: Path, shared: 
     assert take(other) == []
     assert other._later.cut is None
     assert shared.generation == generation
+
+
+def stopped_in_a_scan(path: Path, shared: Slice) -> int:
+    """Return the process of a worker that is stopped while it scans for its pool."""
+
+    def open_and_stop() -> int:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside xdist's threads
+        pid = os.fork()
+    if pid == 0:
+        try:
+            Listing(open_and_stop, shared).take(NOW, 1)
+        finally:
+            os._exit(0)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+    return pid
+
+
+def go_on_to_the_end(pid: int) -> None:
+    """Let a stopped process go on, and wait for its end."""
+    os.kill(pid, signal.SIGCONT)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there nothing is shared")
+def test_who_is_not_let_in_goes_on_alone_and_comes_back(
+    tmp_path: Path, shared: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACE: a process is stopped while it scans; the others take all there is, in its order."""
+    monkeypatch.setattr("queuectl.store.listing._PATIENCE_SECONDS", 0.01)
+    for job_id in "bcdefghij":
+        (tmp_path / name(job_id)).touch()
+    one, other = listing_of(tmp_path, shared), listing_of(tmp_path, shared)
+    assert take_one(one) == name("b")
+    (tmp_path / name("b")).unlink()
+    one.invalidate()
+    pid = stopped_in_a_scan(tmp_path, shared)
+    try:
+        found = [take_one(one)]
+        (tmp_path / name("c")).unlink()
+        arrive(tmp_path, one, name("a"), name("later", 5))
+        for _ in range(3):
+            found.append(take_one(one))
+            (tmp_path / str(found[-1])).unlink()
+        assert found == [name(job_id) for job_id in "cade"]
+        assert take_one(other) == name("f")  # each on its own: the claim decides
+    finally:
+        go_on_to_the_end(pid)
+    found = []
+    while (each := take_one(one)) is not None:
+        found.append(each)
+        (tmp_path / each).unlink()
+    assert found == [name(job_id) for job_id in "fghij"]
+    one.invalidate()
+    generation = shared.generation
+    arrive(tmp_path, one, name("z"))
+    assert take_one(one) == name("z")
+    assert shared.generation > generation
+    assert one.next_due() == at(5)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="there nothing is shared")
+def test_who_is_not_let_in_waits_once_and_not_for_each_job(
+    tmp_path: Path, shared: Slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timeouts wait with it."""
+    for each in "abcdefghij":
+        (tmp_path / name(each)).touch()
+    mine = listing_of(tmp_path, shared)
+    pid = stopped_in_a_scan(tmp_path, shared)
+    waited = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+
+    monkeypatch.setattr(time, "sleep", pass_time)
+    monkeypatch.setattr(time, "monotonic", lambda: waited)
+    try:
+        for each in "abcdefghij":
+            assert take_one(mine) == name(each)
+            (tmp_path / name(each)).unlink()
+        assert waited == pytest.approx(1.0)
+    finally:
+        go_on_to_the_end(pid)
 
 
 def test_marked_names_are_known_however_many(monkeypatch: pytest.MonkeyPatch) -> None:

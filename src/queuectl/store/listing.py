@@ -10,6 +10,9 @@ rest when their turn comes.
 What is handed out and not claimed is not lost: the name is still in the directory, and a scan finds
 it again. Scans come when the slice is used up and there is more, when a worker starts (one that
 died may have held a name), and when the kernel could not tell all arrivals.
+
+A process that holds the slice may be stopped. So no other waits for it for long: it goes on with a
+slice of its own, and comes back when that has to be scanned for anew.
 """
 
 import fcntl
@@ -33,6 +36,10 @@ _CUTS = struct.Struct(f"{_CUT}s{_CUT}s")
 _DATA = 512
 _LONG_SCAN_SECONDS = 0.1
 _REST_SECONDS = 0.05
+# What others wait for a slice: a scan of some millions. Timeouts wait with them.
+_PATIENCE_SECONDS = 1.0
+_SHORTEST_PAUSE_SECONDS = 0.0002
+_LONGEST_PAUSE_SECONDS = 0.005
 
 
 class Smallest:
@@ -73,14 +80,14 @@ class Slice:
     The generation counts the scans; a stale slice is one that must be scanned anew.
     """  # noqa: D205
 
-    def __init__(self, most: int = SLICE, most_soon: int = SOON) -> None:
+    def __init__(self, most: int = SLICE, most_soon: int = SOON, *, is_shared: bool = True) -> None:
         """Reserve the memory; pages that are not used cost nothing."""
         self.most = most
         self.most_soon = most_soon
         size = _DATA + (most + most_soon + 1) * _LONGEST_NAME
         self._fd = -1
         try:
-            if hasattr(os, "memfd_create"):
+            if is_shared and hasattr(os, "memfd_create"):
                 self._fd = os.memfd_create("queuectl-slice", os.MFD_CLOEXEC)
                 os.ftruncate(self._fd, size)
             # Without memfd_create there is no lock either: then each process keeps its own slice.
@@ -103,14 +110,36 @@ class Slice:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> None:
-        """Keep the other processes of the pool out, and read what they left."""
-        # A record lock belongs to a process, unlike a lock on the description that forks share.
-        if self._fd >= 0:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        self._load()
+    def acquire(self, most_seconds: float) -> bool:
+        """Keep the other processes of the pool out, and read what they left.
 
-    def __exit__(self, *_: object) -> None:
+        Returns False if one of them has not let this one in for so long.
+        """
+        if self._fd >= 0 and not self._lock() and not self._wait_for_lock(most_seconds):
+            return False
+        self._load()
+        return True
+
+    def _lock(self) -> bool:
+        # A record lock belongs to a process, unlike a lock on the description that forks share.
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _wait_for_lock(self, most_seconds: float) -> bool:
+        # The kernel would wait for as long as the holder is stopped.
+        deadline = time.monotonic() + most_seconds
+        pause = _SHORTEST_PAUSE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            if self._lock():
+                return True
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        return False
+
+    def release(self) -> None:
         """Let the others in."""
         if self._fd >= 0:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
@@ -170,7 +199,8 @@ class Listing:
     def __init__(self, open_directory: Callable[[], int], shared: Slice) -> None:
         """Take what opens the directory anew, so that forked processes share no position in it."""
         self._open_directory = open_directory
-        self._shared = shared
+        self._of_pool = shared
+        self._shared = shared  # or one of its own, while another process does not let it in
         self._generation = -1
         # What arrived, due and not yet due; of more, a scan finds the rest (see _forget_drops).
         self._ready: Nearest[str] = Nearest(shared.most_soon)
@@ -204,8 +234,33 @@ class Listing:
 
     def invalidate(self) -> None:
         """Make the next call scan anew, for the whole pool."""
-        with self._shared:
+        self._enter()
+        try:
             self._shared.invalidate()
+        finally:
+            self._shared.release()
+
+    def _enter(self) -> None:
+        """Hold the slice of the pool, or one of its own if that cannot be had."""
+        if self._shared is self._of_pool:
+            if self._of_pool.acquire(_PATIENCE_SECONDS):
+                return
+            most, most_soon = self._of_pool.most, self._of_pool.most_soon
+            self._use(Slice(most, most_soon, is_shared=False))
+        self._shared.acquire(0.0)
+
+    def _come_back(self) -> None:
+        """Scan for the whole pool again, if whoever kept this process out lets it in."""
+        if self._shared is not self._of_pool and self._of_pool.acquire(0.0):
+            self._shared.close()
+            self._use(self._of_pool)
+            self._shared.invalidate()
+
+    def _use(self, other: Slice) -> None:
+        """Turn to another slice, which is scanned for before anything is taken from it."""
+        self._shared = other
+        # Its scans are counted for itself, and the first one finds whatever was dropped.
+        self._generation = self._dropped_in = -1
 
     def take(self, now: str, most: int) -> list[str]:
         """Return the first names that are due, each once for the pool; none where there is none.
@@ -222,14 +277,16 @@ class Listing:
 
     def _take(self, now: str, most: int) -> list[str]:
         names: list[str] = []
-        shared = self._shared
-        with shared:
+        self._enter()
+        try:
             while len(names) < most:
                 self._forget_drops()
-                if shared.stale or self._must_scan(now):
+                if self._shared.stale or self._must_scan(now):
                     if names:
                         break
+                    self._come_back()
                     self._scan(now)
+                shared = self._shared
                 self._learn_soon(now)
                 while self._later and self._later.first[0] <= now:
                     self._ready.push(self._later.pop()[1])
@@ -250,6 +307,8 @@ class Listing:
                     shared.invalidate()
                 else:
                     break
+        finally:
+            self._shared.release()
         return names
 
     def _learn_soon(self, now: str) -> None:
