@@ -6,6 +6,7 @@ was removed by hand leaves its logs; those do not count as logs of a later job o
 """
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -36,6 +37,9 @@ class Log(NamedTuple):
 
 
 _TAIL_BYTES = 8192
+_MOST_TALK_BYTES = 10 * 1024 * 1024
+_OLD = ".1"
+_CHUNK = 1024 * 1024
 
 
 def log_name(job_id: str, attempt: int) -> str:
@@ -81,6 +85,33 @@ class LogDir:
             return _open_own(path, None, sets_mode=True)
         except OSError as error:
             raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+
+    def bound_talk(self) -> None:
+        """Put what that file holds into a second one, its name and .1, where it has grown long.
+
+        It is emptied and not renamed: any number of pools may append to it, and so they go on with
+        what they have open. A line that comes between the last look and that is lost.
+        Raises: OSError.
+        """
+        path = self.talk_path()
+        with suppress(FileNotFoundError):
+            if os.stat(path, follow_symlinks=False).st_size <= _MOST_TALK_BYTES:
+                return
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                with suppress(BlockingIOError):  # another pool does it
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_own_alone(status := os.fstat(fd)) and status.st_size > _MOST_TALK_BYTES:
+                        _move_contents(fd, path + _OLD)
+            finally:
+                os.close(fd)
+
+    def remove_old_talk(self, unchanged_since: datetime) -> None:
+        """Delete that second file, unless it was written to later than that. Raises: OSError."""
+        path = self.talk_path() + _OLD
+        with suppress(FileNotFoundError):
+            if from_timestamp(os.stat(path, follow_symlinks=False).st_mtime) <= unchanged_since:
+                os.unlink(path)
 
     def open_for_append(
         self, job_id: str, attempt: int, *, created_at: datetime | None = None
@@ -244,6 +275,26 @@ class LogDir:
         return dir_fd
 
 
+def _is_own_alone(status: os.stat_result) -> bool:
+    """Tell of a file whether it is a regular one of this user, and has no other name."""
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+
+
+def _move_contents(fd: int, path: str) -> None:
+    """Leave a file empty, and another one with what it held. Raises: OSError."""
+    other_fd = _open_own(path, None, sets_mode=True)
+    try:
+        os.ftruncate(other_fd, 0)
+        offset = 0
+        while data := os.pread(fd, _CHUNK, offset):
+            offset += len(data)
+            while data:
+                data = data[os.write(other_fd, data) :]
+        os.ftruncate(fd, 0)
+    finally:
+        os.close(other_fd)
+
+
 def _open_own(
     name: str, directory_fd: int | None, *, sets_mode: bool, made_at: datetime | None = None
 ) -> int:
@@ -266,11 +317,7 @@ def _open_own(
         # Not blocking: nobody may ever read a FIFO.
         fd = os.open(name, _APPEND | os.O_NONBLOCK, dir_fd=directory_fd)
         status = os.fstat(fd)
-        if (
-            not stat.S_ISREG(status.st_mode)
-            or status.st_uid != os.geteuid()
-            or status.st_nlink != 1
-        ):
+        if not _is_own_alone(status):
             os.close(fd)
             raise OSError(errno.EPERM, "what is there is no file of yours alone", name)
         if not _is_older(status, made_at):

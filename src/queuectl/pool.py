@@ -187,6 +187,7 @@ class Supervisor:
         # What was asked for before is not for these workers.
         self._pill = store.stop_request()
         self._ready_fd = -1
+        self._logs: LogDir | None = None  # where it tells, in the background
         self._processes: dict[int, _Process] = {}
         self._early_failures = 0
         self._early_code = EXIT_BUG
@@ -207,6 +208,7 @@ class Supervisor:
         """
         Talk.begin_anew()
         self._ready_fd = ready_fd
+        self._logs = LogDir.of(self._store.location) if ready_fd >= 0 else None
         self._is_patient &= ready_fd < 0  # who waits for the first to start is not kept waiting
         self._interrupts = Interrupts()
         self._interrupts.hear_children()
@@ -242,6 +244,9 @@ class Supervisor:
                 self._pause()
             self._reap()
             self._caretaker.go_on()
+            if self._logs is not None:
+                with suppress(OSError):  # nothing depends on it
+                    self._logs.bound_talk()
             if self._missing and time.monotonic() >= self._replace_at:
                 self._fork(self._missing.pop())
             if not self._processes and not self._missing:

@@ -240,6 +240,7 @@ class IdlePurge:
                         continue
                 strays.add(log)
         strays.purge()
+        self._logs.remove_old_talk(until)
 
 
 def period_seconds(settings: Settings) -> float:

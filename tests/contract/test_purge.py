@@ -333,6 +333,19 @@ def test_keep_logs_deletes_old_logs_of_finished_jobs_alone(
     store.give_back(claim)
 
 
+@pytest.mark.parametrize(("days_old", "is_kept"), [(9, False), (1, True)])
+def test_keep_logs_knows_what_workers_told_before(
+    place: Place, idle: IdlePurge, days_old: int, is_kept: bool
+) -> None:
+    """The file that is written to is never deleted."""
+    for name in ("worker.log", "worker.log.1"):
+        (place.path / name).write_text("told\n")
+        grow_old(str(place.path / name), days_old)
+    go_on(idle, keep_logs=7 * DAY)
+    assert (place.path / "worker.log").exists()
+    assert (place.path / "worker.log.1").exists() == is_kept
+
+
 def test_a_log_that_is_written_to_meanwhile_stays(
     store: Store, place: Place, idle: IdlePurge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

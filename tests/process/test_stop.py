@@ -354,3 +354,19 @@ def test_drain_ends_with_0_whatever_became_of_the_jobs(queue: Queue) -> None:
     queue.enqueue("exit 3", "fails")
     queue.drain()
     assert (queue.ids("dead"), queue.pending()) == (["dies"], ["fails"])
+
+
+def test_detached_workers_begin_a_log_that_has_grown_long_again(queue: Queue) -> None:
+    """What it held is kept beside it, and they go on telling."""
+    log = queue.store / "worker.log"
+    queue.enqueue("true", "a")
+    log.write_bytes(b"x" * 10_500_000)
+    log.chmod(0o600)
+    queue.ok("worker", "start", "--detach")
+    old = queue.store / "worker.log.1"
+    until(lambda: old.exists() and not log.read_bytes().startswith(b"x"), "it begins again")
+    queue.enqueue("true", "b")
+    until(lambda: "b attempt 1 succeeded" in log.read_text(), "they tell")
+    assert old.read_bytes().startswith(b"x" * 10_500_000)
+    queue.ok("worker", "stop")
+    assert queue("doctor") == (0, "", "")

@@ -36,7 +36,7 @@ LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accide
 DIRECTORIES = (*State, "corrupt", "logs", "workers", "tmp")
 FILES = (
     "config.json", "format", "stop_workers", "pending.lock", "pool.lock", "purge.lock",
-    "tally.json", "worker.log",
+    "tally.json", "worker.log", "worker.log.1",
 )  # fmt: skip
 FOREIGN = ("lost+found",)  # what mkfs leaves in the root of a file system
 
