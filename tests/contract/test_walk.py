@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 from tests.contract.conftest import Place
-from tests.jobs import LATER, claimed, ended, make_job
+from tests.jobs import LATER, claimed, ended, make_job, make_jobs
 
 from queuectl.errors import AmbiguousPrefix, DuplicateId
 from queuectl.job import Outcome, State
@@ -77,3 +77,14 @@ def test_job_that_comes_back_behind_the_walk_is_found(
     for thread in threads:
         thread.join()
     other.close()
+
+
+def test_two_files_of_one_id_hide_no_other_job(store: Store) -> None:
+    """A file that was dropped beside a job of its name counts once."""
+    assert isinstance(store, DirectoryStore)
+    store.add(make_jobs("job-1", "job-2", "job-3"))
+    dropped = f"{store.location}/pending/job-1.json"
+    with open(dropped, "w") as file:
+        file.write('{"command": "true"}')
+    for ids in (["job-1", "job-2"], ["job-1", "job-3"], ["job-1", "job-2", "job-3"]):
+        assert sorted(store.find(ids)) == ids

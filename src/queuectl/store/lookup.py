@@ -95,18 +95,18 @@ class Lookup(Place):
                 break
             if state in FINISHED:
                 fd = self._dir_fds.get(state)
-                names = ((job_id, filed_name(job_id)) for job_id in left)
-                here = [each for each in names if fd is not None and self._exists(fd, each[1])]
-            else:
-                here = []
-                for job_id, name in self._identified_as(state, left):
-                    if state is not State.PENDING or name != except_pending:
-                        here.append((job_id, name))
-                        if len(here) == len(left):
-                            break  # of very many
-            for job_id, name in here:
-                found.setdefault(job_id, (state, name))
-            left -= found.keys()
+                for job_id in list(left):
+                    if fd is not None and self._exists(fd, filed_name(job_id)):
+                        found[job_id] = state, filed_name(job_id)
+                        left.discard(job_id)
+                continue
+            for job_id, name in self._identified_as(state, frozenset(left)):
+                # Two may be of one id, one of which was dropped there by hand.
+                if job_id in left and (state is not State.PENDING or name != except_pending):
+                    found[job_id] = state, name
+                    left.discard(job_id)
+                    if not left:
+                        break  # of very many
         return found
 
     def _states_of(self, ids: Collection[str]) -> dict[str, State]:
