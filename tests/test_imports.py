@@ -27,7 +27,7 @@ LAYERS = (
     {"queuectl.store.directory"},
     {"queuectl.store.doctor"},
     {"queuectl.store"},
-    {"queuectl.runner", "queuectl.settler"},
+    {"queuectl.runner", "queuectl.settler", "queuectl.workdir"},
     {"queuectl.worker"},
     {"queuectl.caretaker"},
     {"queuectl.pool"},

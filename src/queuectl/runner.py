@@ -119,7 +119,7 @@ class Command:
         """
         # After --, or a command that begins with - or + would be options of the shell.
         self._arguments = [b"sh", b"-c", b"--", command.encode("utf-8", "surrogateescape")]
-        self._cwd = cwd.encode("utf-8", "surrogateescape")
+        self.cwd = cwd.encode("utf-8", "surrogateescape")
         self._env = env
         self._own_env = own_env
         self._command = command
@@ -137,7 +137,7 @@ class Command:
         Raises: Obstacle; any other OSError is the fault of what was given.
         """
         try:
-            os.chdir(self._cwd)
+            os.chdir(self.cwd)
         except OSError as error:
             if error.errno in _NO_DIRECTORY:
                 raise

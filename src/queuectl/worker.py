@@ -33,6 +33,7 @@ from queuectl.runner import Command, Obstacle, Result, environment_as_given
 from queuectl.settler import Settler
 from queuectl.store.base import Claim, RecoveryReport, Store
 from queuectl.text import encoded, printable
+from queuectl.workdir import Question, WorkDirs
 
 _RETRY_SECONDS = 1.0
 _PUT_OFF_SECONDS = 10.0  # for a job that the machine cannot start now, though it can others
@@ -274,6 +275,7 @@ class WorkerProcess:
         self.loop.wake_all(supervisor_fd, self._note_orphaned)
         self.troubles = Troubles(self._talk)
         self.settler = Settler(store, self.interrupts, self._talk, self.troubles)
+        self.workdirs = WorkDirs(self.interrupts)
         self.settings = Settings()
         self._heard = 0  # of arrivals, at the last claim
         self._rest: _Rest | None = None  # of those that found no job at the last claim
@@ -604,10 +606,8 @@ class Worker:
                     output_fd=output_fd,
                     pass_fds=claim.pass_fds,
                 )
-                # A command empties the caches: what comes before is done for all, and what follows.
-                await self._loop.others_first()
-                command.start()
-                await self._loop.others_first()
+                if not await self._start_in_its_directory(command, claim):
+                    return self._without_start()
                 command.watch()
                 if not command.wakes:
                     self._interrupts.hear_children()
@@ -631,12 +631,50 @@ class Worker:
                     os.close(output_fd)
             await self._settle_all()
             await self._sleep(_RETRY_SECONDS)
-            if self._process.must_leave():
-                return None
-            if self._store.cancel_requested(claim):
-                return Result(
-                    outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0
-                )
+            if self._is_called_off(claim):
+                return self._without_start()
+
+    async def _start_in_its_directory(self, command: Command, claim: Claim) -> bool:
+        """Start a command once its directory answers; return False if that is called off before."""
+        workdirs = self._process.workdirs
+        question = workdirs.ask(command.cwd)
+        if question is not None and not await self._wait_for_answer(question, claim):
+            return False
+        # A command empties the caches: what comes before is done for all, and what follows.
+        await self._loop.others_first()
+        command.start()
+        if question is not None:
+            workdirs.entered(command.cwd)
+        await self._loop.others_first()
+        return True
+
+    async def _wait_for_answer(self, question: Question, claim: Claim) -> bool:
+        """Wait until the directory of a job answers; return False if that is not wanted any more.
+
+        Raises: Obstacle if it takes too long; others may be started in other directories.
+        """
+        while not question.is_answered:
+            left = question.left_seconds()
+            if left <= 0:
+                what = "the directory does not answer"
+                obstacle = Obstacle(errno.ETIMEDOUT, what, question.path)
+                obstacle.is_general = False
+                raise obstacle
+            pause = self._settler.go_on()
+            await self._loop.wait(self._control_fds(), left if pause is None else min(pause, left))
+            self._hear_stop()
+            if self._is_called_off(claim):
+                return False
+        return True
+
+    def _is_called_off(self, claim: Claim) -> bool:
+        return self._process.must_leave() or self._store.cancel_requested(claim)
+
+    def _without_start(self) -> Result | None:
+        """Return how an attempt that was called off ends: cancelled, or None to give it back."""
+        if self._process.must_leave():
+            return None
+        return Result(outcome=Outcome.CANCELLED, exit_code=None, signal=None, duration_seconds=0.0)
 
     def _cannot_start(self, job: Job, reason: object) -> None:
         # For each worker apart: that another has started one does not help this one.

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+from pathlib import Path
 
 from tests.process.support import Pool, Queue, until, uses_little
 
@@ -24,6 +25,30 @@ def refuse(path):
     chdir(path)
 
 os.chdir = refuse
+"""
+)
+# As sitecustomize, this lets a directory answer nothing while there is a FIFO "hang" beside it.
+HANGS = (
+    SOON
+    + """
+import os
+from queuectl import workdir
+workdir._PATIENCE_SECONDS = float(os.environ["PATIENCE"])
+access, chdir = os.access, os.chdir
+
+def hang(path):
+    if os.fsdecode(path).endswith("/mnt") and os.path.exists(os.environ["HANG"]):
+        open(os.environ["HANG"]).close()
+
+def slow_access(path, mode):
+    hang(path)
+    return access(path, mode)
+
+def slow_chdir(path):
+    hang(path)
+    chdir(path)
+
+os.access, os.chdir = slow_access, slow_chdir
 """
 )
 # As sitecustomize, this takes another shell.
@@ -117,3 +142,54 @@ def test_a_log_directory_that_is_gone_costs_no_attempt(queue: Queue) -> None:
     queue.drain()
     assert queue.history("completed", "job") == ["succeeded"]
     assert os.listdir(queue.store / "logs") == ["job.1.log"]
+
+
+def hanging(queue: Queue, patience: str) -> tuple[Path, Path, dict[str, str]]:
+    """Return a directory that does not answer, what keeps it so, and an environment for that."""
+    mount = queue.here / "mnt"
+    mount.mkdir()
+    hang = queue.here / "hang"
+    os.mkfifo(hang)
+    env = queue.replacing("sitecustomize", HANGS) | {"HANG": str(hang), "PATIENCE": patience}
+    return mount, hang, env
+
+
+def answer(hang: Path) -> None:
+    """Let a directory answer whoever waits for it, and whoever asks from now on."""
+    fd = os.open(hang, os.O_RDWR)
+    hang.unlink()
+    os.close(fd)
+
+
+def test_a_directory_that_does_not_answer_holds_up_its_own_job_alone(queue: Queue) -> None:
+    """The others of its process go on, with their timeouts; it runs when the directory answers."""
+    mount, hang, env = hanging(queue, "0.3")
+    pool = queue.pool("--count", "16", env=env).ready(16)
+    queue.enqueue("pwd", "job", "--cwd", str(mount), "--max-retries", "1")
+    until(lambda: "job attempt 1 started" in pool.talk(), "a worker is at it")
+    for number in range(8):
+        queue.enqueue("sleep 60", f"long-{number}", "--timeout", "0.1", "--max-retries", "1")
+    for number in range(8):
+        queue.until_in("dead", f"long-{number}")
+    told = f"job waits to be started: the directory does not answer: {mount}"
+    until(lambda: told in pool.talk(), "it is told")
+    answer(hang)
+    queue.until_in("completed", "job")
+    assert queue.log("job") == f"{mount}\n"
+    assert queue.history("completed", "job") == ["succeeded"]
+    assert pool.stop() == 0
+
+
+def test_a_job_that_waits_for_its_directory_can_be_cancelled_and_given_back(queue: Queue) -> None:
+    """Nobody has to wait until the directory answers."""
+    mount, hang, env = hanging(queue, "60")
+    pool = queue.pool(env=env).ready()
+    queue.enqueue("pwd", "one", "--cwd", str(mount))
+    until(lambda: "one attempt 1 started" in pool.talk(), "a worker is at it")
+    queue.ok("cancel", "one")
+    assert queue.history("cancelled", "one") == ["cancelled"]
+    queue.enqueue("pwd", "two", "--cwd", str(mount))
+    until(lambda: "two attempt 1 started" in pool.talk(), "a worker is at it")
+    assert pool.stop() == 0
+    assert queue.pending() == ["two"]
+    answer(hang)
