@@ -25,7 +25,7 @@ EXIT_CODES = (
     ("66", "No such job."),
     ("69, 74", "The store cannot be reached, the disk is full, or an I/O error."),
     ("70", "A bug: the traceback is on stderr."),
-    ("75", "A timeout ran out."),
+    ("75", "A timeout ran out, or another process kept the store locked: try again."),
     ("77, 78", "A store that is not safe to use; bad configuration, or a missing extra."),
 )
 FILES = (

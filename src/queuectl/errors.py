@@ -115,6 +115,12 @@ class TimeoutExpired(QueuectlError):
     exit_code = 75
 
 
+class StoreBusy(QueuectlError):
+    """Report a question that cannot be answered while another process holds a lock."""
+
+    exit_code = 75
+
+
 class UnsafeStore(QueuectlError):
     """Report a store that somebody else could change."""
 

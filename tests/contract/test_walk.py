@@ -1,15 +1,19 @@
 """Questions asked of jobs that move while the store is walked through."""
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 
 import pytest
 from tests.contract.conftest import Place
 from tests.jobs import LATER, claimed, ended, make_job, make_jobs
 
-from queuectl.errors import AmbiguousPrefix, DuplicateId
+from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, StoreBusy
 from queuectl.job import Outcome, State
+from queuectl.store import files, looking
 from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
 
@@ -88,3 +92,112 @@ def test_two_files_of_one_id_hide_no_other_job(store: Store) -> None:
         file.write('{"command": "true"}')
     for ids in (["job-1", "job-2"], ["job-1", "job-3"], ["job-1", "job-2", "job-3"]):
         assert sorted(store.find(ids)) == ids
+
+
+@contextmanager
+def held(place: Place) -> Iterator[None]:
+    """Hold pending.lock as another process does that was stopped with it."""
+    with (place.path / "pending.lock").open() as file:
+        assert files.lock(file.fileno())
+        yield
+
+
+UNKNOWN: dict[str, Callable[[Store], object]] = {
+    "get": lambda store: store.get("nope"),
+    "resolve": lambda store: store.resolve("nope"),
+    "cancel": lambda store: list(store.cancel(["nope"])),
+}
+
+
+@pytest.mark.parametrize("question", UNKNOWN)
+def test_look_does_not_wait_for_ever_for_who_was_stopped_with_the_lock(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """It says that it cannot know; a job that is there is found all the same."""
+    monkeypatch.setattr(looking, "_PATIENCE_SECONDS", 0.05)
+    store.add([make_job("job-1")])
+    with held(place):
+        with pytest.raises(StoreBusy, match=r"pending\.lock for 0\.05 s; try again"):
+            UNKNOWN[question](store)
+        assert store.get("job-1").id == store.resolve("job-1").id == "job-1"
+
+
+@pytest.mark.parametrize("question", UNKNOWN)
+def test_look_needs_no_lock_where_nothing_has_moved(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """Neither pending/ nor a directory of blocked/ has changed while the walk went on."""
+    monkeypatch.setattr(looking, "_COARSE_NS", 0)
+    store.add([make_job("job-1"), make_job("child", after=("job-1",))])
+    with held(place):
+        with pytest.raises(JobNotFound):
+            UNKNOWN[question](store)
+        assert store.resolve("job").id == "job-1"
+
+
+@pytest.mark.parametrize("moved", ["into pending", "under another parent"])
+def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """What has come into pending/ or blocked/ behind the walk is looked for once more."""
+    monkeypatch.setattr(looking, "_COARSE_NS", 0)
+    store.add([make_job(each) for each in ("first", "second")])
+    store.add([make_job("child", after=("first", "second"))])
+    other = place.open()
+    running = claimed(other)
+    assert isinstance(store, DirectoryStore)
+    original = store._names
+    seen: Counter[str] = Counter()
+
+    def names(state: str) -> Iterator[str]:
+        seen[state] += 1
+        # blocked/ is read once to know when it has changed, before it is read by the walk.
+        if moved == "into pending" and state == State.PROCESSING and seen[state] == 1:
+            other.settle([ended(running, Outcome.FAILED)])
+        if moved == "under another parent" and state == State.BLOCKED and seen[state] == 2:
+            directories = ["second", "first"]
+            yield directories[0]
+            other.settle([ended(running)])
+            yield directories[1]
+            return
+        yield from original(state)
+
+    store._names = names  # type: ignore[method-assign,assignment]
+    wanted = "first" if moved == "into pending" else "child"
+    assert store.find([wanted]).keys() == {wanted}
+
+
+def test_look_holds_the_lock_alone_and_lets_it_go(store: Store, place: Place) -> None:
+    """Many who look at the same time do not keep a job from moving back for ever."""
+    store.add([make_job("job-1")])
+    assert isinstance(store, DirectoryStore)
+    original = store._walk
+    are_held = []
+
+    def walk(ids: set[str], except_pending: str) -> dict[str, tuple[State, str]]:
+        with (place.path / "pending.lock").open() as file:
+            are_held.append(not files.lock(file.fileno()))
+        return original(ids, except_pending)
+
+    store._walk = walk  # type: ignore[method-assign,assignment]
+    assert store.find(["nope"]) == {}
+    assert are_held == [False, True]
+    with (place.path / "pending.lock").open() as file:
+        assert files.lock(file.fileno())
+
+
+def test_look_needs_no_right_to_write(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store on a file system that is mounted read-only answers."""
+    store.add([make_job("job-1")])
+    (place.path / "pending.lock").unlink()
+    real = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert store.find(["job-1", "nope"]).keys() == {"job-1"}

@@ -139,6 +139,8 @@ def complete_ids(*states: State) -> Callable[..., Any]:
 
         from click.shell_completion import CompletionItem
 
+        from queuectl.store.base import IN_ORDER
+
         given = ctx.params.get(param.name or "")
         known = set(given) if isinstance(given, (list, tuple)) else set()
         try:
@@ -146,7 +148,8 @@ def complete_ids(*states: State) -> Callable[..., Any]:
             try:
                 found = chain.from_iterable(
                     ((job_id, state) for job_id in store.ids(state, incomplete))
-                    for state in states or State
+                    for state in IN_ORDER
+                    if not states or state in states
                 )
                 some = dict(islice(found, _MOST_IDS))
             finally:

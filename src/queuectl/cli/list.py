@@ -21,6 +21,7 @@ from queuectl.cli.common import (
     state_option,
 )
 from queuectl.clock import utc_now
+from queuectl.errors import StoreBusy
 from queuectl.job import State
 from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
 from queuectl.store.base import Entry, Store
@@ -118,8 +119,13 @@ def _nothing(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
 def _gone_parents(store: Store, entries: Sequence[Entry]) -> set[str]:
     """Return the ids that blocked jobs wait for, and that no job has any more."""
     waited_for = {each.parent for each in entries if each.parent and each.parent_state is None}
-    # One that has ended a moment ago is found, too; looking costs nothing where none is waited for.
-    return waited_for - store.find(waited_for).keys() if waited_for else waited_for
+    if not waited_for:
+        return waited_for
+    try:
+        # One that has ended a moment ago is found, too.
+        return waited_for - store.find(waited_for).keys()
+    except StoreBusy:
+        return set()  # a parent that cannot be told to be gone
 
 
 def _columns(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 import click
 
 from queuectl.cli.common import App, Whole, complete_ids, examples, load_all, pass_app
-from queuectl.errors import JobNotFound, LogNotFound, StoreError
+from queuectl.errors import JobNotFound, LogNotFound, StoreBusy, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
@@ -112,6 +112,8 @@ def _follow(
                 job = store.get(job.id)
             except JobNotFound:  # purged meanwhile
                 return
+            except StoreBusy:
+                pass  # the next look may tell
             # In a long queue a job takes a while to find: spend a tenth of the time on it at most.
             look_at = begin + 11 * (monotonic() - begin)
         finished = job.state in FINISHED

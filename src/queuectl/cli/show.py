@@ -19,7 +19,7 @@ from queuectl.cli.common import (
     pass_app,
 )
 from queuectl.clock import format_duration, format_instant, utc_now
-from queuectl.errors import BadDocument, ConfigError, JobNotFound
+from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, Outcome, State, job_document
 from queuectl.logs import LogDir
 from queuectl.query import attempts_text, find_job
@@ -95,6 +95,8 @@ def _state_of(store: Store, job_id: str) -> str:
         return "no such job"
     except (BadDocument, ConfigError):  # a newer version has written it
         return "unreadable"
+    except StoreBusy:
+        return "unknown"
 
 
 def _instant_text(instant: datetime, now: datetime) -> str:

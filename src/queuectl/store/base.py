@@ -18,6 +18,8 @@ from queuectl.job import Attempt, Job, Outcome, State
 
 WAITING = (State.BLOCKED, State.PENDING)
 FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
+# The order in which a job moves, so that who looks at one state after another meets it (rule 7).
+IN_ORDER = (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Entry(NamedTuple):

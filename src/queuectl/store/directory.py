@@ -24,7 +24,7 @@ The rules that keep every job:
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -468,7 +468,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
                 is_taken = True
         finally:
             if not is_taken:  # it has not run, so it is not a lost attempt
-                os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+                with ExitStack() as held:
+                    with suppress(StoreError):  # better without the lock (rule 7) than not at all
+                        held.enter_context(self._moving_into_pending())
+                    os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
         return is_taken
 
     def _lock_waiting(self, name: str, now: datetime) -> tuple[int, os.stat_result] | None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Iterator
 from operator import attrgetter
 
-from queuectl.errors import JobNotFound
+from queuectl.errors import JobNotFound, StoreBusy
 from queuectl.job import Job
 from queuectl.store.base import FINISHED
 from queuectl.store.lookup import Lookup
@@ -66,7 +66,10 @@ class Ends(Lookup):
 
     def _demand(self, job_ids: Collection[str]) -> None:
         """Raise JobNotFound where one of the jobs is nowhere."""
-        found = self.find(job_ids)
+        try:
+            found = self.find(job_ids)
+        except StoreBusy:
+            return  # the next look may tell
         for job_id in job_ids:
             if job_id not in found:
                 raise JobNotFound(f"no such job: {job_id}; it was deleted while it was waited for")

@@ -284,14 +284,6 @@ def wait_for_lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
-def share_lock(fd: int) -> None:
-    """Take the kernel's lock on an open file together with others who share it; wait as above.
-
-    Raises: OSError.
-    """
-    fcntl.flock(fd, fcntl.LOCK_SH)
-
-
 def is_locked(fd: int) -> bool:
     """Tell whether somebody holds the lock of an open file, without standing in anybody's way.
 

@@ -28,9 +28,11 @@ from queuectl.job import (
 from queuectl.store import files
 from queuectl.store.base import (
     FINISHED,
+    IN_ORDER,
     Counts,
     Entry,
 )
+from queuectl.store.looking import Looking
 from queuectl.store.names import (
     PENDING_ID_AT,
     SUFFIX,
@@ -48,14 +50,9 @@ from queuectl.store.names import (
     pending_id,
     pending_priority,
 )
-from queuectl.store.place import Place
 
-# The states in the order in which a job moves through them, so that a walk meets it (rule 7).
-_WALK = (
-    State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED, State.DEAD, State.CANCELLED,
-)  # fmt: skip
 _FEW_IDS = 16
-_LOOKS = 5
+_LOOKS = 8
 _LARGE_BYTES = MAX_DOCUMENT_BYTES // 64  # none below that grows to what is not read
 # What a document must hold so that no default is needed to read it, and defaults to read it with.
 _LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
@@ -64,7 +61,7 @@ _COMPLETE = Defaults(
 )
 
 
-class Lookup(Place):
+class Lookup(Looking):
     """Answer what is in the store."""
 
     # --- where jobs are: the one walk through the states ---
@@ -76,21 +73,16 @@ class Lookup(Place):
 
         ``except_pending`` is a name in pending/ that does not count.
         """
-        found = self._walk(ids, except_pending)
-        left = ids - found.keys()
-        if left and self._pending_lock_holds == 0:
-            # RACE: the walk goes the way that jobs go, and meets one that moves on meanwhile. One
-            # that goes back into pending/ may get behind it; see
-            # test_job_that_comes_back_behind_the_walk_is_found.
-            with self._nothing_moving_back():
-                found |= self._walk(left, except_pending)
-        return found
+        # An id that is none must not become a path.
+        wanted = {job_id for job_id in ids if parse_filed(filed_name(job_id)) is not None}
+        return self._look(
+            lambda: self._walk(wanted, except_pending), lambda found: len(found) == len(wanted)
+        )
 
     def _walk(self, ids: Collection[str], except_pending: str) -> dict[str, tuple[State, str]]:
-        # An id that is none must not become a path.
-        left = {job_id for job_id in ids if parse_filed(filed_name(job_id)) is not None}
+        left = set(ids)
         found: dict[str, tuple[State, str]] = {}
-        for state in _WALK:
+        for state in IN_ORDER:
             if not left:
                 break
             if state in FINISHED:
@@ -158,12 +150,6 @@ class Lookup(Place):
         os.close(fd)
         return True
 
-    def _parents(self) -> Iterator[str]:
-        """Stream the ids that blocked/ has directories of; anything else there is left alone."""
-        for name in self._names(State.BLOCKED):
-            if parse_filed(filed_name(name)) is not None:
-                yield name
-
     def _children(self, parent: str) -> Iterator[str]:
         """Stream the ids of the jobs in blocked/PARENT. Raises: UnsafeStore."""
         fd = self._open_parent(parent)
@@ -220,21 +206,23 @@ class Lookup(Place):
 
     def get(self, job_id: str) -> Job:
         """Return a job, its ``state`` being where it is; see Store.get."""
-        job: Job | None = None
-        for _ in range(_LOOKS):
-            located = self._locate(job_id)
+        job = None
+        if parse_filed(filed_name(job_id)) is not None:
+            job = self._look(lambda: self._read_where_it_is(job_id), lambda job: job is not None)
+        if job is None:
+            raise JobNotFound(f"no such job: {job_id}")
+        return job
+
+    def _read_where_it_is(self, job_id: str) -> Job | None:
+        """Return a job that may move on while it is looked for, None if it is not met."""
+        for _ in range(_LOOKS):  # more than it can move on before it has to come back
+            located = self._walk({job_id}, "").get(job_id)
             if located is None:
-                raise JobNotFound(f"no such job: {job_id}")
+                return None
             job = self._read(*located, job_id)
             if job is not None:
                 return job
-        # It moves as fast as it is looked for, and cannot do so for ever where it cannot come back.
-        with self._nothing_moving_back():
-            while (located := self._walk({job_id}, "").get(job_id)) is not None:
-                job = self._read(*located, job_id)
-                if job is not None:
-                    return job
-        raise JobNotFound(f"no such job: {job_id}")
+        return None
 
     def _read(self, state: State, name: str, job_id: str) -> Job | None:
         """Return the job in a file, None where it is gone. Raises: BadDocument naming the file."""
@@ -296,14 +284,8 @@ class Lookup(Place):
         """Return the job whose id is ``prefix`` or, alone, starts with it; see Store.resolve."""
         if not prefix:
             raise JobNotFound("no such job: the id is empty")
-        ids, place = self._matching(prefix)
-        if prefix not in ids:
-            # What else starts with it, or is it, may have come back behind the walk.
-            with self._nothing_moving_back():
-                if len(ids) < 2:
-                    ids, place = self._matching(prefix)
-                elif (exact := self._walk({prefix}, "").get(prefix)) is not None:
-                    return self._entry(*exact, None)
+        # An exact id wins, and what starts with a prefix is one of several where another does.
+        ids, place = self._look(lambda: self._matching(prefix), lambda found: prefix in found[0])
         if place is None:
             raise JobNotFound(f"no such job: {prefix}")
         if len(ids) > 1 and prefix not in ids:
@@ -319,7 +301,7 @@ class Lookup(Place):
         """
         ids: set[str] = set()
         first: tuple[State, str] | None = None
-        for state in _WALK:
+        for state in IN_ORDER:
             for job_id, name in self._with_prefix(state, prefix):
                 if job_id == prefix:
                     return {job_id}, (state, name)
@@ -439,6 +421,7 @@ class Lookup(Place):
         """Count the jobs by the names of their files."""
         by_state = dict.fromkeys(State, 0)
         due_by = due_text(now)
+        by_state[State.BLOCKED] = sum(1 for _ in self._identified(State.BLOCKED))
         pending = due = 0  # an enum as a key takes as long as the rest of a name
         oldest = next_due = ""
         for name in self._names(State.PENDING):
@@ -457,9 +440,8 @@ class Lookup(Place):
                 due += 1
             pending += 1
         by_state[State.PENDING] = pending
-        for state in State:
-            if state is not State.PENDING:
-                by_state[state] = sum(1 for _ in self._identified(state))
+        for state in IN_ORDER[2:]:
+            by_state[state] = sum(1 for _ in self._identified(state))
         return Counts(
             by_state=by_state,
             due=due,

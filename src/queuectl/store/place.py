@@ -3,7 +3,6 @@
 What the rules of store/directory.py are made of: locks, moves, durable writes.
 """
 
-import errno
 import json
 import os
 import time
@@ -237,32 +236,12 @@ class Place:
             if fd >= 0:
                 os.close(fd)  # which frees the lock
 
-    @contextmanager
-    def _nothing_moving_back(self) -> Iterator[None]:
-        """Keep everybody from moving a job back into pending/; many may do so at a time."""
-        fd = -1
-        if self._pending_lock_holds == 0 and self._root_fd >= 0:
-            with self._telling(f"{self.location}/pending.lock cannot be locked"):
-                try:
-                    fd = self._open_pending_lock(os.O_RDONLY, files.share_lock)
-                except OSError as error:
-                    if error.errno != errno.EROFS:  # where nothing moves at all
-                        raise
-        try:
-            yield
-        finally:
-            if fd >= 0:
-                os.close(fd)
-
     def _lock_pending(self) -> int:
-        return self._open_pending_lock(os.O_RDWR, self._wait_for_lock)
-
-    def _open_pending_lock(self, access: int, lock: Callable[[int], object]) -> int:
-        flags = access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
             fd = os.open("pending.lock", flags, files.FILE_MODE, dir_fd=self._root_fd)
             try:
-                lock(fd)
+                self._wait_for_lock(fd)
                 # RACE: a hand may have deleted it meanwhile, and others lock a new one; see
                 # test_pending_lock_that_a_hand_deletes_is_taken_anew.
                 if files.names_inode(self._root_fd, "pending.lock", os.fstat(fd)):
