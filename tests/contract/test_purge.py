@@ -26,9 +26,10 @@ NEVER_WANTED = bool  # bool() is False
 
 def log(place: Place, job_id: str, attempt: int = 1, *, days_old: float = 0) -> None:
     """Write the log of an attempt."""
-    logs = LogDir.of(place.location)
-    os.close(logs.open_for_append(job_id, attempt))
-    grow_old(logs.path(job_id, attempt), days_old)
+    path = LogDir.of(place.location).path(job_id, attempt)
+    # By its path: a LogDir keeps the directory open, and some tests write hundreds.
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    grow_old(path, days_old)
 
 
 def grow_old(path: str | os.PathLike[str], days: float) -> None:
