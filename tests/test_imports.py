@@ -17,6 +17,8 @@ LAYERS = (
     {"queuectl"},
     {"queuectl.errors", "queuectl.packed"},
     {"queuectl.clock", "queuectl.codes", "queuectl.text"},
+    {"queuectl.sgr"},
+    {"queuectl.line"},
     {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.lines", "queuectl.logs"},

@@ -36,7 +36,6 @@ class Log(NamedTuple):
     modified_at: datetime
 
 
-_TAIL_BYTES = 8192
 _MOST_TALK_BYTES = 10 * 1024 * 1024
 _OLD = ".1"
 _CHUNK = 1024 * 1024
@@ -166,10 +165,10 @@ class LogDir:
         """Tell whether anything lies where an attempt's log is, or was."""
         return os.path.lexists(self.path(job_id, attempt))
 
-    def last_lines(self, job_id: str, attempt: int, most: int) -> list[str]:
-        """Return the last lines of an attempt's log that hold anything; none where it has none.
+    def tail(self, job_id: str, attempt: int, most_bytes: int) -> list[str]:
+        """Return the lines at the end of an attempt's log, none where there is nothing to read.
 
-        What a progress bar has drawn over counts as lines, too. Reads no more than the end.
+        A byte that is no UTF-8 is a lone surrogate.
         """
         try:
             fd = self.open_for_reading(job_id, attempt)
@@ -177,16 +176,16 @@ class LogDir:
                 return []
             try:
                 size = os.fstat(fd).st_size
-                start = max(0, size - _TAIL_BYTES)
+                start = max(0, size - most_bytes)
                 data = os.pread(fd, size - start, start)
             finally:
                 os.close(fd)
         except (OSError, UnsafeStore):  # no regular file, or none of ours: nothing is to be shown
             return []
-        lines = data.decode("utf-8", "surrogateescape").splitlines()
-        if start > 0 and len(lines) > 1:
-            del lines[0]  # it is cut
-        return [line for line in lines if line.strip()][-most:]
+        lines = data.decode("utf-8", "surrogateescape").split("\n")
+        if start > 0:  # the first is cut: a progress bar begins again, another line does not
+            lines[0] = lines[0].partition("\r")[2] or (lines[0] if len(lines) == 1 else "")
+        return lines
 
     def all(self) -> Iterator[Log]:
         """Stream what logs there are, in no order; what has another name is no log."""

@@ -6,6 +6,7 @@ that is not ASCII pays for finding that out.
 
 import sys
 from contextlib import suppress
+from functools import lru_cache
 
 
 def printable(text: str) -> str:
@@ -39,19 +40,28 @@ def encoded(text: str) -> bytes:
 
 
 def _printable_in(encoding: str, text: str) -> str:
-    """Return text as it is shown in an encoding that is not UTF-8.
+    """Return text as it is shown in an encoding that is not UTF-8."""
+    return "".join(
+        each if each.isprintable() and is_in(encoding, each) else escaped(each)
+        for each in as_read(text, encoding)
+    )
+
+
+def as_read(text: str, encoding: str) -> str:
+    """Return text as who reads an encoding that is not UTF-8 means it.
 
     Text that is no UTF-8 was written in another encoding, and most likely in this one.
     """
     if any("\udc80" <= each <= "\udcff" for each in text):
         with suppress(UnicodeEncodeError):  # a lone surrogate that stands for no byte
-            text = text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape")
-    return "".join(
-        each if each.isprintable() and _is_in(encoding, each) else escaped(each) for each in text
-    )
+            return text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape")
+    return text
 
 
-def _is_in(encoding: str, character: str) -> bool:
+def is_in(encoding: str, character: str) -> bool:
+    """Return whether an encoding has a character."""
+    if encoding == "utf-8":
+        return not "\ud800" <= character <= "\udfff"
     try:
         character.encode(encoding)
     except UnicodeEncodeError:
@@ -61,11 +71,6 @@ def _is_in(encoding: str, character: str) -> bool:
 
 def _shown(character: str) -> str:
     return character if character.isprintable() else escaped(character)
-
-
-def printable_line(line: str) -> str:
-    """Return a line of text that does nothing to a terminal but go to its tab stops."""
-    return "\t".join(map(printable, line.split("\t")))
 
 
 def one_line(text: str) -> str:
@@ -85,6 +90,7 @@ def columns(text: str) -> int:
     return len(text) if text.isascii() else sum(map(char_columns, text))
 
 
+@lru_cache(4096)
 def char_columns(character: str) -> int:
     """Return how many columns a printable character takes: 0, 1 or 2."""
     if character < "\u0300":

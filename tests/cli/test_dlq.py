@@ -50,7 +50,7 @@ def test_list_says_when_and_why_newest_first(run: Run, place: Placing) -> None:
             f"fourth  5s ago                      {unreadable}\n"
             "third   10s ago           0/3       run third\n"
             "second  20s ago  SIGSEGV  1/1       run second\n"
-            f"first   30s ago  exit 3   3/3       {'run first':{width}}  no \\x1b[31mspace\n"
+            f"first   30s ago  exit 3   3/3       {'run first':{width}}  no space\n"
         ),
         "",
     )
@@ -94,13 +94,26 @@ def test_show_ends_with_the_end_of_the_last_log(run: Run, place: Placing) -> Non
     place.dead("bad-1", runs=2)
     place.log("bad-1", 1, b"of an earlier attempt\n")
     place.log("bad-1", 2, b"x" * 100_000 + b"\n" + b"".join(b"line %d\n" % n for n in range(12)))
-    place.log("bad-1", 2, b"a\tb\x1b[0m")
+    place.log("bad-1", 2, b"a\tb\x1b[0m\x1b[2J\r\n \x1b[31m \x1b[0m\r\n")
     lines = run("dlq", "show", "bad-1").stdout.splitlines()
     assert lines[-11:] == [
         "END OF THE LOG OF ATTEMPT 2",
         *(f"line {number}" for number in range(3, 12)),
-        "a\tb\\x1b[0m",
+        "a\tb\\x1b[2J",
     ]
+
+
+def test_the_last_line_of_a_progress_bar_is_its_last_state(run: Run, place: Placing) -> None:
+    """However often it was drawn over, and what was there before it is not lost by that."""
+    place.dead("bad-1", runs=1)
+    bar = b"".join(b"\r\x1b[2K\x1b[32m%3d%%|%s\x1b[0m|" % (n, "█".encode() * n) for n in range(101))
+    place.log("bad-1", 1, b"before\n" + bar + b"\rstopped \x1b[K")
+    assert run("dlq", "list").stdout.endswith("  stopped\n")
+    lines = run("dlq", "show", "bad-1").stdout.splitlines()
+    assert lines[-2:] == ["before", "stopped "]
+    place.log("bad-1", 1, bar * 10)  # no more than its end is read
+    assert run("dlq", "list").stdout.endswith(f"  100%|{'█' * 100}|\n")
+    assert run("dlq", "show", "bad-1").stdout.endswith(f"\n100%|{'█' * 100}|\n")
 
 
 def test_a_log_without_output_is_told_from_one_that_was_deleted(run: Run, place: Placing) -> None:

@@ -1,9 +1,5 @@
 """What ``queuectl logs`` prints."""
 
-import io
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +7,6 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing, attempt, make_job
 
-from queuectl.cli import logs
 from queuectl.job import Job, State, encode_job
 from queuectl.store.directory import DirectoryStore
 
@@ -238,47 +233,3 @@ def test_follow_spends_a_tenth_of_its_time_on_finding_the_job(
     monkeypatch.setattr("queuectl.cli.logs.sleep", sleep)
     assert run("logs", "job-1", "-f") == (0, "end\n", "")
     assert looked_at == [0, 11, 22, 33]
-
-
-# --- a terminal ---------------------------------------------------------------------------------
-
-
-def on_a_terminal(store_dir: Path, *words: str) -> bytes:
-    """Return what the command writes to a terminal."""
-    terminal, stdout = os.openpty()
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "queuectl", "--store", str(store_dir), *words],
-            stdout=stdout,
-            check=True,
-        )
-        return os.read(terminal, 65536)
-    finally:
-        os.close(stdout)
-        os.close(terminal)
-
-
-def test_a_terminal_is_shown_control_characters_and_does_not_obey_them(place: Placing) -> None:
-    """Only newlines and tabs act; --raw lets everything through."""
-    place.dead("job-1", runs=1)
-    place.log("job-1", 1, "a\tb\n\x1b]0;title\x07\r\x9b31m ü€".encode() + b"\xff\n")
-    assert on_a_terminal(place.store_dir, "logs", "job-1") == (
-        "a\tb\r\n\\x1b]0;title\\x07\\r\\x9b31m ü€\\xff\r\n".encode()
-    )
-    raw = on_a_terminal(place.store_dir, "logs", "job-1", "--raw")
-    assert raw == "a\tb\r\n\x1b]0;title\x07\r\x9b31m ü€".encode() + b"\xff\r\n"
-
-
-def test_a_character_is_whole_where_two_reads_meet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block, or what has come so far, may end in the middle of a character."""
-
-    class Terminal(io.TextIOWrapper):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal(io.BytesIO(), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdout", terminal)
-    write = logs._writer(raw=False)
-    write(b"\xe2\x82")
-    write(b"\xac\n")
-    assert terminal.buffer.getvalue().decode() == "€\n"  # type: ignore[attr-defined]

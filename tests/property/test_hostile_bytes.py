@@ -1,5 +1,6 @@
 """Whatever is typed, or lies in a file, is a value within its bounds or a short error."""
 
+import io
 import json
 import os
 import tempfile
@@ -190,12 +191,15 @@ _WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"
 
 
 @pytest.fixture
-def quiet_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def quiet_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """Return what runs a command whose words are anything, on an empty store that stays so."""
     from queuectl.cli.group import run
 
     def call(*words: str) -> Result:
         capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))  # for the word -
         code = run(["--store", str(tmp_path / "store"), *words])
         return Result(code, *capsys.readouterr())
 

@@ -1,13 +1,11 @@
 """Text on a terminal: what is shown of it, and how many columns it takes."""
 
-import unicodedata
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl.cli.common import table_lines
-from queuectl.text import clip, columns, printable, printable_line, shortened
+from queuectl.text import clip, columns, printable, shortened
 
 _ACUTE = "\u0301"
 _FAMILY = "\U0001f468\u200d\U0001f469"
@@ -64,7 +62,6 @@ def test_what_is_clipped_fits(text: str, most: int) -> None:
 def test_mark_without_a_letter_is_escaped() -> None:
     """It would change what stands in front of the text."""
     assert printable(_ACUTE + "e") == "\\u0301e"
-    assert printable_line(f"a\t{_ACUTE}") == "a\t\\u0301"
     assert printable("\x1b" + _ACUTE) == "\\x1b" + _ACUTE
     assert printable(_FAMILY) == "\U0001f468\\u200d\U0001f469"
 
@@ -74,7 +71,6 @@ def test_what_is_shown_is_harmless(text: str) -> None:
     """No character that a terminal obeys is left."""
     assert printable(text).isprintable()
     assert printable("x" + text).isprintable()
-    assert all(unicodedata.category(each) != "Cc" or each == "\t" for each in printable_line(text))
 
 
 def _column_of(line: str, word: str) -> int:

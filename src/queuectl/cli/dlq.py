@@ -29,6 +29,7 @@ from queuectl.cli.show import show_job, signal_name
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, Outcome, State
+from queuectl.line import finally_shown
 from queuectl.logs import LogDir
 from queuectl.query import (
     Row,
@@ -38,10 +39,10 @@ from queuectl.query import (
     row_document,
     select,
 )
-from queuectl.text import printable_line
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10
+_BYTES_PER_LINE = 8192  # a progress bar draws over one line again and again
 DEAD_HEADERS = ("ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND", "LAST LINE")
 
 
@@ -95,8 +96,8 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
         if not logs.exists(job.id, number):
             echo("(deleted)")
             return
-        for line in logs.last_lines(job.id, number, _LOG_LINES) or ["(nothing)"]:
-            echo(printable_line(line))
+        for line in _last_lines(logs, job.id, number, _LOG_LINES) or ["(nothing)"]:
+            echo(line)
 
 
 @dlq.command(
@@ -192,7 +193,19 @@ def _why(job: Job | None) -> str | None:
 def _last_line(logs: LogDir, job: Job | None) -> str | None:
     if job is None or not job.history:
         return None
-    return "".join(logs.last_lines(job.id, job.history[-1].number, 1)).strip()
+    return "".join(_last_lines(logs, job.id, job.history[-1].number, 1)).strip()
+
+
+def _last_lines(logs: LogDir, job_id: str, attempt: int, most: int) -> list[str]:
+    """Return the last lines of a log that show anything, as they were seen in the end."""
+    found: list[str] = []
+    for line in reversed(logs.tail(job_id, attempt, most * _BYTES_PER_LINE)):
+        shown = finally_shown(line)
+        if shown.strip():
+            found.append(shown[-_BYTES_PER_LINE:])
+        if len(found) == most:
+            break
+    return found[::-1]
 
 
 def _checked_dead(job: Job) -> Job:

@@ -1,11 +1,11 @@
 """Print what a job wrote."""
 
-import codecs
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
+from typing import Protocol
 
 import click
 
@@ -15,7 +15,6 @@ from queuectl.job import Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
 from queuectl.store.base import FINISHED, Store
-from queuectl.text import printable_line
 
 _BLOCK = 65536
 POLL_SECONDS = 0.2
@@ -46,13 +45,15 @@ def logs(
 
     The beginning of an ID is enough where no other ID starts with it. With --follow, it waits for
     the job to start, goes on with the next attempt where one fails, and ends when the job is
-    finished; with --attempt as well, when that attempt is. On a terminal, control characters are
-    shown as \x1b and the like.
+    finished; with --attempt as well, when that attempt is. On a terminal, colours and styles are
+    kept (not with NO_COLOR), a line that was written over, as progress bars do, shows its last
+    state, and other control characters are shown as \x1b and the like.
     """
     store = app.open()
     job = find_job(store, job_id)
     log_dir = LogDir.of(store.location)
-    open_log = partial(_Log.open, log_dir, _writer(raw=raw))
+    output = _output(raw=raw)
+    open_log = partial(_Log.open, log_dir, output)
     number = attempt or _last_attempt(log_dir, job)
     if follow:
         if os.environ.get("QUEUECTL_JOB_ID") == job.id:
@@ -60,12 +61,13 @@ def logs(
 
             refuse_inside(store, "and would write into the log that it follows")
         load_all()
-        _follow(store, job, number, open_log, tail=tail, only_this=attempt is not None)
+        _follow(store, job, number, open_log, output, tail=tail, only_this=attempt is not None)
     else:
         log = open_log(job, number, tail)
         if log is None:
             raise _no_log(job, number)
         log.copy()
+        output.finish()
 
 
 def _last_attempt(log_dir: LogDir, job: Job) -> int:
@@ -98,6 +100,7 @@ def _follow(
     job: Job,
     number: int,
     open_log: "Callable[[Job, int, int | None], _Log | None]",
+    output: "_Output",
     *,
     tail: int | None,
     only_this: bool,
@@ -121,14 +124,18 @@ def _follow(
         log = log or open_log(job, number, tail)
         if log is not None:
             log.copy()
+            output.draw()
             tail = None
         if (finished or over) if only_this else (finished and number + 1 >= job.next_attempt):
             if log is None:
                 raise _no_log(job, number)
+            output.finish()
             return
         if over and not only_this:
             if log is not None:
                 log.close()
+                output.finish()
+                output.begin()
             number, log = number + 1, None
         else:
             sleep(POLL_SECONDS)
@@ -137,16 +144,16 @@ def _follow(
 class _Log:
     """Copy one attempt's log as it grows."""
 
-    def __init__(self, fd: int, offset: int, write: Callable[[bytes], object]) -> None:
+    def __init__(self, fd: int, offset: int, output: "_Output") -> None:
         self._fd = fd
         self._offset = offset
-        self._write = write
+        self._output = output
 
     @classmethod
     def open(
         cls,
         log_dir: LogDir,
-        write: Callable[[bytes], object],
+        output: "_Output",
         job: Job,
         number: int,
         tail: int | None,
@@ -155,7 +162,7 @@ class _Log:
         fd = _open_log(log_dir, job, number)
         if fd is None:
             return None
-        return cls(fd, 0 if tail is None else _tail_offset(fd, tail), write)
+        return cls(fd, 0 if tail is None else _tail_offset(fd, tail), output)
 
     def close(self) -> None:
         """Close the file."""
@@ -166,13 +173,13 @@ class _Log:
         size = os.fstat(self._fd).st_size
         if size < self._offset:  # emptied by hand: start again, as tail -F does
             self._offset = 0
+            self._output.begin()
         while self._offset < size:
             data = os.pread(self._fd, min(_BLOCK, size - self._offset), self._offset)
             if not data:
                 break
-            self._write(data)
+            self._output.feed(data)
             self._offset += len(data)
-        sys.stdout.flush()
 
 
 def _tail_offset(fd: int, lines: int) -> int:
@@ -193,18 +200,45 @@ def _tail_offset(fd: int, lines: int) -> int:
     return 0
 
 
-def _writer(*, raw: bool) -> Callable[[bytes], object]:
-    """Return what writes to stdout: bytes as they are, or made harmless for a terminal."""
+class _Output(Protocol):
+    """Where a log is printed."""
+
+    def feed(self, data: bytes) -> None:
+        """Print what has come."""
+
+    def draw(self) -> None:
+        """Print what has come of a line that has not ended."""
+
+    def finish(self) -> None:
+        """Print what is left, there being no more to come."""
+
+    def begin(self) -> None:
+        """Begin another log."""
+
+
+class _AsItCame:
+    """What prints a log byte for byte."""
+
+    def feed(self, data: bytes) -> None:
+        """Print what has come; it may wait for more until ``draw``."""
+        sys.stdout.buffer.write(data)
+
+    def draw(self) -> None:
+        """Print what was left waiting."""
+        sys.stdout.flush()
+
+    finish = draw
+
+    def begin(self) -> None:
+        """Go on just behind the log before."""
+
+
+def _output(*, raw: bool) -> _Output:
+    """Return what prints to stdout: bytes as they are, or as a terminal would have shown them."""
     if sys.stdout is None:
         raise StoreError("stdout is closed: open it, or send it to /dev/null")
     if raw or not sys.stdout.isatty():
-        return sys.stdout.buffer.write
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    encoding = sys.stdout.encoding
+        return _AsItCame()
+    from queuectl.cli.replay import replay_on
 
-    def write(data: bytes) -> None:
-        text = decoder.decode(data)
-        shown = "\n".join(map(printable_line, text.split("\n")))
-        sys.stdout.buffer.write(shown.encode(encoding, "backslashreplace"))
-
-    return write
+    return replay_on(sys.stdout)
