@@ -67,6 +67,7 @@ def logs(
         if log is None:
             raise _no_log(job, number)
         log.copy()
+        log.close()
         output.finish()
 
 
@@ -129,6 +130,7 @@ def _follow(
         if (finished or over) if only_this else (finished and number + 1 >= job.next_attempt):
             if log is None:
                 raise _no_log(job, number)
+            log.close()
             output.finish()
             return
         if over and not only_this:
