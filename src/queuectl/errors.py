@@ -51,6 +51,16 @@ class DuplicateId(BadDataError):
         self.job_id = job_id
 
 
+class LookAlike(BadDataError):
+    """Report an id that the file system does not tell from that of another job."""
+
+    def __init__(self, job_id: str, other: str) -> None:
+        """Take the new id, and the one that differs from it in case alone."""
+        super().__init__(
+            f"this file system does not tell job {job_id!r} from job {other!r}; choose another id"
+        )
+
+
 class NameTaken(QueuectlError):
     """Report a worker's name that is, or may be, another's: choose another one."""
 

@@ -558,3 +558,12 @@ def test_a_terminal_sees_a_progress_bar_and_a_pipe_does_not(
         "enqueue", "--batch", str(jobs_txt), store_dir=store_dir, stdout=subprocess.PIPE
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_id_that_looks_like_another_is_refused(run: Run) -> None:
+    """Where the file system does not tell them apart: one line, and nothing is added."""
+    assert run("enqueue", "true", "--id", "Job").exit_code == 0
+    (run.store_dir / "PENDING").symlink_to("pending")  # as one name is found under the other there
+    told = "Error: this file system does not tell job 'job' from job 'Job'; choose another id\n"
+    assert run("enqueue", "true", "--id", "job") == (65, "", told)
+    assert run("enqueue", "true", "--id", "job", "--if-exists", "skip") == (65, "", told)

@@ -157,6 +157,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         chosen = frozenset(chosen)
         with self._moving_into_pending():
             if chosen:
+                self._refuse_look_alikes(chosen)
                 self._sync_ends()
             found = self._states_of(chosen | parents)
             present = found.keys() & chosen
@@ -575,7 +576,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         try:
             with self._moving_into_pending():
                 # One walk for all of them: one for each would cost the square of their number.
-                ids = _FreeIds(self._ids_like({job.id for _, _, job in held}), self._end_of)
+                fold = str.lower if self._ignores_case else str
+                taken = self._ids_like({fold(job.id) for _, _, job in held}, fold)
+                ids = _FreeIds(taken, self._end_of, fold)
                 for name, _, job in held:
                     placed = job._replace(
                         id=ids.take(job.id, name),
@@ -610,13 +613,17 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         for name in adopted:
             self._worklist().arrived(name, due_text(now))
 
-    def _ids_like(self, ids: Collection[str]) -> dict[str, set[str]]:
-        """Return which of the ids, plain or numbered, have not ended, each with its files."""
+    def _ids_like(self, ids: Collection[str], fold: Callable[[str], str]) -> dict[str, set[str]]:
+        """Return which of the ids, plain or numbered, have not ended, each with its files.
+
+        ``fold`` gives ids that the file system does not tell apart one text, which is compared.
+        """
         bases = {each[:_LONGEST_BASE] for each in ids}
         found: list[tuple[str, str]] = []
 
         def look(named: Iterable[tuple[str, str]]) -> None:
-            for job_id, name in named:
+            for each, name in named:
+                job_id = fold(each)
                 if job_id in ids or job_id.rpartition("-")[0] in bases:
                     found.append((job_id, name))
 
@@ -785,8 +792,17 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
 class _FreeIds:
     """Give ids that no job has: one that is taken gets -2, -3 and so on."""
 
-    def __init__(self, taken: dict[str, set[str]], has_ended: Callable[[str], object]) -> None:
-        """Take the ids that jobs have, each with its files, and what tells of those that ended."""
+    def __init__(
+        self,
+        taken: dict[str, set[str]],
+        has_ended: Callable[[str], object],
+        fold: Callable[[str], str],
+    ) -> None:
+        """Take the ids that jobs have, each with its files, and what tells of those that ended.
+
+        ``fold`` gives ids that the file system does not tell apart one text, as in ``taken``.
+        """
+        self._fold = fold
         self._taken = taken
         self._has_ended = has_ended
         self._numbers: dict[str, int] = {}
@@ -798,11 +814,11 @@ class _FreeIds:
             number += 1
             job_id = f"{wanted[:_LONGEST_BASE]}-{number}"
         self._numbers[wanted] = number
-        self._taken.setdefault(job_id, set()).add("")
+        self._taken.setdefault(self._fold(job_id), set()).add("")
         return job_id
 
     def _is_taken(self, job_id: str, name: str) -> bool:
-        others = self._taken.get(job_id, set()) - {name}
+        others = self._taken.get(self._fold(job_id), set()) - {name}
         return bool(others) or self._has_ended(job_id) is not None
 
 

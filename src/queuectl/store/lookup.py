@@ -5,6 +5,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import (
@@ -12,6 +13,7 @@ from queuectl.errors import (
     BadDataError,
     BadDocument,
     JobNotFound,
+    LookAlike,
     QueuectlError,
 )
 from queuectl.job import (
@@ -88,8 +90,9 @@ class Lookup(Looking):
             if state in FINISHED:
                 fd = self._dir_fds.get(state)
                 for job_id in list(left):
-                    if fd is not None and self._exists(fd, filed_name(job_id)):
-                        found[job_id] = state, filed_name(job_id)
+                    name = filed_name(job_id)
+                    if fd is not None and self._exists(fd, name) and self._is_called(state, name):
+                        found[job_id] = state, name
                         left.discard(job_id)
                 continue
             for job_id, name in self._identified_as(state, frozenset(left)):
@@ -100,6 +103,37 @@ class Lookup(Looking):
                     if not left:
                         break  # of very many
         return found
+
+    @cached_property
+    def _ignores_case(self) -> bool:
+        """Return whether the file system takes Job.json for job.json, as on macOS."""
+        try:
+            found = os.stat(State.PENDING.upper(), dir_fd=self._root_fd)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._fd(State.PENDING)))
+
+    def _is_called(self, state: State, name: str) -> bool:
+        """Return whether a file that is found under a name has that name."""
+        return not self._ignores_case or name in self._names(state)
+
+    def _refuse_look_alikes(self, ids: Collection[str]) -> None:
+        """Refuse new ids that the file system does not tell from each other, or from a job's.
+
+        The files of both jobs would have one name as soon as they run. Raises: LookAlike.
+        """
+        if not self._ignores_case:
+            return
+        known: dict[str, str] = {}
+        for job_id in ids:
+            other = known.setdefault(job_id.lower(), job_id)
+            if other != job_id:
+                raise LookAlike(job_id, other)
+        for state in _WALK:
+            for other, _ in self._identified(state):
+                job_id = known.get(other.lower(), other)
+                if job_id != other:
+                    raise LookAlike(job_id, other)
 
     def _states_of(self, ids: Collection[str]) -> dict[str, State]:
         """Return where each of the ids is that exists."""
