@@ -55,3 +55,4 @@ def test_others_have_a_turn_while_many_jobs_are_put_right(
     claims = put_off.claim_each(now, ["w"] * 5)
     assert [claim.job.id for claim in claims] == list("edcba")
     assert len(locks) == 3
+    put_off.settle([ended(claim) for claim in claims])

@@ -129,7 +129,7 @@ class Lookup(Looking):
             other = known.setdefault(job_id.lower(), job_id)
             if other != job_id:
                 raise LookAlike(job_id, other)
-        for state in _WALK:
+        for state in IN_ORDER:
             for other, _ in self._identified(state):
                 job_id = known.get(other.lower(), other)
                 if job_id != other:
