@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from queuectl.clock import later
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, BadId, QueuectlError, UsageError
 from queuectl.job import Job
@@ -267,3 +268,18 @@ def test_a_bad_line_is_named(line: bytes, kind: type[QueuectlError], message: st
     with pytest.raises(kind) as caught:
         batch(b'{"command": "a", "id": "j"}\n\n' + line + b"\nfine\n", priority=1)
     assert str(caught.value).startswith(message)
+
+
+def test_each_bare_command_of_a_batch_is_checked_as_the_first() -> None:
+    """What one line brings along does not reach the next, and a bad one is refused as ever."""
+    lines = b'a\n{"command": "b", "priority": 1, "env": {"K": "v"}}\nc\n{"command": "d"}\n'
+    jobs = batch(lines, max_retries=2, env={"X": "y"})
+    plain = one("a", max_retries=2, env={"X": "y"})
+    assert [job.command for job in jobs] == ["a", "b", "c", "d"]
+    for job in (jobs[0], jobs[2], jobs[3]):
+        assert job == plain._replace(id=job.id, command=job.command, run_at=job.run_at)
+    assert len({job.id for job in jobs}) == 4
+    assert [job.run_at for job in jobs] == [later(NOW, index / 1_000_000) for index in range(4)]
+    for bad in (b"a\nb\0\n", b'a\n{"command": " "}\n', b'a\n{"command": 7}\n'):
+        with pytest.raises(BadDocument, match=r"line 2: .*command"):
+            batch(bad)
