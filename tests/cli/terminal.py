@@ -42,6 +42,7 @@ class Terminal:
             env=env,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             check=True,
             timeout=20,
         )

@@ -253,6 +253,8 @@ def test_the_console_script_is_main(
 ) -> None:
     """What setup.cfg names takes its arguments from the command line and ends with the code."""
     monkeypatch.setattr(os, "_exit", sys.exit)
+    # Under a locale that is not UTF-8 it would begin again in the place of the tests.
+    monkeypatch.setattr("queuectl.cli.locale.restart", lambda: None)
     monkeypatch.setattr(sys, "argv", ["queuectl", "config", "get", "priority"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

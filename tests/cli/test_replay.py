@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.cli.placing import Placing, attempt, make_job
 from tests.cli.terminal import Terminal, needs_tmux, opened
@@ -99,12 +99,12 @@ def test_empty_no_color_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_line_is_drawn_over_while_it_is_followed(screen: Screen) -> None:
     """What is added is added; what was gone back in is drawn from its beginning."""
     assert screen.follow(b"10%", b"..") == b"10%.."
-    assert screen.follow(b"\r20%") == b"\r20%..\x1b[K"
-    assert screen.follow(b"\r\x1b[K30%") == b"\r30%\x1b[K"
+    assert screen.follow(b"\r20%") == b"\r\x1b[K20%.."
+    assert screen.follow(b"\r\x1b[K30%") == b"\r\x1b[K30%"
     assert screen.follow(b"\r30%") == b""  # nothing has changed
-    assert screen.follow(b"\r\x1b[32m40%\x1b[0m!\r") == b"\r\x1b[32m40%\x1b[0m!\x1b[K"
+    assert screen.follow(b"\r\x1b[32m40%\x1b[0m!\r") == b"\r\x1b[K\x1b[32m40%\x1b[0m!"
     assert screen.follow(b"\n", b"next") == b"\nnext"
-    assert screen.follow(b"\rlast\n") == b"\rlast\x1b[K\n"
+    assert screen.follow(b"\rlast\n") == b"\r\x1b[Klast\n"
 
 
 def test_line_that_is_cut_off_is_drawn_when_it_is_whole(screen: Screen) -> None:
@@ -125,15 +125,15 @@ def test_line_does_not_wrap_around_while_it_is_drawn_over(monkeypatch: pytest.Mo
     """No way leads back from where it wraps; when it has ended, all of it is shown."""
     screen = Screen(monkeypatch, width=10)
     assert screen.follow(b"." * 8, b"." * 8) == b"." * 16  # nothing has to be drawn over yet
-    assert screen.follow(b"\r" + b"x" * 16) == b"\n" + b"x" * 9 + b"\x1b[K"
-    assert screen.follow(b"\r" + "日".encode() * 8) == b"\r" + "日".encode() * 4 + b"\x1b[K"
-    assert screen.follow(b"\n") == b"\r" + "日".encode() * 8 + b"\x1b[K\n"
+    assert screen.follow(b"\r" + b"x" * 16) == b"\n" + b"x" * 9
+    assert screen.follow(b"\r" + "日".encode() * 8) == b"\r\x1b[K" + "日".encode() * 4
+    assert screen.follow(b"\n") == b"\r\x1b[K" + "日".encode() * 8 + b"\n"
 
 
 def test_terminal_that_cannot_erase_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spaces take the place of what is no longer there."""
     monkeypatch.setenv("TERM", "dumb")
-    assert Screen().follow(b"abcdef", b"\r\x1b[Kxy") == b"abcdef\rxy    "
+    assert Screen().follow(b"abcdef", b"\r\x1b[Kxy") == b"abcdef\r      \rxy"
 
 
 def test_logs_of_two_attempts_stand_on_lines_of_their_own(screen: Screen) -> None:
@@ -152,7 +152,7 @@ def test_line_of_megabytes_takes_little_memory(screen: Screen) -> None:
         assert len(screen.replay._line.cells) <= 4096
     screen.replay.finish()
     assert count + len(screen.take()) == 200 * 65536
-    assert screen.follow(b"\n", b"1", b"\r2") == b"\n1\r2\x1b[K"
+    assert screen.follow(b"\n", b"1", b"\r2") == b"\n1\r\x1b[K2"
 
 
 @pytest.mark.parametrize("data", [b"\x1b[" + b"1;" * 3_000_000 + b"m", b"\r\x1b[K.." * 1_000_000])
@@ -190,6 +190,7 @@ def test_nothing_gets_through_that_a_terminal_would_obey(parts: list[bytes], wid
 
 
 @given(logs)
+@example([b"1234567890\r", b"\x1b[K\t"])
 def test_followed_log_looks_in_the_end_as_one_that_is_printed(parts: list[bytes]) -> None:
     """However it came, each line shows at last what the whole of it does."""
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -227,7 +228,7 @@ def on_a_terminal(store_dir: Path, *words: str, **env: str) -> bytes:
             [sys.executable, "-m", "queuectl", "--store", str(store_dir), *words],
             stdout=stdout,
             check=True,
-            env={**os.environ, "TERM": "xterm", "NO_COLOR": "", **env},
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": "", "LC_ALL": "C.UTF-8", **env},
         )
         return os.read(terminal, 65536)
     finally:
@@ -317,7 +318,7 @@ sys.stderr.write("\\n")
 @needs_tmux
 def test_bar_of_a_real_job_is_followed(terminal: Terminal, place: Placing) -> None:
     """From a job that waits for its worker to its end."""
-    (terminal.directory / "bar.py").write_text(BAR)
+    (terminal.directory / "bar.py").write_text(BAR, encoding="utf-8")
     fifo = terminal.directory / "go"
     os.mkfifo(fifo)
     terminal.type(f"clear; cd {terminal.directory}; queuectl enqueue --id bar --"

@@ -381,7 +381,7 @@ def test_edited_document_is_what_runs(store: Store, pending: Path, editor: str) 
 def test_unknown_keys_are_kept_when_the_store_rewrites(store: Store, pending: Path) -> None:
     """What an editor or another program added to a document survives its run."""
     document = '{"id": "a", "command": "x", "note": {"b": [1.5, "ü"]}, "max_retries": 3}'
-    (pending / name_of("a")).write_text(document)
+    (pending / name_of("a")).write_text(document, encoding="utf-8")
     store.settle([ended(claimed(store))])
     assert store.get("a").extra == {"note": {"b": [1.5, "ü"]}}
 

@@ -68,7 +68,7 @@ class Abroad:
     ) -> Done:
         """Run a command, which must not end in a bug."""
         done = subprocess.run(
-            [_QUEUECTL, *map(os.fsencode, words)],
+            [_QUEUECTL, *(each.encode() if isinstance(each, str) else each for each in words)],
             env=self.env | {"LC_ALL": locale} | dict(env or {}),
             cwd=cwd or os.fsencode(self.queue.here),
             capture_output=True,

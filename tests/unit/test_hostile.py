@@ -267,7 +267,7 @@ def test_format_of_any_length_is_that_of_a_newer_version(tmp_path: Path, text: s
 def test_format_that_is_no_number_is_broken(tmp_path: Path, text: str) -> None:
     """There is no format 0."""
     open_store(str(tmp_path / "store"), create=True).close()
-    (tmp_path / "store" / "format").write_text(text)
+    (tmp_path / "store" / "format").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="format is broken: it must hold the number 1"):
         open_store(str(tmp_path / "store"))
 

@@ -110,12 +110,10 @@ class Replay:
             before = len(self._drawn[0])
             wrapped = not self._is_redrawn and before > self._width()
             self._is_redrawn = True
-            self._out.append("\n" if wrapped else "\r")
+            # What was there goes first: a tab would leave it.
+            erase = " " * before + "\r" if self._is_dumb else _END_OF_LINE
+            self._out.append("\n" if wrapped else "\r" + erase)
             self._out.append(rendered(cells, styles))
-            if not self._is_dumb:
-                self._out.append(_END_OF_LINE)
-            elif not wrapped:
-                self._out.append(" " * (before - len(cells)))
         self._drawn = (cells.copy(), styles.copy())
 
     def _flush(self) -> None:
