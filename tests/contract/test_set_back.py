@@ -56,3 +56,20 @@ def test_others_have_a_turn_while_many_jobs_are_put_right(
     assert [claim.job.id for claim in claims] == list("edcba")
     assert len(locks) == 3
     put_off.settle([ended(claim) for claim in claims])
+
+
+def test_job_behind_all_that_a_worker_knew_of_tells_that_the_clock_was_set_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it knew of is gone, and it had no room for more."""
+    monkeypatch.setattr(Slice.__init__, "__defaults__", (3, 2))
+    worker, other = place.open(), place.open()
+    earlier, now = later(NOON, -100), later(NOON, -60)
+    other.add(make_jobs("a", "b", created_at=earlier, updated_at=earlier))
+    put_off_until = later(NOON, 9)
+    other.add([make_job("put-off", updated_at=put_off_until, run_at=put_off_until)])
+    assert claim_next(worker, now) is None
+    assert len(list(other.cancel(["a", "b"]))) == 2
+    claim = claim_next(worker, now)
+    assert claim is not None
+    assert claim.job.id == "put-off"

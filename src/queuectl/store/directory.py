@@ -359,6 +359,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         while soonest is not None and not self._exists(self._fd(State.PENDING), soonest):
             worklist.forget(soonest)  # it is gone, and would hide those that tell of the clock
             soonest = worklist.soonest()
+        if worklist.has_lost_the_soonest():
+            worklist.invalidate()
+            return True
         # What the wall clock is ahead of one that is never set.
         ahead = now.timestamp() - time.monotonic()
         seen, self._clock_seen = self._clock_seen, (soonest, ahead)

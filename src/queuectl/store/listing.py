@@ -350,6 +350,10 @@ class Listing:
         """
         return self._later.first[1] if self._later else None
 
+    def has_lost_the_soonest(self) -> bool:
+        """Return whether names wait of which none is known: a scan would tell the soonest."""
+        return not self._later and (bool(self._shared.soon_cut) or self._later.cut is not None)
+
     def forget(self, name: str) -> None:
         """Forget the name that soonest returned."""
         self._later.remove((pending_due(name), name))
