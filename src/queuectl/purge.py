@@ -7,12 +7,14 @@ logs included, is never touched.
 import time
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
 from queuectl.logs import Log, LogDir
+from queuectl.packed import Few, Packed, Sorter
 from queuectl.store.base import Entry, ParentNames, Store
 
 _LONGEST_PERIOD_SECONDS = 3600.0
@@ -32,7 +34,7 @@ def purge(
     until: datetime | None,
     *,
     dry_run: bool = False,
-    kept: list[Entry] | None = None,
+    kept: Packed[Entry] | None = None,
 ) -> Iterator[Entry]:
     """Delete the jobs that came to one of the finished states until then, None for whenever.
 
@@ -40,20 +42,19 @@ def purge(
     ``kept`` gets those that stay because a blocked job names them.
     Raises: BadDocument, at the end, that names those that cannot be read; they are left.
     """
-    entries = [
-        entry
-        for state in states
-        for entry in store.finished(state)
-        if _is_old(entry.changed_at, until)
-    ]
-    entries.sort(key=lambda entry: (entry.changed_at or _EVER, entry.id))
-    kept = [] if kept is None else kept
-    unreadable: list[str] = []
+    found = (entry for state in states for entry in store.finished(state))
+    entries = iter(
+        Sorter(
+            (entry for entry in found if _is_old(entry.changed_at, until)),
+            key=lambda entry: (entry.changed_at or _EVER, entry.id),
+        )
+    )
+    kept = Packed() if kept is None else kept
+    unreadable = Few()
     seen = ParentNames()
     for _ in store.look_at_parents(seen):  # while others still have pending.lock
         pass
-    for start in range(0, len(entries), _AT_ONCE):
-        some = entries[start : start + _AT_ONCE]
+    while some := list(islice(entries, _AT_ONCE)):
         if dry_run:
             yield from _readable(store, some, seen.ids, kept, unreadable)
         else:
@@ -62,8 +63,7 @@ def purge(
             )
     if unreadable:
         raise BadDocument(
-            f"cannot be read and were left as they are: {' '.join(unreadable)};"
-            " see 'queuectl doctor'"
+            f"cannot be read and were left as they are: {unreadable}; see 'queuectl doctor'"
         )
 
 
@@ -71,8 +71,8 @@ def _readable(
     store: Store,
     entries: list[Entry],
     named: Collection[str],
-    kept: list[Entry],
-    unreadable: list[str],
+    kept: Packed[Entry],
+    unreadable: Few,
 ) -> Iterator[Entry]:
     for entry in entries:
         try:
@@ -91,8 +91,8 @@ def _purge_some(
     until: datetime | None,
     *,
     seen: ParentNames,
-    kept: list[Entry],
-    unreadable: list[str],
+    kept: Packed[Entry],
+    unreadable: Few,
 ) -> list[Entry]:
     """Delete a few jobs that nobody waits for; return those that are deleted."""
     purged = []
@@ -227,7 +227,7 @@ class IdlePurge:
     def _purge_old(self, old: list[Entry], until: datetime, seen: ParentNames) -> Iterator[None]:
         yield from self._store.look_at_parents(seen)
         # What cannot be read is left for a person to look at.
-        _purge_some(self._store, self._logs, old, until, seen=seen, kept=[], unreadable=[])
+        _purge_some(self._store, self._logs, old, until, seen=seen, kept=Packed(), unreadable=Few())
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
         strays = StrayLogs(self._store, self._logs, until)

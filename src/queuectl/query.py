@@ -1,26 +1,31 @@
 """Choose, order and read jobs for the commands that list them.
 
 The store orders what it can without opening a document; what needs documents is done here, one
-document at a time, so that a long queue is never held in memory whole.
+document at a time, and what must be held of each job of a long queue is held packed.
 """
 
 import heapq
 import re
-from collections.abc import Callable, Collection, Iterator
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import Job, Outcome, State, job_document
+from queuectl.packed import Packed, Sorter
 from queuectl.store.base import FINISHED, Entry, Store
 
 # What runs, then what waits; these change too fast, and are too few or too well sorted, to merge.
 _UNFINISHED = (State.PROCESSING, State.PENDING, State.BLOCKED)
 _MOST = 2**31  # more than there can be, and not too much for what counts up to it
+_FEW = 10_000  # so many entries are held as they are
+_PARTS = 256
+_SortKey = tuple[bool, Any, str]
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -71,7 +76,10 @@ def select(
     if limit is not None:
         limit = min(limit, _MOST)
     as_they_come = sort is None and not reverse and not changed_before and not matches
-    entries = iter(_entries(store, states, now, limit if as_they_come else None))
+    if as_they_come and limit is not None and limit <= _FEW:
+        entries = iter(_first_entries(store, states, now, limit))
+    else:
+        entries = _all_entries(store, states, now)
     if changed_before:
         entries = (each for each in entries if (each.changed_at or _EVER) <= changed_before)
     if matches:
@@ -80,48 +88,101 @@ def select(
     if sort is not None:
         entries = _sorted(store, entries, sort, reverse, limit)
     elif reverse:
-        entries = reversed(list(entries))
+        entries = reversed(Packed(entries))
     rows = (read_row(store, entry) for entry in entries)
     return islice((row for row in rows if row and row.entry.state in states), limit)
 
 
-def _entries(
-    store: Store, states: Collection[State], now: datetime, limit: int | None
-) -> list[Entry]:
-    """Return the entries in the default order; with a limit as many as it may take, or more."""
-    found: dict[State, list[Entry]] = {}
-    unique: dict[str, Entry] = {}
+def _all_entries(store: Store, states: Collection[State], now: datetime) -> Iterator[Entry]:
+    """Return all entries in the default order."""
     # In the order of a job's life: one that moves on meanwhile is met twice, never missed. Where it
     # was met last is where it is.
-    for group in (State.BLOCKED, State.PENDING, State.PROCESSING), FINISHED:
-        for state in group:
-            if state in states:
-                found[state] = store.entries(state, now, limit)
-                unique.update((entry.id, entry) for entry in found[state])
-        if limit is not None and len(unique) >= limit:
-            break  # what is finished comes after these, and may be a lot
+    found = {
+        state: store.all_entries(state, now)
+        for state in (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
+        if state in states
+    }
+    return _once(_in_order(found), _met_twice(found))
+
+
+def _met_twice(found: Mapping[State, Collection[Entry]]) -> dict[int, State | None]:
+    """Return the marks of the jobs that were met more than once, each with the last state.
+
+    A mark is a hash of the id. Of each job 8 bytes are held while they are compared.
+    """
+    if sum(map(bool, map(len, found.values()))) < 2:
+        return {}
+    states = list(found)
+    parts = [array("q") for _ in range(_PARTS)]
+    for index, state in enumerate(states):
+        for entry in found[state]:
+            mark = _mark(entry)
+            parts[mark // 8 % _PARTS].append(mark + index)
+    twice: dict[int, State | None] = {}
+    for part in parts:
+        seen: set[int] = set()
+        for each in part:
+            mark = each & -8
+            if mark in seen:
+                twice[mark] = states[each & 7]
+            seen.add(mark)
+    return twice
+
+
+def _mark(entry: Entry) -> int:
+    return hash(entry.id) & -8
+
+
+def _once(entries: Iterable[Entry], twice: dict[int, State | None]) -> Iterator[Entry]:
+    """Yield the entries, of those that were met more than once one from the last state."""
+    for entry in entries:
+        if twice and (mark := _mark(entry)) in twice:
+            if twice[mark] is not entry.state:
+                continue
+            twice[mark] = None
+        yield entry
+
+
+def _in_order(found: Mapping[State, Iterable[Entry]]) -> Iterator[Entry]:
+    """Yield entries that are in order in each state in the order of a list."""
     finished = heapq.merge(
         *(found.get(state, ()) for state in FINISHED),
         key=lambda entry: entry.changed_at or _EVER,
         reverse=True,
     )
-    unfinished = (entry for state in _UNFINISHED for entry in found.get(state, ()))
-    return [entry for each in (unfinished, finished) for entry in each if unique[entry.id] is entry]
+    return chain(*(found.get(state, ()) for state in _UNFINISHED), finished)
+
+
+def _first_entries(
+    store: Store, states: Collection[State], now: datetime, limit: int
+) -> list[Entry]:
+    """Return as many entries in the default order as the limit may take, or more."""
+    found: dict[State, list[Entry]] = {}
+    unique: dict[str, Entry] = {}
+    for group in (State.BLOCKED, State.PENDING, State.PROCESSING), FINISHED:
+        for state in group:
+            if state in states:
+                found[state] = store.entries(state, now, limit)
+                unique.update((entry.id, entry) for entry in found[state])
+        if len(unique) >= limit:
+            break  # what is finished comes after these, and may be a lot
+    return [entry for entry in _in_order(found) if unique[entry.id] is entry]
 
 
 def _sorted(
     store: Store, entries: Iterator[Entry], sort: str, reverse: bool, limit: int | None
 ) -> Iterator[Entry]:
     keyed = ((_sort_key(store, entry, sort), entry) for entry in entries)
-    if limit is None:
-        chosen = sorted(keyed, key=itemgetter(0), reverse=reverse)
+    chosen: Iterable[tuple[_SortKey, Entry]]
+    if limit is None or limit > _FEW:
+        chosen = Sorter(keyed, key=itemgetter(0), reverse=reverse)
     else:
         first = heapq.nlargest if reverse else heapq.nsmallest
         chosen = first(limit, keyed, key=itemgetter(0))
     return map(itemgetter(1), chosen)
 
 
-def _sort_key(store: Store, entry: Entry, sort: str) -> tuple[bool, Any, str]:
+def _sort_key(store: Store, entry: Entry, sort: str) -> _SortKey:
     value = _BY_ENTRY[sort](entry) if sort in _BY_ENTRY else None
     if value is None:
         row = read_row(store, entry)

@@ -31,6 +31,7 @@ from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, Outcome, State
 from queuectl.line import finally_shown
 from queuectl.logs import LogDir
+from queuectl.packed import Few
 from queuectl.query import (
     Row,
     attempts_text,
@@ -216,7 +217,7 @@ def _checked_dead(job: Job) -> Job:
 
 def _readable(rows: Iterator[Row]) -> Iterator[Job]:
     """Yield the jobs; at the end raise BadDocument where there were any that cannot be read."""
-    unreadable = []
+    unreadable = Few()
     for row in rows:
         if row.job is not None:
             yield row.job
@@ -224,6 +225,5 @@ def _readable(rows: Iterator[Row]) -> Iterator[Job]:
             unreadable.append(row.entry.id)
     if unreadable:
         raise BadDocument(
-            f"cannot be read and were left as they are: {' '.join(unreadable)};"
-            " see 'queuectl dlq list'"
+            f"cannot be read and were left as they are: {unreadable}; see 'queuectl dlq list'"
         )

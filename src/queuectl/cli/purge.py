@@ -17,6 +17,7 @@ from queuectl.cli.common import (
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
 from queuectl.logs import LogDir
+from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
 from queuectl.store.base import FINISHED, Entry, Store
@@ -75,7 +76,7 @@ def purge_jobs(
 ) -> None:
     """Delete the jobs in the states that ended so long ago, or say which would go."""
     until = _until(age_seconds)
-    kept: list[Entry] = []
+    kept: Packed[Entry] = Packed()
     purged = purge_finished(
         store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run, kept=kept
     )

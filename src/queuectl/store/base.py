@@ -257,6 +257,12 @@ class Store(Adder, Protocol):
         With a ``limit`` only so many are returned, in memory that depends on the limit alone.
         """
 
+    def all_entries(self, state: State, now: datetime) -> Collection[Entry]:
+        """Return the same of all jobs in a state, in memory of some 20 bytes for each.
+
+        They are found now, and made each time when they are iterated over.
+        """
+
     def read(self, entry: Entry) -> Job | None:
         """Return the job of an entry, None where it has moved on. Raises: BadDocument."""
 

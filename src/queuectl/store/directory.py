@@ -159,7 +159,7 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
             if chosen:
                 self._refuse_look_alikes(chosen)
                 self._sync_ends()
-            found = self._states_of(chosen | parents)
+            found = self._states_of(chosen | parents if parents else chosen)
             present = found.keys() & chosen
             if present and not skip_existing:
                 first = next(job.id for job in jobs if job.id in present)

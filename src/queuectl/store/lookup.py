@@ -2,10 +2,10 @@
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import (
@@ -61,6 +61,7 @@ _LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_a
 _COMPLETE = Defaults(
     max_retries=0, timeout_seconds=None, priority=0, cwd="/", now=datetime.min.replace(tzinfo=UTC)
 )
+_DUE, _NOT_DUE = "0", "1"  # what a text begins with that puts a name in the order of running
 
 
 class Lookup(Looking):
@@ -347,27 +348,40 @@ class Lookup(Looking):
         """Return what the names tell of the jobs in a state, in order; see Store.entries."""
         from heapq import nlargest, nsmallest
 
-        if state is not State.PENDING:
-            timed = self._timed(state)
-            newest = nlargest(limit, timed) if limit is not None else sorted(timed, reverse=True)
-            return [self._entry(state, name, changed) for changed, name in newest]
+        if limit is None:
+            return list(self.all_entries(state, now))
+        if state is State.PENDING:
+            return list(self._pending_entries(nsmallest(limit, self._order_keys(now))))
+        return list(self._timed_entries(state, nlargest(limit, self._timed(state))))
+
+    def all_entries(self, state: State, now: datetime) -> Collection[Entry]:
+        """Return the same of all jobs in a state, in little memory; see Store.all_entries."""
+        from queuectl.packed import Made, Sorter
+
+        if state is State.PENDING:
+            return Made(Sorter(self._order_keys(now)), self._pending_entries)
+        timed = Sorter(self._timed(state), reverse=True)
+        return Made(timed, partial(self._timed_entries, state))
+
+    def _order_keys(self, now: datetime) -> Iterator[str]:
+        """Yield for each job in pending/ a text: their order is that of running."""
         due_by = due_text(now)
+        for name in self._names(State.PENDING):
+            if looks_pending(name) and name[2:25] <= due_by:
+                yield _DUE + name
+            elif is_pending_name(name):
+                yield _NOT_DUE + name[2:25] + name
+            elif self._is_dropped(name):
+                yield f"{_DUE}{DEFAULT_PRIORITY}-{due_by}/{name}"
 
-        def keys() -> Iterator[tuple[bool, str, str]]:
-            for name in self._names(State.PENDING):
-                if looks_pending(name) and name[2:25] <= due_by:
-                    yield False, "", name
-                elif is_pending_name(name):
-                    yield True, name[2:25], name
-                elif self._is_dropped(name):
-                    yield False, "", f"{DEFAULT_PRIORITY}-{due_by}/{name}"
+    def _pending_entries(self, order_keys: Iterable[str]) -> Iterator[Entry]:
+        for key in order_keys:
+            name = key[24:] if key.startswith(_NOT_DUE) else key[1:].rpartition("/")[2]
+            if is_pending_name(name) or is_stranger(name):
+                yield self._entry(State.PENDING, name, None)
 
-        ordered = nsmallest(limit, keys()) if limit is not None else sorted(keys())
-        return [
-            self._entry(state, name, None)
-            for _, _, key in ordered
-            if is_pending_name(name := key.rpartition("/")[2]) or is_stranger(name)
-        ]
+    def _timed_entries(self, state: State, timed: Iterable[tuple[float, str]]) -> Iterator[Entry]:
+        return (self._entry(state, name, changed) for changed, name in timed)
 
     def _is_dropped(self, name: str) -> bool:
         """Tell whether a name in pending/ is that of a document that is going to be adopted."""
