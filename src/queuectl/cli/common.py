@@ -201,13 +201,17 @@ def load_all() -> None:
 
     Who upgrades the program takes its files away, and puts those of another version there.
     """
+    import codecs
     from importlib import import_module
 
     import queuectl.store
+    from queuectl.text import output_encoding
 
     # For settings that were broken by hand, for bugs, and for what is to be shown.
-    for name in ("difflib", "traceback", "unicodedata", "queuectl.text"):
+    for name in ("difflib", "traceback", "unicodedata"):
         import_module(name)
+    for encoding in ("unicode_escape", output_encoding()):
+        codecs.lookup(encoding)
     queuectl.store.load_all()
 
 
