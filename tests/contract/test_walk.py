@@ -119,7 +119,7 @@ def test_look_does_not_wait_for_ever_for_who_was_stopped_with_the_lock(
     monkeypatch.setattr(looking, "_PATIENCE_SECONDS", 0.05)
     store.add([make_job("job-1")])
     with held(place):
-        with pytest.raises(StoreBusy, match=r"pending\.lock for 0\.05 s; try again"):
+        with pytest.raises(StoreBusy, match=r"pending\.lock locked for 0\.05 s: try"):
             UNKNOWN[question](store)
         assert store.get("job-1").id == store.resolve("job-1").id == "job-1"
 

@@ -22,8 +22,8 @@ from queuectl.store.place import Place
 _COARSE_NS = 2_500_000_000
 _MANY_PARENTS = 16
 _PATIENCE_SECONDS = 5.0
-# Longer than whoever moves a job waits between two tries, so that it is faster.
-_COURTESY_SECONDS = 0.02
+_TRY_SECONDS = 0.002  # as whoever moves a job
+_PAUSE = 10  # of the time without the lock it walks one part in so many, and waits the rest
 
 _Found = TypeVar("_Found")
 
@@ -38,26 +38,28 @@ class Looking(Place):
         """
         if self._pending_lock_holds or self._root_fd < 0:
             return walk()
+        began = time.monotonic()
         changed = self._changed()
         found = walk()
         if is_enough(found) or (changed is not None and changed == self._changed()):
             return found
         # RACE: a job may have moved back behind the walk; see
         # test_job_that_comes_back_behind_the_walk_is_found.
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            began = time.monotonic()
+        now = time.monotonic()
+        walk_at, give_up_at = now + _PAUSE * (now - began), now + _PATIENCE_SECONDS
+        while now < give_up_at:
             with self._keeping_all_from_moving_back() as is_kept:
-                found = walk()
-            if is_kept or is_enough(found):
-                return found
+                if is_kept or now >= walk_at:
+                    found = walk()
+                    if is_kept or is_enough(found):
+                        return found
+                    walk_at = time.monotonic() + _PAUSE * (time.monotonic() - now)
+            time.sleep(_TRY_SECONDS)
             now = time.monotonic()
-            if now > until:
-                raise StoreBusy(
-                    f"what was not found may be moving: another process has held"
-                    f" {self.location}/pending.lock for {_PATIENCE_SECONDS:g} s; try again"
-                )
-            time.sleep(max(_COURTESY_SECONDS, now - began))
+        raise StoreBusy(
+            f"what was not found may be moving, and others have kept {self.location}/pending.lock"
+            f" locked for {_PATIENCE_SECONDS:g} s: try again"
+        )
 
     def _changed(self) -> tuple[int, ...] | None:
         """Return what changes when a job moves back; None where a change might not show.
