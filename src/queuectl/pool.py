@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ _STOP_SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP,
     signal.SIGCONT,
 )  # fmt: skip
+_SLOW_SECONDS = 5.0
 _STOP_POLL_SECONDS = 0.02
 _EXIT_SECONDS = 2.0
 _MOST_DESCRIPTORS = 4096  # are looked at where nothing lists those that are open
@@ -408,9 +409,16 @@ def _is_temporary(error: BaseException) -> bool:
     return isinstance(error, StoreError) or (isinstance(error, OSError) and is_scarcity(error))
 
 
-def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]:
+def stop(
+    store: Store,
+    *,
+    now: bool,
+    timeout_seconds: float | None,
+    slow: Callable[[Sequence[WorkerRecord]], object] | None = None,
+) -> list[str]:
     """Ask the workers that live at this moment to stop, and wait until they are gone.
 
+    ``slow`` is called once with those that do not stop soon.
     Returns: their names, none where there were none. Raises: TimeoutExpired that names those left.
     """
     records = store.workers()
@@ -420,8 +428,12 @@ def stop(store: Store, *, now: bool, timeout_seconds: float | None) -> list[str]
     try:
         store.request_stop(now=now)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        waited_for = set(names)
-        while waited_for := waited_for & {record.name for record in store.workers()}:
+        waited_for, slow_at = set(names), time.monotonic() + _SLOW_SECONDS
+        while at_work := [record for record in store.workers() if record.name in waited_for]:
+            waited_for = {record.name for record in at_work}
+            if slow is not None and time.monotonic() >= slow_at:
+                slow(at_work)
+                slow = None
             if deadline is not None and time.monotonic() >= deadline:
                 left = ", ".join(sorted(waited_for))
                 raise TimeoutExpired(f"still at work: {left}; they stop when their jobs are done")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt, make_job
+from tests.cli.placing import NOON, Placing, attempt, make_job
 
 from queuectl.job import Job, State, encode_job
 from queuectl.store.directory import DirectoryStore
@@ -83,9 +83,10 @@ def test_an_unknown_id_ends_with_66(run: Run) -> None:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], object]]]:
+def steps(place: Placing, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], object]]]:
     """Return the list of what happens, one step for each sleep; all of it has to happen."""
     todo: list[Callable[[], object]] = []
+    place.worker("w-abcd", NOON)  # that none runs would be said
     monkeypatch.setattr("queuectl.cli.logs.sleep", lambda _: todo.pop(0)())
     # Finding the job costs no time, so that it is looked at in each round.
     monkeypatch.setattr("queuectl.cli.logs.monotonic", lambda: 0.0)

@@ -38,7 +38,9 @@ class Pool(ModuleType):
         self.asked.append((store_location, count, drain, unless_running, detach, quiet))
         return self.exit_code
 
-    def stop(self, store: Any, *, now: bool, timeout_seconds: float | None) -> list[str]:
+    def stop(
+        self, store: Any, *, now: bool, timeout_seconds: float | None, slow: object
+    ) -> list[str]:
         """Stop nothing."""
         self.asked.append((store.location, now, timeout_seconds))
         if self.failure is not None:

@@ -161,8 +161,13 @@ def test_a_worker_that_stands_still_is_waited_for(queue: Queue) -> None:
     gate.reached()
     (worker,) = pool.pids()
     os.kill(worker, signal.SIGSTOP)
+    (record,) = queue.records()
     cancelling = background(queue, "cancel", "job")
-    until(lambda: sleeps(cancelling.pid), "cancel waits")
+    assert cancelling.stderr is not None
+    assert cancelling.stderr.readline() == (
+        f"waiting for the end of job job: worker {record['name']} (process {worker}) has been"
+        " asked to end it\n"
+    )
     assert len(queue.commands()) == 1
     os.kill(worker, signal.SIGCONT)
     assert cancelling.communicate(timeout=20) == ("job\n", "")
@@ -179,7 +184,10 @@ def test_the_command_of_a_worker_whose_record_was_deleted_is_not_ended(queue: Qu
     for path in (queue.store / "workers").glob("*.json"):
         path.unlink()
     cancelling = background(queue, "cancel", "job")
-    until(lambda: sleeps(cancelling.pid), "cancel waits")
+    assert cancelling.stderr is not None
+    assert cancelling.stderr.readline() == (
+        "waiting for the end of job job: nobody can be asked to end it\n"
+    )
     assert len(queue.commands()) == 1
     gate.open()
     _, stderr = cancelling.communicate(timeout=20)
@@ -270,3 +278,21 @@ def test_a_live_worker_can_be_told_by_its_owner_alone(queue: Queue) -> None:
     until(lambda: path.stat().st_mode & 0o777 == 0o600, "it has its mode")
     assert pool.stop() == 0
     assert list((queue.store / "workers").iterdir()) == []
+
+
+def test_a_stop_that_takes_long_says_whom_it_waits_for(queue: Queue) -> None:
+    """The workers finish what they run; --now is what does not wait for that."""
+    gate = queue.gate()
+    queue.enqueue(gate.wait, "long")
+    pool = queue.pool()
+    gate.reached()
+    (record,) = queue.records()
+    stopping = background(queue, "worker", "stop")
+    assert stopping.stderr is not None
+    assert stopping.stderr.readline() == (
+        f"waiting for {record['name']} (process {record['pid']}, job long);"
+        " 'queuectl worker stop --now' ends their commands\n"
+    )
+    gate.open()
+    assert stopping.communicate(timeout=20) == ("", f"1 worker has stopped: {record['name']}\n")
+    assert pool.wait() == 0

@@ -14,7 +14,7 @@ from queuectl.errors import JobNotFound, LogNotFound, StoreBusy, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
-from queuectl.store.base import FINISHED, Store
+from queuectl.store.base import FINISHED, WAITING, Store
 
 _BLOCK = 65536
 POLL_SECONDS = 0.2
@@ -107,6 +107,9 @@ def _follow(
     only_this: bool,
 ) -> None:
     """Copy the log of an attempt, and (but for ``only_this``) of those after it, as they grow."""
+    from queuectl.cli.notices import Notices
+
+    notices = Notices(store)
     log: _Log | None = None
     look_at = 0.0
     while True:
@@ -140,6 +143,8 @@ def _follow(
                 output.begin()
             number, log = number + 1, None
         else:
+            if log is None and job.state in WAITING:
+                notices.look_for(job.id)
             sleep(POLL_SECONDS)
 
 

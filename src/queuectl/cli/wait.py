@@ -1,15 +1,14 @@
 """Wait for jobs to end, and end as they did."""
 
 import os
-from collections.abc import Sequence
 
 import click
 
 from queuectl.cli.common import DURATION, App, complete_ids, examples, load_all, pass_app
+from queuectl.cli.notices import Notices
 from queuectl.cli.show import outcome_text
 from queuectl.errors import TimeoutExpired
 from queuectl.job import Job, Outcome, State
-from queuectl.store.base import FINISHED, Store
 
 _TIMED_OUT = 124  # as timeout(1) does
 _NOT_STARTED = 126  # as a shell does
@@ -33,7 +32,7 @@ _IDS_SHOWN = 10
     metavar="DURATION",
     help="Wait so long at most, then end with code 75.",
 )
-@click.option("--quiet", is_flag=True, help="Do not tell that no worker runs.")
+@click.option("--quiet", is_flag=True, help="Do not say what is waited for.")
 @pass_app
 @click.pass_context
 def wait(
@@ -52,8 +51,9 @@ def wait(
     127 where the command was not found, 1 where it was cancelled, or lost with its worker. With
     --any it is that of the first job to end.
 
-    Where there is no worker to run a job, that is told once, and waiting goes on. The beginning of
-    an ID is enough where no other ID starts with it.
+    What keeps a job from ending is said once on stderr, and waiting goes on: there is no worker, it
+    is due more than a minute ahead, or it waits for a job that is dead, cancelled or gone. The
+    beginning of an ID is enough where no other ID starts with it.
     """
     load_all()
     store = app.open()
@@ -62,10 +62,9 @@ def wait(
         from queuectl.cli.inside import refuse_to_wait_for_itself
 
         refuse_to_wait_for_itself(store, chosen, for_all=not any_of_them)
-    if not quiet and not store.workers() and _is_open(store, chosen, any_of_them=any_of_them):
-        click.echo("waiting, but no worker is running: see 'queuectl worker start'", err=True)
     ended: dict[str, Job] = {}
-    for job in store.ends(chosen, timeout_seconds):
+    looked = None if quiet else Notices(store).look
+    for job in store.ends(chosen, timeout_seconds, looked):
         ended[job.id] = job
         if any_of_them:
             break
@@ -79,13 +78,6 @@ def wait(
             # A command's own code may be one of ours: this tells whose it is.
             click.echo(_told(ended[job_id]), err=True)
             ctx.exit(code)
-
-
-def _is_open(store: Store, job_ids: Sequence[str], *, any_of_them: bool) -> bool:
-    """Tell whether a wait for jobs is not over before it begins."""
-    found = store.find(job_ids)
-    open_ones = [each for each in found.values() if each.state not in FINISHED]
-    return len(open_ones) == len(job_ids) if any_of_them else bool(open_ones)
 
 
 def _exit_code(job: Job) -> int:

@@ -1,6 +1,8 @@
 """Start, stop and list workers."""
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,10 @@ from queuectl.cli.common import (
 from queuectl.clock import format_instant, utc_now
 from queuectl.text import printable
 
+if TYPE_CHECKING:
+    from queuectl.store.base import WorkerRecord
+
+_WORKERS_SHOWN = 10
 MAX_COUNT = 1000  # each is a process
 
 
@@ -95,12 +101,29 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
         from queuectl.cli.inside import refuse_inside
 
         refuse_inside(store, "and its worker would wait for its end: give --now or --timeout")
-    names = stop_workers(store, now=now, timeout_seconds=timeout_seconds)
+    names = stop_workers(
+        store,
+        now=now,
+        timeout_seconds=timeout_seconds,
+        slow=lambda workers: click.echo(_slow_text(workers, now=now), err=True),
+    )
     if not names:
         click.echo("no workers are running", err=True)
     else:
         workers = "1 worker has" if len(names) == 1 else f"{len(names)} workers have"
         click.echo(f"{workers} stopped: {printable(', '.join(names))}", err=True)
+
+
+def _slow_text(workers: "Sequence[WorkerRecord]", *, now: bool) -> str:
+    """Return which workers are waited for, and what they do."""
+    shown = sorted(workers, key=lambda each: each.name)[:_WORKERS_SHOWN]
+    names = [
+        f"{each.name} (process {each.pid}{f', job {each.job}' if each.job else ''})"
+        for each in shown
+    ]
+    more = f" and {len(workers) - len(shown)} more" if len(workers) > len(shown) else ""
+    helps = "" if now else "; 'queuectl worker stop --now' ends their commands"
+    return f"waiting for {printable(', '.join(names))}{more}{helps}"
 
 
 @worker.command(

@@ -156,6 +156,9 @@ class RecoveryReport(NamedTuple):
     problems: Sequence[str] = ()
 
 
+Slow = Callable[[str, WorkerRecord | None], object]
+
+
 class StopRequest(Protocol):
     """Be a request to stop the workers; two requests are never equal."""
 
@@ -167,6 +170,7 @@ class StopRequest(Protocol):
 # How an attempt that was cut off is decided: from the job and the attempt to the job as it stands.
 Decide = Callable[[Job, Attempt], Job]
 Progress = Callable[[int], None]
+Looked = Callable[[Collection[Entry]], object]
 
 
 class Settlement(Protocol):
@@ -272,11 +276,17 @@ class Store(Adder, Protocol):
         Their ``changed_at`` is not told.
         """
 
-    def ends(self, job_ids: Collection[str], timeout_seconds: float | None) -> Iterator[Job]:
+    def ends(
+        self,
+        job_ids: Collection[str],
+        timeout_seconds: float | None,
+        looked: Looked | None = None,
+    ) -> Iterator[Job]:
         """Yield each of the jobs when it has ended, until all have or the time is out.
 
         Those that have ended already come first, in the order of their ends. One that failed and is
-        to run again has not ended. Raises: JobNotFound where one of them is not there (any more).
+        to run again has not ended. ``looked`` is called with where the others are, now and then
+        while they are waited for. Raises: JobNotFound where one of them is not there (any more).
         """
 
     def ids(self, state: State, prefix: str = "") -> Iterator[str]:
@@ -300,12 +310,15 @@ class Store(Adder, Protocol):
         Raises: JobNotFound; WrongState that says in which state it is.
         """
 
-    def cancel(self, job_ids: Sequence[str]) -> Iterator[tuple[str, State | None]]:
+    def cancel(
+        self, job_ids: Sequence[str], slow: "Slow | None" = None
+    ) -> Iterator[tuple[str, State | None]]:
         """Cancel jobs, those that wait first, telling of each in which state it ends.
 
         One that waits does not run any more; the attempt of one that runs is ended, as its worker
         ends a command, before it is told. One that has completed or is dead stays as it is; one
-        that is deleted meanwhile is told with None.
+        that is deleted meanwhile is told with None. ``slow`` is called once with a job that does
+        not end soon, and its worker if that can be asked.
         Raises: JobNotFound before the first is cancelled.
         """
 

@@ -11,7 +11,7 @@ from queuectl.clock import utc_now
 from queuectl.errors import JobNotFound, QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State, encode_job
 from queuectl.store import files
-from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered
+from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered, Slow, WorkerRecord
 from queuectl.store.channel import STOP_NOW, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
@@ -28,6 +28,7 @@ from queuectl.store.roster import Roster
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
 
+_SLOW_SECONDS = 5.0  # who waits so long for the end of an attempt says why
 _HELD_SECONDS = 0.01  # who holds a waiting job's lock moves it in less
 
 
@@ -56,7 +57,9 @@ class Cancelling(Lookup, Roster):
 
     # --- what people and scripts do ---
 
-    def cancel(self, job_ids: Sequence[str]) -> Iterator[tuple[str, State | None]]:
+    def cancel(
+        self, job_ids: Sequence[str], slow: Slow | None = None
+    ) -> Iterator[tuple[str, State | None]]:
         """Cancel jobs, each whatever becomes of the others; see Store.cancel."""
         entries = self.find(job_ids)
         for job_id in job_ids:
@@ -67,14 +70,14 @@ class Cancelling(Lookup, Roster):
         # Those that wait come first: a worker that is freed would take the next of them.
         for job_id in job_ids:
             if entries[job_id].state is not State.PROCESSING:
-                yield job_id, self._cancel(entries[job_id], asked)
+                yield job_id, self._cancel(entries[job_id], asked, slow)
         # All are told before the first is waited for, so that they have their grace together.
         for job_id in running:
             self._ask(entries[job_id], asked)
         for job_id in running:
-            yield job_id, self._cancel(entries[job_id], asked)
+            yield job_id, self._cancel(entries[job_id], asked, slow)
 
-    def _cancel(self, entry: Entry, asked: set[tuple[str, str]]) -> State | None:
+    def _cancel(self, entry: Entry, asked: set[tuple[str, str]], slow: Slow | None) -> State | None:
         """Cancel a job wherever it goes meanwhile; return the state that it ends in."""
         found: Entry | None = entry
         # RACE: the job may end, be claimed or come back at any moment; each time it is looked for
@@ -82,7 +85,7 @@ class Cancelling(Lookup, Roster):
         with self._telling(f"{self.location}: job {entry.id} cannot be cancelled"):
             while found is not None:
                 if found.state is State.PROCESSING:
-                    self._end_running(found, asked)
+                    self._end_running(found, asked, slow)
                 elif found.state not in FINISHED:
                     self._cancel_waiting(found)
                 ended = self._end_of(entry.id)
@@ -143,17 +146,20 @@ class Cancelling(Lookup, Roster):
         else:
             self._make_arrivals_durable(entry.state)
 
-    def _end_running(self, entry: Entry, asked: set[tuple[str, str]]) -> None:
+    def _end_running(self, entry: Entry, asked: set[tuple[str, str]], slow: Slow | None) -> None:
         """See to it that an attempt ends, and return when its document has left processing/."""
         from queuectl.store.watch import Watch
 
-        watch = Watch()
+        watch, began = Watch(), time.monotonic()
         try:
             # RACE: watch before the look, so that an end in between is told.
             watch.add_departures(os.path.join(self.location, State.PROCESSING))
             while self._is_running(entry):
                 if not self._ask(entry, asked) and not self._settle_unowned(entry, ended=False):
                     self._end_outliving(entry)
+                if slow is not None and time.monotonic() - began >= _SLOW_SECONDS:
+                    slow(entry.id, self._runner_of(entry))
+                    slow = None
                 self._sleep_while_running(entry, watch)
         finally:
             watch.close()
@@ -175,13 +181,20 @@ class Cancelling(Lookup, Roster):
         None does, too, in the moment between its claim and its record, and when the command has
         ended and is to be settled with others.
         """
+        record = self._runner_of(entry)
+        if record is None:
+            return False
+        request = (record.name, entry.token)
+        if request not in asked and self._send(record.name, entry):
+            asked.add(request)
+        return True
+
+    def _runner_of(self, entry: Entry) -> WorkerRecord | None:
+        """Return the worker that says that it runs an attempt, None if none does."""
         for record in self.workers():
             if record.job == entry.id and record.attempt == entry.attempt:
-                request = (record.name, entry.token)
-                if request not in asked and self._send(record.name, entry):
-                    asked.add(request)
-                return True
-        return False
+                return record
+        return None
 
     def _send(self, worker: str, entry: Entry) -> bool:
         with self._telling(f"{self.location}/workers/{worker}.control cannot be written"):

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from queuectl.errors import JobNotFound, StoreBusy
 from queuectl.job import Job
-from queuectl.store.base import FINISHED
+from queuectl.store.base import FINISHED, Entry, Looked
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import filed_name, parse_filed
 from queuectl.store.watch import Watch
@@ -23,7 +23,12 @@ class Ends(Lookup):
 
     poll_seconds: float
 
-    def ends(self, job_ids: Collection[str], timeout_seconds: float | None) -> Iterator[Job]:
+    def ends(
+        self,
+        job_ids: Collection[str],
+        timeout_seconds: float | None,
+        looked: Looked | None = None,
+    ) -> Iterator[Job]:
         """Yield jobs as they end; see Store.ends."""
         start = time.monotonic()
         left = dict.fromkeys(job_ids)
@@ -43,7 +48,9 @@ class Ends(Lookup):
                 now = time.monotonic()
                 # What arrived and is gone again was sent back, or purged.
                 if now >= look_at or len(ended) < len(arrived):
-                    self._demand(left)
+                    found = self._demand(left)
+                    if looked is not None:
+                        looked(found)
                     look_at = now + max(_LOOK_SECONDS, (time.monotonic() - now) * _LOOK_SHARE)
                 if timeout_seconds is not None and now - start >= timeout_seconds:
                     return
@@ -64,15 +71,16 @@ class Ends(Lookup):
                 jobs.append(job)
         return sorted(jobs, key=attrgetter("updated_at"))
 
-    def _demand(self, job_ids: Collection[str]) -> None:
-        """Raise JobNotFound where one of the jobs is nowhere."""
+    def _demand(self, job_ids: Collection[str]) -> Collection[Entry]:
+        """Return where the jobs are. Raises: JobNotFound where one of them is nowhere."""
         try:
             found = self.find(job_ids)
         except StoreBusy:
-            return  # the next look may tell
+            return ()  # the next look may tell
         for job_id in job_ids:
             if job_id not in found:
                 raise JobNotFound(f"no such job: {job_id}; it was deleted while it was waited for")
+        return [found[job_id] for job_id in job_ids]
 
     def _arrived(self, watch: Watch, job_ids: Collection[str], until: float) -> Collection[str]:
         """Sleep until one of the jobs may have ended or it is time; return which may have."""
