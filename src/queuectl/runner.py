@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -175,18 +175,15 @@ class Command:
         """Return how long the command has been running."""
         return time.monotonic() - self._started
 
-    async def wait(
-        self, timeout_seconds: float | None, wake_fds: Collection[int], loop: Loop
-    ) -> bool:
-        """Wait until the command ended (True), a ``wake_fd`` is readable or time is up (False).
+    async def wait(self, timeout_seconds: float | None, loop: Loop) -> bool:
+        """Wait until the command ended (True), the loop wakes all or time is up (False).
 
         Where it does not wake by itself, the caller makes SIGCHLD wake the loop.
         """
         # Without a pidfd the end may have come before the wait, and woken nobody.
         if (self._pidfd < 0 or self._status is not None) and self._reap():
             return True
-        own = () if self._pidfd < 0 else (self._pidfd,)
-        await loop.wait((*own, *wake_fds), timeout_seconds)
+        await loop.wait(() if self._pidfd < 0 else (self._pidfd,), timeout_seconds)
         return self._reap()
 
     def _reap(self) -> bool:
@@ -229,7 +226,7 @@ class Command:
             await self._wait_for_group(_GROUP_KILL_SECONDS, loop)
         while self._status is None:
             # The kernel ends it as soon as it leaves an uninterruptible wait.
-            await self.wait(_GROUP_CHECK_SECONDS if self._pidfd < 0 else None, (), loop)
+            await self.wait(_GROUP_CHECK_SECONDS if self._pidfd < 0 else None, loop)
 
     async def _wait_for_group(self, most_seconds: float, loop: Loop) -> None:
         """Wait for the leader in the kernel, and for those that outlive it by looking."""

@@ -301,6 +301,7 @@ class WorkerProcess:
         try:
             for worker in self._workers:
                 worker.register()
+                self._listen(worker.name)
             self.settler.reserve(len(self._workers))
             if self._ready_fd >= 0:
                 with suppress(OSError):  # who waited is gone
@@ -319,8 +320,21 @@ class WorkerProcess:
         self._leaving.append(name)
         await self.loop.others_first()
         names, self._leaving = self._leaving, []
+        for each in names:
+            fd = self.store.control_fd(each)
+            if fd is not None:
+                self.loop.forget(fd)
         if names:
             self.store.unregister(*names)
+
+    def _listen(self, name: str) -> None:
+        fd = self.store.control_fd(name)
+        if fd is not None:
+            self.loop.wake_all(fd, lambda: self.hear_stop(name))
+
+    def hear_stop(self, name: str) -> None:
+        """Take note of a request to stop that has come to a worker past the supervisor."""
+        self.interrupts.level = max(self.interrupts.level, self.store.stop_level(name))
 
     def must_leave(self) -> bool:
         """Tell whether no new job is to be taken."""
@@ -661,14 +675,15 @@ class Worker:
                 obstacle.is_general = False
                 raise obstacle
             pause = self._settler.go_on()
-            await self._loop.wait(self._control_fds(), left if pause is None else min(pause, left))
-            self._hear_stop()
+            await self._loop.wait((), left if pause is None else min(pause, left))
             if self._is_called_off(claim):
                 return False
         return True
 
     def _is_called_off(self, claim: Claim) -> bool:
-        return self._process.must_leave() or self._store.cancel_requested(claim)
+        is_cancelled = self._store.cancel_requested(claim)
+        self._process.hear_stop(self.name)  # which may have come together with that
+        return is_cancelled or self._process.must_leave()
 
     def _without_start(self) -> Result | None:
         """Return how an attempt that was called off ends: cancelled, or None to give it back."""
@@ -702,7 +717,6 @@ class Worker:
     async def _wait_for(self, command: Command, claim: Claim) -> Result | None:
         """Wait for the command and see to it that it ends in time; None where it was given up."""
         job = claim.job
-        wake_fds = self._control_fds()
         kill_grace = self._process.settings.kill_grace
         while True:
             timeout = self._settler.go_on()
@@ -712,10 +726,10 @@ class Worker:
                     await command.end(kill_grace, self._loop)
                     return command.result()._replace(outcome=Outcome.TIMED_OUT)
                 timeout = left if timeout is None else min(timeout, left)
-            if await command.wait(timeout, wake_fds, self._loop):
+            if await command.wait(timeout, self._loop):
                 return command.result()
             is_cancelled = self._store.cancel_requested(claim)
-            self._hear_stop()
+            self._process.hear_stop(self.name)
             if self._interrupts.level > 1:
                 await command.end(kill_grace, self._loop)
                 return None
@@ -781,8 +795,7 @@ class Worker:
         pause = self._settler.go_on()
         if self._settler.is_full():
             pause = _RETRY_SECONDS if pause is None else pause
-            await self._loop.wait(self._control_fds(), pause)
-            self._hear_stop()
+            await self._loop.wait((), pause)
 
     async def _settle_all(self) -> None:
         """Settle what ended, however long it takes; only a second signal gives up."""
@@ -799,23 +812,13 @@ class Worker:
                 return
             await self._pause()
 
-    def _control_fds(self) -> tuple[int, ...]:
-        fd = self._store.control_fd(self.name)
-        return () if fd is None else (fd,)
-
     async def _pause(self) -> None:
         """Wait until another signal has come, or it is time to try again."""
         # Not _sleep, which ends at once where a stop is asked for or the supervisor is gone. Nor
         # does it end for the thread that has synced, whose call to wake may come late.
         level, until = self._interrupts.level, time.monotonic() + _RETRY_SECONDS
         while self._interrupts.level == level and (left := until - time.monotonic()) > 0:
-            await self._loop.wait(self._control_fds(), left)
-            self._hear_stop()
-
-    def _hear_stop(self) -> None:
-        """Take note of a request to stop now that has come past the supervisor."""
-        if self._store.stop_now_requested(self.name):
-            self._interrupts.level = 2
+            await self._loop.wait((), left)
 
 
 def new_names(count: int, others: Collection[str]) -> list[str]:

@@ -371,22 +371,23 @@ def test_stop_request_is_seen_and_told_apart(place: Place) -> None:
     assert (first.now, second.now) == (False, True)
 
 
-def test_request_to_stop_now_reaches_each_worker_by_itself(place: Place) -> None:
+def test_request_to_stop_reaches_each_worker_by_itself(place: Place) -> None:
     """Those who live at that moment, that is, and no claim is taken for cancelled by it."""
     store = place.open()
     store.add(make_jobs("a", "b"))
     store.register("w-1", NOON)
     claim = claimed(store)
+    assert store.stop_level() == 0
     store.request_stop(now=False)
     assert not store.cancel_requested(claim)
-    assert not store.stop_now_requested()
+    assert store.stop_level() == 1
     place.open().request_stop(now=True)
     later_one = place.open()
     later_one.register("w-2", NOON)
     other_claim = claimed(later_one)
-    for worker, its_claim, is_told in ((store, claim, True), (later_one, other_claim, False)):
+    for worker, its_claim, level in ((store, claim, 2), (later_one, other_claim, 0)):
         assert not worker.cancel_requested(its_claim)
-        assert worker.stop_now_requested() is is_told
+        assert worker.stop_level() == level
 
 
 def test_pool_shares_one_scan_and_takes_each_job_once(place: Place) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from tests.process.support import Queue, lives, until
@@ -76,12 +77,34 @@ def test_only_one_of_two_pools_that_start_together_is_started(queue: Queue) -> N
     assert queue("worker", "start", "--drain", "--unless-running") == (0, "", "")
 
 
+def test_pool_is_started_behind_one_whose_workers_have_left(queue: Queue) -> None:
+    """A supervisor ends a moment after its workers, and a stop waits for these alone."""
+    first = queue.pool("--unless-running").ready()
+    first.signal(signal.SIGSTOP)
+    queue.ok("worker", "stop")
+    queue.enqueue("true", "job")
+    pool = queue.pool("--drain", "--unless-running")
+    until(lambda: has_open(pool.pid, "pool.lock") or pool.process.poll() == 0, "it has looked")
+    first.signal(signal.SIGCONT)
+    assert pool.wait() == 0
+    assert queue.ids("completed") == ["job"], pool.talk()
+    assert first.wait() == 0
+
+
+def has_open(pid: int, name: str) -> bool:
+    """Return whether a process has a file of that name open."""
+    with suppress(OSError):  # it has ended, or has closed one meanwhile
+        numbers = os.listdir(f"/proc/{pid}/fd")
+        return any(os.readlink(f"/proc/{pid}/fd/{each}").endswith(name) for each in numbers)
+    return False
+
+
 def test_cron_does_not_pile_up_workers_behind_a_long_job(queue: Queue) -> None:
     """Twelve visits with the documented line leave the workers of the first, and two jobs run."""
     gate = queue.gate()
     queue.enqueue(gate.wait, "long")
     line = ("--count", "2", "--drain", "--quiet", "--unless-running")
-    first = queue.pool(*line)
+    first = queue.pool(*line).ready(2)
     gate.reached()
     for at in range(12):
         queue.enqueue("true", f"job-{at}")

@@ -435,7 +435,10 @@ class Store(Adder, Protocol):
         """
 
     def control_fd(self, worker: str = "") -> int | None:
-        """Return what is readable when ``cancel_requested`` is to be asked, None for nothing."""
+        """Return what is readable when ``stop_level`` is to be asked, None for nothing.
+
+        It makes ``cancel_requested`` up to date as well.
+        """
 
     def cancel_requested(self, claim: Claim) -> bool:
         """Tell whether the attempt that the claim's worker runs is to be cancelled."""
@@ -513,8 +516,11 @@ class Store(Adder, Protocol):
     def stop_request(self) -> StopRequest | None:
         """Return the last request to stop, however old."""
 
-    def stop_now_requested(self, worker: str = "") -> bool:
-        """Tell whether a request to stop now has come to a worker past its supervisor."""
+    def stop_level(self, worker: str = "") -> int:
+        """Return what has come to a worker past its supervisor.
+
+        That is 0 for no request to stop, 1 for one to take no new job, 2 for one to stop now.
+        """
 
     def stop_fd(self) -> int | None:
         """Return a descriptor that is readable when a stop may have been asked for, or None."""

@@ -12,7 +12,7 @@ from queuectl.errors import JobNotFound, QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Claim, Decide, Entry, Recovered, Slow, WorkerRecord
-from queuectl.store.channel import STOP_NOW, send
+from queuectl.store.channel import STOP, STOP_NOW, send
 from queuectl.store.ends import TOGETHER_SECONDS
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import (
@@ -357,10 +357,11 @@ class Cancelling(Lookup, Roster):
             return False
         # A request for another attempt came too late: that one has ended by itself.
         wanted = f"{claim.job.id}.{claim.attempt}"
-        post.heard = post.hear() & {wanted, STOP_NOW}
+        post.heard = post.hear() & {wanted, STOP, STOP_NOW}
         return wanted in post.heard
 
-    def stop_now_requested(self, worker: str = "") -> bool:
-        """Tell whether to stop now without the supervisor's word; see Store.stop_now_requested."""
+    def stop_level(self, worker: str = "") -> int:
+        """Return whether to stop without the supervisor's word; see Store.stop_level."""
         post = self._post(worker)
-        return post is not None and STOP_NOW in post.hear()
+        heard = frozenset() if post is None else post.hear()
+        return 2 if STOP_NOW in heard else int(STOP in heard)

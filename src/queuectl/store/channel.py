@@ -1,4 +1,4 @@
-"""Tell a worker, through a FIFO of its own, which attempts it shall end, or to stop at once.
+"""Tell a worker, through a FIFO of its own, which attempts it shall end, or to stop.
 
 Each is a line.
 
@@ -12,7 +12,7 @@ import stat
 
 from queuectl.store import files
 
-STOP_NOW = "stop now"  # no attempt is called so
+STOP, STOP_NOW = "stop", "stop now"  # no attempt is called so
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST = 65536  # what a pipe holds
 

@@ -34,6 +34,7 @@ from queuectl.store.base import (
     WorkerRecord,
 )
 from queuectl.store.channel import (
+    STOP,
     STOP_NOW,
     channel_name,
     channel_owner,
@@ -65,6 +66,8 @@ ABANDONED_SECONDS = 86400.0
 _RECORD_BYTES = 1024
 _TALLY_NAME = "tally.json"
 _POOL_LOCK_NAME = "pool.lock"
+_PATIENCE_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
 
 
 class Pill(NamedTuple):
@@ -176,8 +179,12 @@ class Roster(Place):
     def reserve_pool(self) -> bool:
         """Keep pool.lock locked for a pool that is to be the only one; see Store.reserve_pool."""
         fd = self._open_lock_file(_POOL_LOCK_NAME)
-        # The lock is for two that start together: neither has workers yet.
-        if not files.lock(fd) or any(self.workers()):
+        until = time.monotonic() + _PATIENCE_SECONDS
+        # The lock is for two that start together: neither has workers yet. One that is about to
+        # end has it, too, and none any more: then it is waited for.
+        while not (is_locked := files.lock(fd)) and not self.workers() and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+        if not is_locked or self.workers():
             os.close(fd)
             return False
         self._pool_lock_fd = fd
@@ -428,13 +435,13 @@ class Roster(Place):
         """Write a new stop_workers file; see Store.request_stop."""
         document = {"now": now, "at": format_instant(utc_now())}
         # Listed before: those who start later are not asked.
-        records = self.workers() if now else ()
+        records = self.workers()
         self._write_root_file("stop_workers", (json.dumps(document) + "\n").encode())
         pill = self.stop_request()
         assert pill is not None
         for record in records:
-            with suppress(OSError):  # its supervisor, if it has one, tells it, too
-                send(self._fd("workers"), record.name, STOP_NOW)
+            with suppress(OSError):  # its supervisor tells it, too, unless that is gone or stopped
+                send(self._fd("workers"), record.name, STOP_NOW if now else STOP)
         return pill
 
     def stop_request(self) -> Pill | None:
