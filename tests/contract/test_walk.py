@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
+from typing import Any
 
 import pytest
 from tests.contract.conftest import Place
@@ -203,3 +204,51 @@ def test_look_needs_no_right_to_write(
 
     monkeypatch.setattr(os, "open", refuse)
     assert store.find(["job-1", "nope"]).keys() == {"job-1"}
+
+
+def test_job_that_moves_on_while_jobs_are_counted_is_not_missed(store: Store, place: Place) -> None:
+    """It may be in two numbers, where it was and where it is, and is in one at least."""
+    store.add(make_jobs("parent", "next"))
+    store.add([make_job("child", after=("parent",))])
+    other = place.open()
+    running = [claimed(other)]
+    assert isinstance(store, DirectoryStore)
+    original = store._names
+
+    def names(state: str) -> Iterator[str]:
+        # Just before a directory is read, who is in it moves on.
+        if state == State.BLOCKED and running:
+            other.settle([ended(running.pop())])  # which lets the child go on
+        if state == State.PENDING:
+            claimed(other)
+        return original(state)
+
+    store._names = names  # type: ignore[method-assign,assignment]
+    counts = {state: count for state, count in store.counts(LATER).by_state.items() if count}
+    assert counts == {State.PENDING: 1, State.PROCESSING: 1, State.COMPLETED: 1}
+
+
+def test_claim_that_is_undone_moves_the_job_back_under_the_lock(
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim of what a hand has put there at the last moment is a move back, too (rule 7)."""
+    store.add([make_job("job-1")])
+    pending = place.path / "pending"
+    assert isinstance(store, DirectoryStore)
+    original, real = files.move_new, os.rename
+    are_held = []
+
+    def replace_and_move(first_fd: int, first: str, *others: Any) -> None:
+        (pending / ".edited").write_bytes((pending / first).read_bytes())
+        (pending / ".edited").replace(pending / first)
+        original(first_fd, first, *others)
+
+    def rename(*args: Any, **fds: Any) -> None:
+        are_held.append(store._pending_lock_holds)
+        real(*args, **fds)
+
+    monkeypatch.setattr(files, "move_new", replace_and_move)
+    monkeypatch.setattr(os, "rename", rename)
+    assert store.claim_each(LATER, ["w"]) == []
+    assert are_held == [1]
+    assert store.find(["job-1"])["job-1"].state is State.PENDING
