@@ -22,11 +22,11 @@ def put_older(place: Place, state: State) -> Path:
     return path
 
 
-def is_kept_aside(place: Place, state: State) -> bool:
+def is_kept_aside(place: Place, state: State, name: str = "a.json") -> bool:
     """Return whether the older document lies in corrupt/, with its reason."""
     corrupt = place.path / "corrupt"
     reason = (corrupt / "a.json.reason").read_text()
-    what = f"{state}/a.json: another job of this id has come there\n"
+    what = f"{state}/{name}: another job of this id has come there\n"
     return (corrupt / "a.json").read_bytes() == OLDER and reason.endswith(what)
 
 
@@ -114,4 +114,20 @@ def test_a_job_that_is_given_back_puts_aside_what_has_its_name(place: Place, sto
     assert store.get("a").command == "run a"
     (kept,) = (place.path / "corrupt").glob("*.json")
     assert kept.read_bytes() == OLDER
+    assert claimed(store, LATER).job.command == "run a"
+
+
+def test_a_job_that_waits_for_the_next_parent_puts_an_older_one_aside(
+    place: Place, store: Store
+) -> None:
+    """Under that parent, too, no document takes the place of another."""
+    store.add([make_job("one"), make_job("two", priority=9)])
+    store.add([make_job("a", after=("one", "two"))])
+    parent = place.path / "blocked" / "two"
+    parent.mkdir(mode=0o700)
+    (parent / "a.json").write_bytes(OLDER)
+    store.settle([ended(claimed(store))])
+    assert b"run a" in (parent / "a.json").read_bytes()
+    assert is_kept_aside(place, State.BLOCKED, "two/a.json")
+    store.settle([ended(claimed(store))])
     assert claimed(store, LATER).job.command == "run a"

@@ -100,10 +100,14 @@ class Blocked(Lookup):
                 self._make_directory(parent)
                 continue
             try:
-                if directory_fd != self._fd("tmp"):
-                    # What is there already must not be lost with a new directory that it moves to.
-                    files.sync_directory(self._fd(State.BLOCKED))
-                os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
+                if directory_fd == self._fd("tmp"):  # it is new, and no other has its id
+                    os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
+                    return
+                # What is there already must not be lost with a new directory that it moves to.
+                files.sync_directory(self._fd(State.BLOCKED))
+                files.move_new(directory_fd, name, fd, filed_name(job_id))
+            except FileExistsError:
+                self._put_aside(State.BLOCKED, blocked_name(parent, job_id))
             except FileNotFoundError:
                 # RACE: the directory was empty until now, and a sweep has removed it: make it
                 # again. (test_directory_removed_while_a_child_is_placed)
