@@ -261,8 +261,8 @@ class Settler:
                 self._fill_reserve()
 
     def _keep(self, batch: list[_Unsettled], error: StoreError) -> None:
-        """Keep what could not be settled, to try again with fewer at once."""
-        self._put_back(batch)
+        """Keep what could not be settled, to try again with fewer at once, behind the others."""
+        self._put_back(batch, behind=True)
         self._at_once = max(1, len(batch) // 2)
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTOR and self.free_reserve():
@@ -272,7 +272,7 @@ class Settler:
             ended = "an ended job" if len(batch) == 1 else f"{len(batch)} ended jobs"
             self._troubles.tell("settle", f"keeps {ended}, and tries again: {error}")
 
-    def _put_back(self, batch: list[_Unsettled]) -> None:
-        self._unsettled = batch + self._unsettled
+    def _put_back(self, batch: list[_Unsettled], *, behind: bool = False) -> None:
+        self._unsettled = self._unsettled + batch if behind else batch + self._unsettled
         self._has_long = True
         self.keeps = bool(batch)

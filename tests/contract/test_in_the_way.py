@@ -1,5 +1,6 @@
 """What lies where a job is to go, as only a hand can have put it there: neither record is lost."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.jobs import LATER, claimed, decide, ended, make_job
 
 from queuectl.errors import StoreError
 from queuectl.job import Outcome, State, encode_job
+from queuectl.store import files
 from queuectl.store.base import Store
 
 OLDER = encode_job(make_job("a", command="older"))
@@ -89,6 +91,38 @@ def test_an_older_one_that_is_held_is_waited_for(place: Place, store: Store) -> 
     store.settle([(claim, job)])
     assert len(store.get("a").history) == 1
     assert is_kept_aside(place, State.COMPLETED)
+
+
+@pytest.mark.parametrize("refused", ["completed", "processing"])
+def test_a_job_that_cannot_be_settled_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    """One bad sector, say, and the others of its batch are settled as ever."""
+    store.add([make_job("a"), make_job("b"), make_job("c")])
+    ends = [ended(claimed(store)) for _ in range(3)]
+    with monkeypatch.context() as patch:
+        refuse(patch, refused, "b")
+        with pytest.raises(StoreError, match="Input/output error"):
+            store.settle(ends)
+    assert [store.find([each])[each].state for each in "abc"] == [
+        State.COMPLETED, State.PROCESSING, State.COMPLETED,
+    ]  # fmt: skip
+    store.settle(ends)
+    assert len(store.get("b").history) == 1
+
+
+def refuse(patch: pytest.MonkeyPatch, where: str, job_id: str) -> None:
+    """Let the system refuse to move a job: to completed/, or its record to processing/."""
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    move_new, exchange = files.move_new, files.exchange
+
+    def refused(first_fd: int, first: str, second_fd: int, second: str) -> None:
+        is_record = first.startswith("spare.")
+        if (second if is_record else first) == f"{job_id}.1.json":
+            raise error
+        (exchange if is_record else move_new)(first_fd, first, second_fd, second)
+
+    patch.setattr(files, "move_new" if where == "completed" else "exchange", refused)
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link"])

@@ -28,10 +28,11 @@ class Recorder:
         self.is_full = False
         self.has_room_for = 1000
         self.reason: OSError | None = None
+        self.refused = ""  # the job that cannot be settled
 
     def begin_settle(self, settlements: Sequence[tuple[Any, Job]]) -> "Recorder":
         """Take note of a batch, unless there is no room."""
-        if self.is_full:
+        if self.is_full or self.refused in [job.id for _, job in settlements]:
             raise StoreError("no room") from self.reason
         self.batches.append([job.id for _, job in settlements][: self.has_room_for])
         self.left = [claim for claim, _ in settlements][self.has_room_for :]
@@ -117,6 +118,21 @@ def test_long_attempt_takes_the_short_ones_with_it(settler: Settler, store: Reco
     end(settler, "c", 0.001)
     settler.go_on()
     assert len(store.batches) == 1
+
+
+def test_job_that_cannot_be_settled_holds_up_no_other(settler: Settler, store: Recorder) -> None:
+    """It is tried again behind the others."""
+    store.refused = "b"
+    for job_id in "abcd":
+        end(settler, job_id, 1.0)
+    for _ in range(8):
+        settler.settle_now()
+    assert sorted(each for batch in store.batches for each in batch) == ["a", "c", "d"]
+    assert settler.keeps
+    store.refused = ""
+    settler.settle_now()
+    assert not settler.keeps
+    assert not settler.has_unsettled
 
 
 def test_attempt_whose_length_nobody_saw_is_settled_at_once(

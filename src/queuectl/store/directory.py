@@ -896,42 +896,56 @@ class _Settlement:
             self._error = error
 
     def finish(self) -> None:
-        """Put the new documents in place and move them, and free the claims."""
+        """Put the new documents in place and move them, and free the claims.
+
+        What goes wrong with one holds up none of the others, and is raised when they are settled.
+        """
+        errors: list[StoreError] = []
         try:
             if self._error is not None:
-                raise self._error
+                raise files.as_store_error(self._error, self._what) from self._error
             assert self._is_synced, "not synced"
             self._spares.synced()
-            while self._written:
-                claim, name, fd = self._written[0]
-                try:
-                    self._store.put_in_place(self._spares, name, claim.name)
-                except FileNotFoundError:
-                    if self._store.has(claim):
-                        raise
-                    self._spares.drop(name)
-                claim.recorded_fd = fd
-                del self._written[0]
-        except OSError as error:
-            raise files.as_store_error(error, self._what) from error
+            for each in list(self._written):
+                if self._put(*each, errors):
+                    self._written.remove(each)
         finally:
             self._clean_up()
         settled: list[Job] = []
         try:
             for claim, job in self._held:
-                if self._move_on(claim, job):
+                if claim.recorded_fd >= 0 and self._move_on(claim, job, errors):
                     settled.append(job)
         finally:
             self._store.settled(settled)
+        if errors:
+            raise errors[0]
 
-    def _move_on(self, claim: _HeldClaim, job: Job) -> bool:
-        """Move a recorded job to its state, and free the claim; False where it was taken away."""
+    def _put(self, claim: _HeldClaim, name: str, fd: int, errors: list[StoreError]) -> bool:
+        """Put a new document in place; return False where that cannot be, with the error added."""
+        try:
+            self._store.put_in_place(self._spares, name, claim.name)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or self._store.has(claim):
+                errors.append(files.as_store_error(error, self._what))
+                errors[-1].__cause__ = error
+                return False
+            self._spares.drop(name)
+        claim.recorded_fd = fd
+        return True
+
+    def _move_on(self, claim: _HeldClaim, job: Job, errors: list[StoreError]) -> bool:
+        """Move a recorded job to its state, and free the claim.
+
+        Returns False where it was taken away, or where that cannot be, with the error added.
+        """
         try:
             self._store.roll_forward(claim.name, job)
-        except StoreError:
+        except StoreError as error:
             if self._store.has(claim):
-                raise
-            self._let_go(claim)
+                errors.append(error)
+            else:
+                self._let_go(claim)
             return False
         claim.free()
         return True
