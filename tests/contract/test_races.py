@@ -366,7 +366,7 @@ def test_arrivals_that_the_kernel_did_not_tell_are_found_by_a_scan(
     store._watch.arrivals()  # they are lost
     assert claim_next(store, LATER) is None
     with monkeypatch.context() as patched:
-        patched.setattr(store._watch, "arrivals", lambda: None)
+        patched.setattr(store._watch, "arrivals", lambda _look_at: None)
         assert claimed(store).job.id == "a"
     assert claimed(store).job.id == "b"
     assert len(scans) == 2

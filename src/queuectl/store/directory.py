@@ -311,7 +311,10 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         self._worklist()
         assert self._watch is not None
         self._watch.add_departures(os.path.join(self.location, State.PROCESSING))
-        return self._pool_is_busy()
+        is_busy = self._pool_is_busy()
+        if not is_busy:
+            self._watch.look_now()  # the next claim may be the last one, and must miss nothing
+        return is_busy
 
     def next_due(self) -> datetime | None:
         """Return when the next known name is due; see Store.next_due."""
@@ -390,9 +393,9 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         assert self._watch is not None
         # In parts, so that memory does not depend on how many came: all that the kernel holds.
         for _ in range(_PARTS):
-            arrivals = self._watch.arrivals()
+            arrivals = self._watch.arrivals(worklist.look_at())
             if arrivals is None:
-                worklist.invalidate()
+                worklist.invalidate(time.monotonic())
             if not arrivals:
                 return
             self._take_in(arrivals, worklist, now)

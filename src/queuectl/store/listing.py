@@ -33,7 +33,10 @@ _CUT = _LONGEST_NAME
 _DUE = 23  # the length of a due instant in a name
 _HEADER = struct.Struct("QQQQQ")  # generation, whether it is stale, cursor, ends of slice and soon
 _CUTS = struct.Struct(f"{_CUT}s{_CUT}s")
+_SCANNED = struct.Struct("dd")  # when the last scan began, by the monotonic clock, and its seconds
+_SCANNED_AT = _HEADER.size + _CUTS.size
 _DATA = 512
+_LOOK_SHARE = 10  # where nothing tells of arrivals, scans take one part in so many of the time
 _LONG_SCAN_SECONDS = 0.1
 _REST_SECONDS = 0.05
 # What others wait for a slice: a scan of some millions. Timeouts wait with them.
@@ -187,6 +190,15 @@ class Slice:
         _CUTS.pack_into(self._map, _HEADER.size, *cuts)
         self._store(self.generation + 1, False, 0, len(blob), len(blob) + len(soon_blob))
 
+    def note_scan(self, began_at: float, seconds: float) -> None:
+        """Note when the last scan began, and how long it took; the caller holds the lock."""
+        _SCANNED.pack_into(self._map, _SCANNED_AT, began_at, seconds)
+
+    def last_scan(self) -> tuple[float, float]:
+        """Return what was noted last; a guess unless the caller holds the lock."""
+        began_at, seconds = _SCANNED.unpack_from(self._map, _SCANNED_AT)
+        return began_at, seconds
+
     def invalidate(self) -> None:
         """Make the next one who asks scan anew; the caller holds the lock."""
         struct.pack_into("Q", self._map, 8, 1)
@@ -232,13 +244,22 @@ class Listing:
             if self._put_off_until is None or at < self._put_off_until:
                 self._put_off_until = at
 
-    def invalidate(self) -> None:
-        """Make the next call scan anew, for the whole pool."""
+    def invalidate(self, seen_at: float | None = None) -> None:
+        """Make the next call scan anew, for the whole pool.
+
+        What was missed by ``seen_at``, by the monotonic clock, is found by a scan that began later.
+        """
         self._enter()
         try:
-            self._shared.invalidate()
+            if seen_at is None or self._shared.last_scan()[0] <= seen_at:
+                self._shared.invalidate()
         finally:
             self._shared.release()
+
+    def look_at(self) -> float:
+        """Return when to look for arrivals, by the monotonic clock, if nothing tells of them."""
+        began_at, seconds = self._shared.last_scan()
+        return began_at + seconds * _LOOK_SHARE
 
     def _enter(self) -> None:
         """Hold the slice of the pool, or one of its own if that cannot be had."""
@@ -414,6 +435,7 @@ class Listing:
             os.close(fd)
         self._shared.fill(due, soon)
         self._scan_seconds = time.monotonic() - started
+        self._shared.note_scan(started, self._scan_seconds)
 
     def _meet(self, name: str, is_passed_over: Callable[[str], bool]) -> None:
         if not is_stranger(name) or is_passed_over(name):

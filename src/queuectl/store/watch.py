@@ -38,6 +38,7 @@ class Watch:
         self._paths = paths
         self.times_told = 0
         self._look_at = 0.0
+        self._is_to_look = False
         self._seen: list[int] = []
         self._poll = select.poll()
         self._watched: set[int] = set()
@@ -60,12 +61,14 @@ class Watch:
                 # The user has no inotify instance or watch left: looking serves as well.
                 self.close()
 
-    def arrivals(self) -> list[str] | None:
+    def arrivals(self, look_at: float = 0.0) -> list[str] | None:
         """Return names that arrived since the last call, some 800 at most: none where all were
         returned, None where some were not told.
+
+        What must be looked for is not looked for before ``look_at``, by the monotonic clock.
         """  # noqa: D205
         if self._inotify is None:
-            return None if self._has_changed() else []
+            return None if self._has_changed(look_at) else []
         if not self._poll.poll(0):
             return []
         self.times_told += 1
@@ -80,13 +83,18 @@ class Watch:
                 names.append(event.name)
         return names
 
-    def _has_changed(self) -> bool:
+    def look_now(self) -> None:
+        """Look at the next call, however soon after the last look."""
+        self._is_to_look = True
+
+    def _has_changed(self, look_at: float) -> bool:
         """Look, a few times a second at most, whether a directory was changed since the last time.
 
         It is also changed by those who take names out, so that looking each time would be too much.
         """
-        if time.monotonic() < self._look_at:
+        if not self._is_to_look and time.monotonic() < max(self._look_at, look_at):
             return False
+        self._is_to_look = False
         self._look_at = time.monotonic() + _LOOK_SECONDS
         settled = time.time_ns() - _SAME_TICK_NS
         changed_at = [os.stat(path).st_mtime_ns for path in self._paths]
