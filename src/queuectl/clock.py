@@ -11,6 +11,7 @@ from functools import lru_cache
 from queuectl.errors import UsageError, shorten
 
 _LONGEST_POLL_SECONDS = 86400.0
+OUTSIDE_THE_CALENDAR = "is out of bounds; choose a year from 2 to 9998"  # for any zone's offset
 MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
 _UNIT_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms]?)", re.ASCII)
@@ -39,12 +40,16 @@ def parse_instant(text: str) -> datetime:
     Raises: UsageError where the text is no instant, or one outside of the years 1 to 9999.
     """
     try:
-        return datetime.fromisoformat(text.strip()).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        instant = datetime.fromisoformat(text.strip())
+    except ValueError as error:
         raise UsageError(
             f"{shorten(text)} is not an instant; write ISO 8601, such as 2026-11-24T21:30 or"
             " 2026-11-24T20:30:00Z"
         ) from error
+    try:
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{shorten(text)} {OUTSIDE_THE_CALENDAR}") from error
 
 
 def parse_duration(text: str, *, allow_zero: bool = False) -> float:
@@ -65,10 +70,8 @@ def parse_duration(text: str, *, allow_zero: bool = False) -> float:
         raise UsageError(f"{shorten(text)} is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m")
     seconds = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
     if seconds > MAX_DURATION_SECONDS or seconds < 0 or (seconds == 0 and not allow_zero):
-        least = "from 0" if allow_zero else "above 0"
-        raise UsageError(
-            f"{shorten(text)} is out of bounds; a duration is {least} and up to 100 years"
-        )
+        bounds = "delay is from 0 to" if allow_zero else "duration is above 0 and up to"
+        raise UsageError(f"{shorten(text)} is out of bounds; a {bounds} 100 years")
     return seconds
 
 

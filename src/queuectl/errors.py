@@ -11,7 +11,10 @@ def shorten(value: object, limit: int = 60) -> str:
     if isinstance(value, str):
         value = value[:limit]  # a document may hold one of any length
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    if len(text) <= limit:
+        return text
+    end = text[-1] if isinstance(value, str) else ""  # the quote
+    return text[: limit - 3 - len(end)] + "..." + end
 
 
 class QueuectlError(Exception):

@@ -123,7 +123,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str, inherited: Collec
             raise StoreError(f"no worker has started; {path} tells why")
         if text:
             with suppress(OSError):
-                told = printable(f"{text} in the background; they tell {path}")
+                told = printable(f"{text} in the background, logging to {path}")
                 os.write(2, encoded(f"{told}\n"))
         return 0
     os.setsid()
@@ -185,6 +185,7 @@ class Supervisor:
         self._drain = drain
         self._quiet = quiet
         self._talk = Talk("supervisor", quiet=quiet)
+        store.on_set_aside = self._talk.error
         # What was asked for before is not for these workers.
         self._pill = store.stop_request()
         self._ready_fd = -1

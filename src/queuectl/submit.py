@@ -220,9 +220,8 @@ class Submitter:
             f"--env {name}" for name, value in self._options.env.items() if job.env[name] != value
         ]
         if disagree:
-            raise UsageError(
-                f"{disagree[0]} and the document of job {job.id!r} disagree; give it in one place"
-            )
+            of = f" of job {job.id!r}" if "id" in document else ""
+            raise UsageError(f"{disagree[0]} and the document{of} disagree; give it in one place")
 
 
 def _without_parents(job: Job, known: Collection[str]) -> Job:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import NamedTuple
 
-from queuectl.clock import parse_duration
+from queuectl.clock import OUTSIDE_THE_CALENDAR, parse_duration
 from queuectl.errors import UsageError, shorten
 
 _FORMS = (
@@ -43,7 +43,9 @@ def parse_when(text: str, now: datetime, zone: tzinfo | None = None) -> When:
     """
     try:
         return _parse(text.strip(), now, zone)
-    except (_Unknown, ValueError, OverflowError) as error:
+    except OverflowError as error:
+        raise UsageError(f"{shorten(text)} {OUTSIDE_THE_CALENDAR}") from error
+    except (_Unknown, ValueError) as error:
         raise UsageError(f"{shorten(text)} is not an instant; {_FORMS}") from error
 
 
@@ -150,7 +152,10 @@ def _moments(wall: datetime, zone: tzinfo | None) -> list[datetime]:
 
 
 def _in_utc(wall: datetime, zone: tzinfo | None) -> datetime:
-    return (wall if zone is None else wall.replace(tzinfo=zone)).astimezone(UTC)
+    try:
+        return (wall if zone is None else wall.replace(tzinfo=zone)).astimezone(UTC)
+    except ValueError as error:  # as Python says it of local time
+        raise OverflowError from error
 
 
 def _shown(wall: datetime) -> str:

@@ -268,6 +268,7 @@ class WorkerProcess:
         self._ready_fd = ready_fd
         talks = [Talk(name, quiet=quiet) for name in names]
         self._talk = talks[0]
+        store.on_set_aside = self._talk.error
         self.logs = LogDir.of(store.location)
         self.interrupts = Interrupts()
         self.loop = Loop()

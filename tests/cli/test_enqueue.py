@@ -220,7 +220,7 @@ def test_the_earliest_time_is_taken(run: Run) -> None:
 DURATION = "is not a duration; write 90, 90s, 15m, 2h, 7d or 1h30m."
 WHOLE = "must be a whole number from"
 BOUNDS = "is out of bounds; a duration is above 0 and up to 100 years."
-DELAY_BOUNDS = "is out of bounds; a duration is from 0 and up to 100 years."
+DELAY_BOUNDS = "is out of bounds; a delay is from 0 to 100 years."
 INSTANT = (
     "is not an instant; write 02:30, 2:30pm, noon, midnight, 'tomorrow 06:00', 'sat 03:00',"
     " '2026-12-01 02:30', 'now + 2 hours', or ISO 8601 such as 2026-11-24T20:30:00Z."
@@ -237,7 +237,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["true", "--id", ".x"], 65, f"'.x' {NOT_AN_ID}"),
     (["true", "--id", "-x"], 65, f"'-x' {NOT_AN_ID}"),
     (["true", "--id", "a\nb"], 65, rf"'a\nb' {NOT_AN_ID}"),
-    (["true", "--id", "x" * 101], 65, f"'{'x' * 56}... {NOT_AN_ID}"),
+    (["true", "--id", "x" * 101], 65, f"'{'x' * 55}...' {NOT_AN_ID}"),
     (['{"id": "../x", "command": "true"}'], 65, f"'../x' {NOT_AN_ID}"),
     # documents
     (['{"command": }'], 65, BAD_JSON + "Expecting value: line 1 column 13 (char 12)"),
@@ -450,15 +450,24 @@ def test_an_id_that_cannot_be_printed_is_in_the_message(store_dir: Path) -> None
         done = queuectl("enqueue", "true", "--id", "a", store_dir=store_dir, stdout=full)
     assert done.returncode == 74
     assert done.stderr.decode() == (
-        "Error: the ids cannot be printed (No space left on device), but the jobs are in the"
-        " queue: a\n"
+        "Error: the id cannot be printed (No space left on device), but the job is in the queue:"
+        " a\n"
     )
     done = queuectl(
         "enqueue", "true", "--id", "b", store_dir=store_dir, preexec_fn=lambda: os.close(1)
     )
     assert done.returncode == 74
-    assert done.stderr.decode().endswith("but the jobs are in the queue: b\n")
-    assert len(pending(store_dir)) == 2
+    assert done.stderr.decode().endswith("but the job is in the queue: b\n")
+    with open("/dev/full", "wb") as full:
+        done = queuectl(
+            "enqueue", "--batch", "-", store_dir=store_dir, stdout=full,
+            input=b'{"id": "c", "command": "true"}\n{"id": "d", "command": "true"}\n',
+        )  # fmt: skip
+    assert done.stderr.decode() == (
+        "Error: the ids cannot be printed (No space left on device), but the jobs are in the"
+        " queue: c d\n"
+    )
+    assert len(pending(store_dir)) == 4
 
 
 def test_a_full_disk_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_an_option_and_a_key_that_disagree(run: Run, text: str, option: str) -> 
     run("enqueue", "true", "--id", "q")
     exit_code, stdout, stderr = run("enqueue", text, option, "p")
     assert (exit_code, stdout) == (2, "")
-    assert f"{option} and the document of job" in stderr
+    assert f"{option} and the document disagree" in stderr
 
 
 def test_an_option_and_a_key_that_agree(run: Run) -> None:

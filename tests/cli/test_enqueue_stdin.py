@@ -105,7 +105,7 @@ def test_a_dash_among_words_is_a_word(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "what"), [(["-"], "the command"), (["--batch", "-"], "a job a line")]
+    ("words", "what"), [(["-"], "the command"), (["--batch", "-"], "the batch")]
 )
 def test_a_terminal_says_what_is_read(store_dir: Path, words: list[str], what: str) -> None:
     """No prompt, but nobody is to wonder what the program waits for."""
@@ -124,7 +124,7 @@ def test_a_terminal_says_what_is_read(store_dir: Path, words: list[str], what: s
 
 
 @pytest.mark.parametrize(
-    ("words", "what"), [(["-"], "the command"), (["--batch", "-"], "a job a line")]
+    ("words", "what"), [(["-"], "the command"), (["--batch", "-"], "the batch")]
 )
 def test_a_closed_stdin_is_said_to_be(store_dir: Path, words: list[str], what: str) -> None:
     """There is nothing to read, and no file of the store is taken for it."""

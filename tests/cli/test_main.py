@@ -151,7 +151,7 @@ def test_a_kind_of_store_that_is_not_known_is_refused(run: Run) -> None:
     """A URL is never taken for a directory."""
     code, stdout, stderr = run("--store", "redis://localhost/0", "list")
     assert (code, stdout) == (78, "")
-    assert stderr.startswith("Error: a redis:// store is not supported")
+    assert stderr.startswith("Error: redis:// is no store that is supported")
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -191,11 +191,12 @@ def test_a_bug_is_shown_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_full_stdout_is_an_io_error(store_dir: Path) -> None:
-    """What cannot be printed was not done, and is told once."""
+    """What cannot be printed was not done, and is told once: it is not the store that is full."""
+    message = "Error: stdout cannot be written: No space left on device\n"
     for words in (["list", "--json"], ["config", "get", "timeout"], ["--version"], ["--help"]):
         with open("/dev/full", "w") as full:
             done = queuectl_process(*words, store_dir=store_dir, stdout=full)
-        assert (done.returncode, done.stderr) == (74, "Error: No space left on device\n")
+        assert (done.returncode, done.stderr) == (74, message)
 
 
 def test_a_closed_stdout_is_an_io_error(store_dir: Path) -> None:

@@ -306,7 +306,7 @@ def test_detached_workers_run_on_until_they_are_stopped(queue: Queue) -> None:
     assert answer.exit_code == 0
     assert answer.stdout == ""
     assert answer.stderr == (
-        f"started 2 workers in the background; they tell {queue.store}/worker.log\n"
+        f"started 2 workers in the background, logging to {queue.store}/worker.log\n"
     )
     records = queue.records()
     assert len(records) == 2

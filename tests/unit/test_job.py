@@ -310,4 +310,4 @@ def test_a_command_is_as_long_as_the_kernel_takes() -> None:
 def test_a_quoted_value_is_short_and_on_one_line() -> None:
     """A message never carries a whole document, nor a line feed of one."""
     assert shorten("a\nb") == r"'a\nb'"
-    assert shorten("x" * 100) == "'" + "x" * 56 + "..."
+    assert shorten("x" * 100) == "'" + "x" * 55 + "...'"

@@ -74,12 +74,22 @@ def test_a_time_is_read(text: str, local: str) -> None:
     ["", "soon", "2", "0230", "230pm", "24:00", "13pm", "0am", "12:60", "1:2", "02:30:60",
      "next sat 03:00", "sa 03:00", "sat sun", "today tomorrow", "12/01/2026", "now - 1h",
      "now 2h", "2026-02-30", "2026-13-01 02:30", "2026-02-30 2pm",
-     "-1:00", "1700000000", "now + 999999999 weeks", "0001-01-01T00:00+14:00", "\u0662:30", "utc",
-     "02:30 02:30", "02:30 utc utc"],
+     "-1:00", "1700000000", "\u0662:30", "utc", "02:30 02:30", "02:30 utc utc"],
 )  # fmt: skip
 def test_what_is_no_time_is_refused(text: str) -> None:
     """The error shows the forms that work."""
     with pytest.raises(UsageError, match=r"is not an instant; write 02:30, .* or ISO 8601 such"):
+        parse_when(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9999-12-31 23:59", "9999-12-31T23:59", "0001-01-01", "0001-01-01T00:00+14:00",
+     "now + 999999999 weeks"],
+)  # fmt: skip
+def test_a_time_at_the_ends_of_the_calendar_is_out_of_bounds(text: str) -> None:
+    """It is well written, and cannot be reckoned with in every zone."""
+    with pytest.raises(UsageError, match=r"is out of bounds; choose a year from 2 to 9998$"):
         parse_when(text, NOW)
 
 

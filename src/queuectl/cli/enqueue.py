@@ -73,7 +73,7 @@ class _BatchFile(click.File):
             return super().convert(value, param, ctx)
         from queuectl.cli.stdin import open_stdin
 
-        return open_stdin("a job a line")
+        return open_stdin("the batch")
 
 
 class _Enqueue(click.Command):
@@ -375,7 +375,9 @@ def _print_ids(jobs: Iterable[Job]) -> None:
             echo("\n".join(some))
     except (OSError, StoreError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        all_ids = [job.id for job in jobs]
+        one = len(all_ids) == 1
+        these, are = ("the id", "the job is") if one else ("the ids", "the jobs are")
         raise StoreError(
-            f"the ids cannot be printed ({reason}), but the jobs are in the queue:"
-            f" {' '.join(job.id for job in jobs)}"
+            f"{these} cannot be printed ({reason}), but {are} in the queue: {' '.join(all_ids)}"
         ) from error

@@ -4,6 +4,7 @@ The commands live in a file each and are imported when they are run, so that non
 another needs; what ``--help`` says of them stands here.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 EXIT_IO_ERROR = 74
 EXIT_BUG = 70
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _name_variables(command: click.Command, prefix: str) -> None:
@@ -159,7 +161,9 @@ def run(args: Sequence[str] | None = None) -> int:
         code = EXIT_BROKEN_PIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        code = _complain(f"{error.strerror or error}{where}", EXIT_IO_ERROR)
+        # A store says which of its files it is.
+        what = "" if where or error.errno not in _NO_ROOM else "stdout cannot be written: "
+        code = _complain(f"{what}{error.strerror or error}{where}", EXIT_IO_ERROR)
     except Exception:  # noqa: BLE001  (a bug: shown whole, and told apart by its exit code)
         sys.excepthook(*sys.exc_info())
         code = EXIT_BUG

@@ -78,5 +78,5 @@ def load_all() -> None:
 
 def _path(location: str) -> str:
     if found := _SCHEME.match(location):
-        raise ConfigError(f"a {found[1]}:// store is not supported: give a directory")
+        raise ConfigError(f"{found[1]}:// is no store that is supported: give a directory")
     return absolute(location)

@@ -371,6 +371,9 @@ class Store(Adder, Protocol):
 
     # --- what workers do ---
 
+    # Called with what was set aside, and why, after each document that cannot be read.
+    on_set_aside: Callable[[str], None] | None
+
     def check_pool(self) -> None:
         """Raise StoreError where this process has not what the workers of a pool need."""
 

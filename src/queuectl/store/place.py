@@ -49,6 +49,7 @@ class Place:
         Raises: StoreUnavailable, UnsafeStore; ConfigError where a newer version made it.
         """
         self.location = os.path.abspath(location)
+        self.on_set_aside: Callable[[str], None] | None = None
         self._root_fd = -1
         self._dir_fds: dict[str, int] = {}
         self._is_whole = False
@@ -390,6 +391,8 @@ class Place:
                 kept_as = f"{stem}-{number}{suffix}"
         os.close(fd)
         self._move(directory, name, "corrupt", kept_as)
+        if self.on_set_aside is not None:
+            self.on_set_aside(f"moved {directory}/{name} to corrupt/: {reason}")
 
     def _put_new(self, temporary: str, corrupt_fd: int, kept_as: str) -> bool:
         """Put a reason into corrupt/; False where there is one of that name, or such a document."""
