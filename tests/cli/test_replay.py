@@ -191,6 +191,7 @@ def test_nothing_gets_through_that_a_terminal_would_obey(parts: list[bytes], wid
 
 @given(logs)
 @example([b"1234567890\r", b"\x1b[K\t"])
+@example([b"\x1b[2J", b"\r\x1b[K\t"])
 def test_followed_log_looks_in_the_end_as_one_that_is_printed(parts: list[bytes]) -> None:
     """However it came, each line shows at last what the whole of it does."""
     with pytest.MonkeyPatch.context() as monkeypatch:
