@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from types import coroutine
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from queuectl.clock import poll_milliseconds
 
@@ -17,6 +17,13 @@ Task: TypeAlias = Coroutine["_Wait | None", None, None]
 class _Wait(NamedTuple):
     fds: tuple[int, ...]
     until: float | None
+
+
+class Waker(Protocol):
+    """What ends the wait of the process from another thread."""
+
+    def wake(self) -> None:
+        """Wake the process."""
 
 
 class Loop:

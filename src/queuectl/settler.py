@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from queuectl.errors import StoreError
 from queuectl.job import Job
+from queuectl.loop import Waker
 from queuectl.store.base import Claim, Settlement, Store
 
 # A command that takes longer leaves time to settle those before it, and is settled at once itself:
@@ -33,13 +34,6 @@ _FDS_OF_A_JOB = 2
 _FDS_TO_SETTLE = 2
 _RESERVED_FDS = 4  # for the record, pending.lock, and a directory that is looked through
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
-
-
-class Waker(Protocol):
-    """What ends the wait of the process from another thread."""
-
-    def wake(self) -> None:
-        """Wake the process."""
 
 
 class Told(Protocol):

@@ -10,7 +10,8 @@ import threading
 import time
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Protocol
+
+from queuectl.loop import Waker
 
 _PATIENCE_SECONDS = 5.0
 # A local directory is asked again after so long: something may be mounted there by then.
@@ -23,13 +24,6 @@ _LOCAL = frozenset((
     b"bcachefs", b"btrfs", b"exfat", b"ext2", b"ext3", b"ext4", b"f2fs", b"jfs", b"overlay",
     b"ramfs", b"squashfs", b"tmpfs", b"vfat", b"xfs", b"zfs",
 ))  # fmt: skip
-
-
-class Waker(Protocol):
-    """What ends the wait of the process from another thread."""
-
-    def wake(self) -> None:
-        """Wake the process."""
 
 
 class Question:
