@@ -188,18 +188,24 @@ def test_two_dropped_files_that_want_one_id_both_run_whichever_is_met_first(
     assert sorted(found.values()) == ["a", "b"]
 
 
-def test_many_dropped_files_cost_few_looks_through_the_queue(
-    store: Store, pending: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One look serves many of them: one for each would cost the square of their number."""
-    looks: list[str] = []
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the directories whose names were read, each time that they were."""
+    seen: list[str] = []
     names_in = DirectoryStore._names
 
     def counted(self: DirectoryStore, directory: str) -> Iterator[str]:
-        looks.append(directory)
+        seen.append(directory)
         return names_in(self, directory)
 
     monkeypatch.setattr(DirectoryStore, "_names", counted)
+    return seen
+
+
+def test_many_dropped_files_cost_few_looks_through_the_queue(
+    store: Store, pending: Path, looks: list[str]
+) -> None:
+    """One look serves many of them: one for each would cost the square of their number."""
     assert claim_next(store, NOON) is None
     for when in ("told by the kernel", "found by a scan"):
         looks.clear()
@@ -211,8 +217,10 @@ def test_many_dropped_files_cost_few_looks_through_the_queue(
     worker.close()
 
 
-def test_few_descriptors_are_enough_for_many_dropped_files(store: Store, pending: Path) -> None:
-    """Those that are adopted at once are each open, but need not be."""
+def test_few_descriptors_are_enough_for_many_dropped_files(
+    store: Store, pending: Path, looks: list[str]
+) -> None:
+    """Those that are adopted at once are each open; fewer at once are tried, not one by one."""
     for index in range(60):
         (pending / f"j{index:02}.json").write_text(WHOLE)
     store.settings()
@@ -223,6 +231,7 @@ def test_few_descriptors_are_enough_for_many_dropped_files(store: Store, pending
         assert len(drain(store, NOON)) == 60
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert looks.count("pending") < 20
     assert not [each for each in names(pending.parent / "tmp") if not each.startswith("spare")]
 
 

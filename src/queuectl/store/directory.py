@@ -529,14 +529,19 @@ class DirectoryStore(Adding, Finished, Ends, Cancelling):
         """Give files that were dropped into pending/ their places in the order, many at once."""
         ordered = sorted(set(names))
         for start in range(0, len(ordered), _ADOPTED_AT_ONCE):
-            some = ordered[start : start + _ADOPTED_AT_ONCE]
-            try:
-                self._adopt_some(some, now)
-            except StoreError:
-                if len(some) == 1:
-                    raise
-                for name in some:  # each holds two descriptors, and there may not be so many
-                    self._adopt_some([name], now)
+            self._adopt_in_halves(ordered[start : start + _ADOPTED_AT_ONCE], now)
+
+    def _adopt_in_halves(self, names: Sequence[str], now: datetime) -> None:
+        try:
+            self._adopt_some(names, now)
+        except StoreError:
+            if len(names) == 1:
+                raise
+            # Each holds two descriptors, and there may not be so many. One at a time would cost a
+            # look through the queue for each.
+            middle = len(names) // 2
+            self._adopt_in_halves(names[:middle], now)
+            self._adopt_in_halves(names[middle:], now)
 
     def _adopt_some(self, names: Sequence[str], now: datetime) -> None:
         held: list[tuple[str, int, Job]] = []
