@@ -8,7 +8,7 @@ from typing import Any
 
 from queuectl.clock import format_instant, later
 from queuectl.job import Attempt, Job, Outcome, State, encode_job
-from queuectl.logs import LogDir, log_name
+from queuectl.logs import log_name
 from queuectl.store import files, open_store
 from queuectl.store.names import filed_name, pending_name, processing_name
 
@@ -84,12 +84,14 @@ class Placing:
 
     def log(self, job_id: str, number: int, data: bytes) -> Path:
         """Write to the log of an attempt, as its command would."""
-        fd = LogDir.of(str(self.store_dir)).open_for_append(job_id, number)
+        path = self.log_path(job_id, number)
+        # By its path: a LogDir, which a worker has one of, keeps the directory open.
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(fd, data)
         finally:
             os.close(fd)
-        return self.log_path(job_id, number)
+        return path
 
     def log_path(self, job_id: str, number: int) -> Path:
         """Return where the log of an attempt is."""

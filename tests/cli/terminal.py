@@ -39,7 +39,7 @@ class Terminal:
         assert TMUX is not None
         done = subprocess.run(
             [TMUX, "-S", str(self._socket), "-f", "/dev/null", *words],
-            env=env,
+            env=env or os.environ | {"LC_ALL": "C.UTF-8"},
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -2,14 +2,16 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 import pytest
 
 from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store.base import Claim, Store
+from queuectl.store.directory import DirectoryStore, _HeldClaim
 
 KINDS = ("directory",)
 
@@ -66,6 +68,25 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     made = make_place(request.param, tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def claims() -> Iterator[list[Claim]]:
+    """Return what was claimed in this process; what is held still is let go after the test."""
+    made: list[Claim] = []
+    claim_each = DirectoryStore.claim_each
+
+    def noted(self: DirectoryStore, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        found = claim_each(self, now, workers)
+        made.extend(found)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it has patched
+        patch.setattr(DirectoryStore, "claim_each", noted)
+        yield made
+    for claim in made:
+        assert isinstance(claim, _HeldClaim)
+        claim.free()
 
 
 @pytest.fixture

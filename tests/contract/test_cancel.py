@@ -443,7 +443,7 @@ def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
     assert store.recover(decide).overdue == []
     assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
     # The turn goes with what was told: the next command that outlives its worker is anybody's.
-    os.close(claim.fd)  # type: ignore[attr-defined]
+    claim.free()  # type: ignore[attr-defined]
     monkeypatch.undo()
     assert [each.lost for each in store.recover(decide).recovered] == [True]
     claimed(place.open())

@@ -87,7 +87,7 @@ def test_a_store_in_use_is_clean(store: Store, place: Place) -> None:
     store.add([make_job("child", after=("waits",))], chosen=["child"])
     assert list(store.cancel(["gone"])) == [("gone", State.CANCELLED)]
     for job_id in ("bad", "done", "runs"):
-        os.close(LogDir.of(place.location).open_for_append(job_id, 1))
+        write(Path(LogDir.of(place.location).path(job_id, 1)), b"", seconds_old=0)
     store.change_config(lambda _: {"max-retries": "7"})
     store.request_stop(now=False)
     write(place.path / "pending" / "dropped.json", b'{"command": "true"}').chmod(0o644)

@@ -29,6 +29,14 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a f
 def use_all(store: Store, location: str) -> int:
     """Do everything that changes a store, whatever is refused; return how many were not."""
     logs = LogDir.of(location)
+    try:
+        return _use_all(store, logs)
+    finally:
+        if logs._dir_fd is not None:
+            os.close(logs._dir_fd)
+
+
+def _use_all(store: Store, logs: LogDir) -> int:
     worked = 0
 
     def work_on(outcome: Outcome) -> None:
@@ -43,7 +51,7 @@ def use_all(store: Store, location: str) -> int:
 
     def lose() -> None:
         claim = claimed(store)
-        os.close(claim.fd)  # type: ignore[attr-defined]
+        claim.free()  # type: ignore[attr-defined]
         store.recover(decide)
 
     def purge_idly() -> None:

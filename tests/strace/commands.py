@@ -33,7 +33,7 @@ def end(store: Store, outcome: Outcome, *jobs: Job) -> None:
     for each in jobs:
         store.add([each._replace(max_retries=1)], chosen=[each.id])
         claim = claimed(store, utc_now())
-        os.close(logs.open_for_append(each.id, 1))
+        os.close(os.open(logs.path(each.id, 1), os.O_WRONLY | os.O_CREAT, 0o600))
         store.settle([ended(claim, outcome)])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -278,8 +279,11 @@ def test_file_of_the_root_that_is_too_long_is_told_of(tmp_path: Path, name: str)
     open_store(str(tmp_path / "store"), create=True).close()
     with open(tmp_path / "store" / name, "wb") as file:
         file.truncate(100_000_000)
-    with pytest.raises(ConfigError, match=f"{name} is broken: it is too long"):
-        open_store(str(tmp_path / "store")).settings()
+    with (
+        pytest.raises(ConfigError, match=f"{name} is broken: it is too long"),
+        closing(open_store(str(tmp_path / "store"))) as store,
+    ):
+        store.settings()
 
 
 def test_setting_a_key_keeps_what_cannot_be_written_as_it_is(tmp_path: Path) -> None:

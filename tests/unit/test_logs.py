@@ -1,6 +1,7 @@
 """Which log is an attempt's, and which one was left by an older job of the same id."""
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,11 +13,13 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def logs(tmp_path: Path) -> LogDir:
+def logs(tmp_path: Path) -> Iterator[LogDir]:
     """Return a directory that holds the log of an attempt, written to now."""
     made = LogDir(str(tmp_path / "logs"))
     write(made, b"old\n")
-    return made
+    yield made
+    assert made._dir_fd is not None
+    os.close(made._dir_fd)
 
 
 def write(logs: LogDir, data: bytes, created_at: datetime | None = None) -> None:

@@ -76,6 +76,7 @@ def check(outlet: Outlet, read_fd: int) -> None:
     outlet.write(LINE, say)
     assert read_all(read_fd).replace(b"\r", b"").lstrip(b"\n") == b"3 dropped\n" + LINE
     assert outlet.dropped == 0
+    outlet.close()
 
 
 def test_lines_that_a_pipe_does_not_take_are_dropped_and_counted(pipe: tuple[int, int]) -> None:
@@ -137,14 +138,15 @@ def test_a_long_traceback_that_is_cut_off_does_not_run_into_the_next_line(
     assert read_all(pipe[0]) == b"y" * 4096
     assert outlet.catch_up(say)
     assert read_all(pipe[0]) == b"\n1 dropped\n"
+    outlet.close()
 
 
-def test_nothing_is_counted_where_nobody_is_left_to_be_told(pipe: tuple[int, int]) -> None:
+def test_nothing_is_counted_where_nobody_is_left_to_be_told() -> None:
     """A closed terminal is never opened again."""
     reader, writer = os.pipe()
     outlet = Outlet(writer)
     os.close(reader)
     outlet.write(LINE, say)
     assert outlet.dropped == 0
+    outlet.close()
     os.close(writer)
-    del pipe

@@ -3,7 +3,7 @@
 import errno
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -68,11 +68,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def settler(store: Recorder, clock: list[float]) -> Settler:
+def settler(store: Recorder, clock: list[float]) -> Iterator[Settler]:
     """Return one that has nothing to settle."""
     del clock
     nobody = cast("Any", Nobody())
-    return Settler(cast("Any", store), nobody, nobody, nobody)
+    made = Settler(cast("Any", store), nobody, nobody, nobody)
+    yield made
+    made.free_reserve()
 
 
 def end(settler: Settler, job_id: str, seconds: float | None) -> None:
@@ -259,3 +261,4 @@ def test_the_bound_leaves_room_for_what_runs(
     monkeypatch.setattr("queuectl.settler.os.open", lambda *_: 24)
     settler.reserve(16)
     assert settler._most == most
+    settler._reserve.clear()  # they are not really open

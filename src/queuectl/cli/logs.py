@@ -118,6 +118,8 @@ def _follow(
             try:
                 job = store.get(job.id)
             except JobNotFound:  # purged meanwhile
+                if log is not None:
+                    log.close()
                 return
             except StoreBusy:
                 pass  # the next look may tell
