@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,6 +14,10 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.register_profile("large", settings.get_profile("shared"), max_examples=5000)
 _LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 settings.load_profile("large" if _LARGE else "shared")
+
+# Who starts the tests may ignore it, and subprocess would take every process to have exited with 0.
+# tests/process tries the program with SIGCHLD ignored.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 FAULT = "fault at a system call"  # a property of a test, once for each
 
