@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from benchmarks import memory
 from benchmarks.measure import (
     PYTHON,
     QUEUECTL,
@@ -522,6 +523,9 @@ ROWS = {
     "backlog": Bench.backlog_rate,
     "lookups": Bench.lookups,
     "memory": Bench.memory,
+    "arrivals": memory.arrivals,
+    "listed": memory.listed,
+    "batch": memory.batch,
     "settled": Bench.settled,
 }
 

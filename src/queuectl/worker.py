@@ -36,6 +36,7 @@ from queuectl.text import encoded, printable
 from queuectl.workdir import Question, WorkDirs
 
 _RETRY_SECONDS = 1.0
+_MOST_TROUBLES = 100  # of a kind; each may name another job
 _PUT_OFF_SECONDS = 10.0  # for a job that the machine cannot start now, though it can others
 _LONGEST_SLEEP_SECONDS = 60.0  # a wall clock that is set forward is noticed after so long
 _LOOK_SECONDS = 1.0  # so often at most a process looks for lost jobs
@@ -200,11 +201,13 @@ class Troubles:
         self._told: dict[str, set[str]] = {}
 
     def tell(self, trouble: str, text: str) -> None:
-        """Tell what is wrong with something, if that is not told yet."""
+        """Report what is wrong with something, unless that was reported, or a hundred others."""
         told = self._told.setdefault(trouble, set())
-        if text not in told:
-            self._talk.error(text)
+        if text not in told and len(told) < _MOST_TROUBLES:
             told.add(text)
+            self._talk.error(text)
+            if len(told) == _MOST_TROUBLES:
+                self._talk.error("reports no more of this kind until it is over")
 
     def has(self, trouble: str) -> bool:
         """Return whether a trouble was told and is not over."""
