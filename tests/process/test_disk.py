@@ -276,6 +276,7 @@ def test_a_log_that_fills_the_disk_costs_no_outcome(queue: Queue, disk: Path, ea
         assert file.readline() == b"begins\n"
     os.truncate(log, 7)
     queue.until_in("completed", "waits")
+    queue.until_in("dead", "greedy")
     assert queue.history("dead", "greedy") == ["failed"]
     assert queue.history("dead", "greedy", "exit_code") == [1]
     assert pool.stop() == 0

@@ -50,7 +50,8 @@ def test_workers_stop_while_their_supervisor_is_stopped(
     queue: Queue, number: int, how: tuple[str, ...]
 ) -> None:
     """By Ctrl-Z, say: idle workers hear of the request without it, paused ones included."""
-    pool = queue.pool("--count", "2").ready(2)
+    # In a group of its own: the kernel lets no Ctrl-Z stop a group whose session nobody watches.
+    pool = queue.pool("--count", "2", process_group=0).ready(2)
     pool.signal(number)
     until(lambda: proc_stat(pool.pid)[0] == "T", "the supervisor is stopped")
     answer = queue("worker", "stop", *how, "--timeout", "10s")
