@@ -15,7 +15,7 @@ _AT_ONCE = 10_000
 
 
 class Stores(Protocol):
-    """Be what makes stores, in a folder, as few or as many as the benchmark is to have."""
+    """What makes stores in a folder, with few jobs or many, as the benchmark asks."""
 
     folder: Path
     many: int

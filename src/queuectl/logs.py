@@ -157,7 +157,7 @@ class LogDir:
         return fd
 
     def is_at_fault(self, job_id: str, attempt: int, error: OSError) -> bool:
-        """Return whether a log cannot be opened for what lies in its place, as by a hand."""
+        """Return whether a log cannot be opened because something else lies in its place."""
         kinds = (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO)
         return error.errno in kinds and self.exists(job_id, attempt)
 
@@ -275,7 +275,7 @@ class LogDir:
 
 
 def _is_own_alone(status: os.stat_result) -> bool:
-    """Tell of a file whether it is a regular one of this user, and has no other name."""
+    """Return whether a file is a regular one of this user, and has no other name."""
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
 
 

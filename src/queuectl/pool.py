@@ -348,7 +348,7 @@ class Supervisor:
             self._signal_all(signal.SIGUSR1 if level > 1 else signal.SIGUSR2)
 
     def _pause(self) -> None:
-        """Let the workers take no new job while Ctrl-Z has stopped this process."""
+        """Keep the workers from taking a new job while Ctrl-Z has stopped this process."""
         self._talk.event("takes no new job before it is continued, by fg or bg")
         self._signal_all(signal.SIGTSTP)
         self._interrupts.stop_process()

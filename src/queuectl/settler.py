@@ -37,17 +37,17 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class Told(Protocol):
-    """Where is told what goes wrong with a job."""
+    """A place to report what goes wrong with a job."""
 
     def job_error(self, job_id: str, attempt: int, text: str) -> None:
-        """Tell it."""
+        """Report it."""
 
 
 class Troubles(Protocol):
-    """Where is told, once, what goes wrong for a while."""
+    """A place to report, once, what goes wrong for a while."""
 
     def tell(self, trouble: str, text: str) -> None:
-        """Tell what goes wrong."""
+        """Report what goes wrong."""
 
     def has(self, trouble: str) -> bool:
         """Return whether a trouble was told and is not over."""
@@ -109,7 +109,7 @@ class Settler:
             self._reserve.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def free_reserve(self) -> bool:
-        """Let what failed have the reserved descriptors; False where they are free already."""
+        """Free the reserved descriptors for what failed; return False if they are free already."""
         had_some = bool(self._reserve)
         while self._reserve:
             os.close(self._reserve.pop())
@@ -190,7 +190,7 @@ class Settler:
             self.collect()
 
     def _sync_in_thread(self, settling: _Settling) -> bool:
-        """Let a thread wait for the disk; False where none can be started."""
+        """Have a thread wait for the disk; return False if none can be started."""
         if self._to_sync is None:
             # One thread for all: starting one takes as long as settling a job.
             to_sync: SimpleQueue[_Settling] = SimpleQueue()

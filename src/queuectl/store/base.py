@@ -406,7 +406,7 @@ class Store(Adder, Protocol):
         """Free what was shared with all processes; the last of them is gone."""
 
     def is_in_place(self) -> bool:
-        """Tell whether who opens the store now gets this one: nobody has deleted or replaced it."""
+        """Return whether this store is the one at its path: nobody deleted or replaced it."""
 
     def register(self, name: str, now: datetime) -> None:
         """Record a live worker of this process, until that ends or the worker unregisters.

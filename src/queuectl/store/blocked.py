@@ -150,7 +150,7 @@ class Blocked(Lookup):
     # --- letting go on ---
 
     def release(self, parent: str) -> None:
-        """Let jobs go on that waited for a parent, if it has ended; the rest stays.
+        """Release jobs that waited for a parent, if it has ended; the rest stays.
 
         Raises: StoreError, UnsafeStore, ConfigError.
         """
@@ -159,7 +159,7 @@ class Blocked(Lookup):
             self._release_all(parent, ended)
 
     def _release_all(self, parent: str, ended: State) -> bool:
-        """Let the children of a parent that has ended go on; return whether all of them stay."""
+        """Release the children of a parent that has ended; return whether all of them stay."""
         if self._changed_at(parent) is None:
             return False
         with self._telling(f"{self.location}/{ended} cannot be written"):

@@ -334,7 +334,7 @@ class Cancelling(Lookup, Roster):
         return self._turn_to_end
 
     def _forget_turn_to_end(self) -> None:
-        """Let go of the turn of the supervisor from which this process was forked."""
+        """Drop the turn of the supervisor from which this process was forked."""
         if self._turn_to_end is not None and self._turn_to_end.pid != os.getpid():
             self._pass_turn_to_end()
 

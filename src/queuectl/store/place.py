@@ -145,7 +145,7 @@ class Place:
             self._root_fd = -1
 
     def is_in_place(self) -> bool:
-        """Tell whether its path still leads to the store that is open; see Store.is_in_place."""
+        """Return whether its path still leads to the open store; see Store.is_in_place."""
         try:
             found = os.stat(self.location)
         except (FileNotFoundError, NotADirectoryError):

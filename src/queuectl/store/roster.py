@@ -209,7 +209,7 @@ class Roster(Place):
         return f"{self.location}/workers/{filed_name(name)}"
 
     def _is_name_taken(self, name: str) -> bool:
-        """Tell whether a name is a worker's, or was one's whose record or count may be there."""
+        """Return whether a worker has a name, or had it and left a record or a count."""
         return name in self._totals()[1] or any(
             self._exists(self._fd("workers"), each)
             for each in (filed_name(name), channel_name(name))
