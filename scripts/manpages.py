@@ -18,12 +18,12 @@ from queuectl.cli.group import COMMANDS, cli
 MAN_DIR = Path(__file__).resolve().parents[1] / "man"
 
 EXIT_CODES = (
-    ("0", "Done; also a graceful stop."),
+    ("0", "Done, or stopped gracefully."),
     ("1", "The answer is no: doctor found damage."),
-    ("2", "Usage: a bad value of an option, a missing or empty command."),
+    ("2", "Wrong usage: a bad value of an option, a missing or empty command."),
     ("65", "A bad id or document, an ambiguous prefix, or a move that is not allowed."),
     ("66", "No such job."),
-    ("69, 74", "The store cannot be reached, the disk is full, or an I/O error."),
+    ("69, 74", "The store cannot be reached, the disk is full, or an I/O error occurred."),
     ("70", "A bug: the traceback is on stderr."),
     ("75", "A timeout ran out, or another process kept the store locked: try again."),
     ("77, 78", "A store that is not safe to use; bad configuration, or a missing extra."),
@@ -31,14 +31,14 @@ EXIT_CODES = (
 FILES = (
     ("~/.queuectl", "The store, unless --store or $QUEUECTL_STORE names another."),
     ("~/.queuectl/STATE", "The jobs in a state, each a JSON file."),
-    ("~/.queuectl/logs/ID.N.log", "What attempt N of job ID wrote."),
+    ("~/.queuectl/logs/ID.N.log", "The output of attempt N of job ID."),
 )
 ENVIRONMENT = (
-    ("QUEUECTL_STORE", "Where the queue is."),
+    ("QUEUECTL_STORE", "Directory of the queue."),
     ("QUEUECTL_COMMAND_OPTION", "Any option: QUEUECTL_ENQUEUE_PRIORITY is --priority of enqueue."),
     (
         "QUEUECTL_JOB_ID, QUEUECTL_ATTEMPT, QUEUECTL_MAX_RETRIES, QUEUECTL_STORE",
-        "What a running command is told.",
+        "Set for a running command.",
     ),
     ("NO_COLOR", "Print no colours."),
 )
@@ -133,7 +133,7 @@ def command_page(root: click.Context, name: str) -> str:
             shown += examples(context(ctx, each).command)
     return page(
         f"queuectl-{name}",
-        in_words(COMMANDS[name][2]),
+        in_words(COMMANDS[name][1]),
         section("SYNOPSIS", synopsis(ctx)),
         section("DESCRIPTION", "\n".join(paragraphs(ctx.command.help or ""))),
         section("OPTIONS", options(ctx)),
@@ -151,12 +151,12 @@ def example_lines(lines: list[str]) -> str:
 def root_page(root: click.Context) -> str:
     """Return the page of the program."""
     by_section: dict[str, list[tuple[str, str]]] = {}
-    for name, (_, where, summary) in COMMANDS.items():
+    for name, (where, summary) in COMMANDS.items():
         by_section.setdefault(where, []).append((f"queuectl-{name}(1)", summary))
     commands = "\n".join(f".SS {title}\n{terms(pairs)}" for title, pairs in by_section.items())
     return page(
         "queuectl",
-        "run shell commands in the background, again when they fail",
+        "queue shell commands and run them in the background, with retries",
         section("SYNOPSIS", synopsis(root)),
         section("DESCRIPTION", "\n".join(paragraphs(root.command.help or ""))),
         section("OPTIONS", options(root)),

@@ -44,19 +44,30 @@ def test_what_has_ended_cannot_be_cancelled(run: Run, place: Placing, state: Sta
     assert run("cancel", "first", "over", "last") == (
         65,
         "first\nlast\n",
-        f"Error: job over is {state} and cannot be cancelled any more\n",
+        f"Error: job over is {state} and cannot be cancelled\n",
     )
     assert names(place, state) == ["over"]
 
 
-@pytest.mark.parametrize("wrong", ["nope", "firs", "../pending/first", ".", "a/b"])
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("nope", ""),
+        ("firs", "; give the whole id: first"),
+        ("a", "; give the whole id: a1 or a2 or a3"),
+        ("../pending/first", ""),
+        (".", ""),
+        ("a/b", ""),
+    ],
+)
 def test_nothing_is_cancelled_where_one_does_not_exist(
-    run: Run, place: Placing, wrong: str
+    run: Run, place: Placing, wrong: str, hint: str
 ) -> None:
-    """All are looked for first; a prefix is no id, since this changes the job."""
-    place.job(State.PENDING, "first")
-    assert run("cancel", "first", wrong) == (66, "", f"Error: no such job: {wrong}\n")
-    assert names(place, State.PENDING) == ["first"]
+    """All are looked for first; a prefix is no id, since this changes the job, and is completed."""
+    for job_id in ("first", "a1", "a2", "a3"):
+        place.job(State.PENDING, job_id)
+    assert run("cancel", "first", wrong) == (66, "", f"Error: no such job: {wrong}{hint}\n")
+    assert names(place, State.PENDING) == ["a1", "a2", "a3", "first"]
 
 
 def test_a_job_that_a_hand_dropped_is_cancelled_by_its_files_stem(run: Run, place: Placing) -> None:

@@ -185,7 +185,11 @@ def test_retry_sends_back_and_prints_the_ids(run: Run, place: Placing) -> None:
     [
         ("fine", 65, "job fine is completed, not dead; see 'queuectl dlq list'"),
         ("nope", 66, "no such job: nope"),
-        ("bad", 66, "no such job: bad"),  # a prefix does not do: this changes the job
+        (
+            "bad",
+            66,
+            "no such job: bad; give the whole id: bad-1",
+        ),  # a prefix does not do: this changes the job
     ],
 )
 def test_retry_changes_nothing_where_one_id_is_wrong(
@@ -263,7 +267,7 @@ def _eager_select() -> object:
     [
         ((), "give the IDs of dead jobs, or --all"),
         (("--all", "bad-1"), "give IDs or --all, not both"),
-        (("--matching", "b", "bad-1"), "--matching chooses among all: give --all as well"),
+        (("--matching", "b", "bad-1"), "--matching needs --all"),
         (
             ("--all", "--matching", "["),
             (

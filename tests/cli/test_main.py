@@ -14,7 +14,7 @@ from tests.cli.conftest import Run
 import queuectl
 from queuectl import cli
 from queuectl.cli import group
-from queuectl.cli.common import App
+from queuectl.cli.app import App
 
 # Every way to a command, those inside of groups included.
 TOP = click.Context(group.cli, info_name="queuectl")
@@ -65,7 +65,7 @@ def test_every_command_has_help_with_an_example(
 def test_help_lists_the_commands_by_section(run: Run) -> None:
     """What --help says of a command is what the command says of itself."""
     stdout = run("--help").stdout
-    for name, (_, section, summary) in group.COMMANDS.items():
+    for name, (section, summary) in group.COMMANDS.items():
         assert f"\n{section}:\n" in stdout
         assert re.search(rf"\n  {name} +{re.escape(summary)}\n", stdout)
         command = group.cli.get_command(TOP, name)
@@ -100,7 +100,7 @@ def test_the_version_is_that_of_the_package(run: Run) -> None:
         (["--store"], "Option '--store' requires an argument."),
         (
             ["--store", "", "list"],
-            "--store is empty; give a directory or a URL. Try 'queuectl --help'.",
+            "--store is empty; give a directory. Try 'queuectl --help'.",
         ),
         (["config"], None),
         (["config", "get"], "Missing argument 'KEY'. Try 'queuectl config get --help'."),
@@ -151,7 +151,7 @@ def test_a_kind_of_store_that_is_not_known_is_refused(run: Run) -> None:
     """A URL is never taken for a directory."""
     code, stdout, stderr = run("--store", "redis://localhost/0", "list")
     assert (code, stdout) == (78, "")
-    assert stderr.startswith("Error: redis:// is no store that is supported")
+    assert stderr.startswith("Error: a store at a redis:// URL is not supported")
 
 
 # --- errors -------------------------------------------------------------------------------------

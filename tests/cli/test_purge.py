@@ -142,8 +142,8 @@ def test_logs_of_jobs_that_were_removed_by_hand_go_too(run: Run, place: Placing)
     place.age(place.log("gone", 1, b"x"), 2 * 86400)
     place.age(place.log("gone", 2, b"x"), 2 * 86400)
     assert run("dlq", "purge") == (0, "0 jobs purged\n", "")
-    told = "2 logs of jobs that are gone would be deleted\n"
+    told = "2 logs of missing jobs would be deleted\n"
     assert run("purge", "--dry-run") == (0, "", "0 jobs would be purged\n" + told)
     assert run("purge", "--older-than", "3d") == (0, "0 jobs purged\n", "")
-    assert run("purge", "--json") == (0, "[]\n", "2 logs of jobs that are gone deleted\n")
+    assert run("purge", "--json") == (0, "[]\n", "2 logs of missing jobs deleted\n")
     assert list((place.store_dir / "logs").iterdir()) == []

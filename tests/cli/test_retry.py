@@ -57,10 +57,14 @@ def test_jobs_that_a_hand_has_made_wait_for_each_other_are_retried(
     ("wrong", "code", "message"),
     [
         ("bad", 65, "job bad is dead; use 'queuectl dlq retry bad'"),
-        ("waiting", 65, "job waiting is pending, and has not ended yet"),
-        ("running", 65, "job running is processing, and has not ended yet"),
+        ("waiting", 65, "job waiting is pending and has not ended yet"),
+        ("running", 65, "job running is processing and has not ended yet"),
         ("nope", 66, "no such job: nope"),
-        ("don", 66, "no such job: don"),  # a prefix does not do: this changes the job
+        (
+            "don",
+            66,
+            "no such job: don; give the whole id: done",
+        ),  # a prefix does not do: this changes the job
         ("../completed/done", 66, "no such job: ../completed/done"),
         ("a\0b", 66, "no such job: a\\x00b"),
         ("", 66, "no such job:"),

@@ -85,7 +85,7 @@ def test_a_url_is_no_directory(
     """Whatever its scheme is made of, it is refused and makes nothing."""
     monkeypatch.chdir(tmp_path)
     scheme = url.partition("://")[0]
-    message = f"Error: {scheme}:// is no store that is supported: give a directory\n"
+    message = f"Error: a store at a {scheme}:// URL is not supported; give a directory\n"
     assert run("--store", url, "enqueue", "true") == (78, "", message)
     assert list(tmp_path.iterdir()) == []
 

@@ -84,7 +84,7 @@ def test_start_refuses_a_count_that_makes_no_sense(run: Run, pool: Pool, count: 
 def test_stop_waits_and_says_who_has_stopped(run: Run, pool: Pool) -> None:
     """Without options it lets the jobs finish, however long that takes."""
     pool.stopped = ["w-1", "w-2"]
-    assert run("worker", "stop") == (0, "", "2 workers have stopped: w-1, w-2\n")
+    assert run("worker", "stop") == (0, "", "stopped 2 workers: w-1, w-2\n")
     assert pool.asked == [(str(run.store_dir), False, None)]
 
 
@@ -92,7 +92,7 @@ def test_stop_now_with_a_timeout_hands_both_on(run: Run, pool: Pool) -> None:
     """Durations are seconds to the pool."""
     pool.stopped = ["w-1"]
     result = run("worker", "stop", "--now", "--timeout", "1m30s")
-    assert result == (0, "", "1 worker has stopped: w-1\n")
+    assert result == (0, "", "stopped 1 worker: w-1\n")
     assert pool.asked == [(str(run.store_dir), True, 90.0)]
 
 

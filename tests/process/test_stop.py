@@ -182,7 +182,7 @@ def test_stop_waits_for_the_workers_of_all_pools(queue: Queue) -> None:
     pools = [queue.pool("--count", "2").ready(2), queue.pool().ready()]
     names = sorted(record["name"] for record in queue.records())
     answer = queue("worker", "stop")
-    assert answer == (0, "", f"3 workers have stopped: {', '.join(names)}\n")
+    assert answer == (0, "", f"stopped 3 workers: {', '.join(names)}\n")
     assert queue.records() == []
     assert [pool.wait() for pool in pools] == [0, 0]
 
@@ -315,7 +315,7 @@ def test_detached_workers_run_on_until_they_are_stopped(queue: Queue) -> None:
     queue.enqueue("echo done", "job")
     queue.until_in("completed", "job")
     stopped = queue("worker", "stop")
-    assert stopped.stderr.startswith("2 workers have stopped: ")
+    assert stopped.stderr.startswith("stopped 2 workers: ")
     assert not any(lives(record["pid"]) for record in records)
     assert "job attempt 1 started" in (queue.store / "worker.log").read_text()
     assert (queue.store / "worker.log").stat().st_mode & 0o777 == 0o600

@@ -165,8 +165,8 @@ def test_a_worker_that_stands_still_is_waited_for(queue: Queue) -> None:
     cancelling = background(queue, "cancel", "job")
     assert cancelling.stderr is not None
     assert cancelling.stderr.readline() == (
-        f"waiting for the end of job job: worker {record['name']} (process {worker}) has been"
-        " asked to end it\n"
+        f"waiting for job job to end: worker {record['name']} (process {worker}) was asked to"
+        " end it\n"
     )
     assert len(queue.commands()) == 1
     os.kill(worker, signal.SIGCONT)
@@ -185,13 +185,11 @@ def test_the_command_of_a_worker_whose_record_was_deleted_is_not_ended(queue: Qu
         path.unlink()
     cancelling = background(queue, "cancel", "job")
     assert cancelling.stderr is not None
-    assert cancelling.stderr.readline() == (
-        "waiting for the end of job job: nobody can be asked to end it\n"
-    )
+    assert cancelling.stderr.readline() == ("waiting for job job to end: no worker can end it\n")
     assert len(queue.commands()) == 1
     gate.open()
     _, stderr = cancelling.communicate(timeout=20)
-    assert stderr == "Error: job job is completed and cannot be cancelled any more\n"
+    assert stderr == "Error: job job is completed and cannot be cancelled\n"
     assert (cancelling.returncode, queue.log("job")) == (65, "done\n")
     assert pool.stop() == 0
 
@@ -238,7 +236,7 @@ def test_cancelling_what_has_completed_says_so(queue: Queue) -> None:
     assert queue("cancel", "done") == (
         65,
         "",
-        "Error: job done is completed and cannot be cancelled any more\n",
+        "Error: job done is completed and cannot be cancelled\n",
     )
 
 
@@ -294,5 +292,5 @@ def test_a_stop_that_takes_long_says_whom_it_waits_for(queue: Queue) -> None:
         " 'queuectl worker stop --now' ends their commands\n"
     )
     gate.open()
-    assert stopping.communicate(timeout=20) == ("", f"1 worker has stopped: {record['name']}\n")
+    assert stopping.communicate(timeout=20) == ("", f"stopped 1 worker: {record['name']}\n")
     assert pool.wait() == 0

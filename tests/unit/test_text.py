@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.cli.common import table_lines
+from queuectl.cli.output import table_lines
 from queuectl.text import clip, columns, printable, shortened
 
 _ACUTE = "\u0301"

@@ -1,4 +1,4 @@
-"""Be the ``queuectl`` command: start quickly, and leave quickly."""
+"""The ``queuectl`` command: its start and its end, both made short."""
 
 import gc
 import os
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command that the command line names, and end the process with its exit code."""
+    """Run the command on the command line, and end the process with its exit code."""
     if sys.getfilesystemencoding() != "utf-8":
         from queuectl.cli.locale import restart
 
@@ -17,16 +17,16 @@ def main() -> NoReturn:
         from queuectl.cli.locale import prepare_output
 
         prepare_output()
-    # Imports make no garbage, and what they make lives to the end: looking through it for garbage
-    # would take a sixth of the time of an enqueue.
+    # Imports make no garbage, and their objects live to the end: collecting would take a sixth of
+    # the time of an enqueue.
     gc.disable()
     from queuectl.cli.group import run
 
     gc.freeze()
     gc.enable()
     exit_code = run()
-    with suppress(AttributeError, OSError):  # it is closed, or nobody reads it any more
+    with suppress(AttributeError, OSError):  # it is closed, or its reader is gone
         sys.stderr.flush()
-    # Nothing is open that the kernel would not close, and the interpreter would take everything to
-    # pieces first, which takes a tenth of the time of an enqueue.
+    # The kernel closes whatever is open. The interpreter would first free every object, which takes
+    # a tenth of the time of an enqueue.
     os._exit(exit_code)

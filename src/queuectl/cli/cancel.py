@@ -2,7 +2,8 @@
 
 import click
 
-from queuectl.cli.common import App, complete_ids, echo, examples, pass_app
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.params import ids_argument, whole_ids
 from queuectl.errors import JobNotFound, QueuectlError, WrongState
 from queuectl.job import State
 from queuectl.store.base import WorkerRecord
@@ -10,41 +11,38 @@ from queuectl.text import printable
 
 
 @click.command(epilog=examples("queuectl cancel old-report", "queuectl cancel build-1 build-2"))
-@click.argument(
-    "job_ids",
-    metavar="ID...",
-    nargs=-1,
-    required=True,
-    shell_complete=complete_ids(State.PROCESSING, State.PENDING, State.BLOCKED),
-)
+@ids_argument(State.PROCESSING, State.PENDING, State.BLOCKED)
 @pass_app
 def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
-    """Cancel jobs that wait or run, and wait until they are.
+    """Cancel waiting or running jobs, and wait until they are cancelled.
 
-    Prints the ids of those that are cancelled, first those that wait. The command of a running job
-    is ended with all of its process group: by SIGTERM, and by SIGKILL where it takes longer than
-    the setting kill-grace. It is not retried. Where one of the IDs does not exist, nothing is
-    changed; one that has completed or is dead is an error, and the others are cancelled.
+    Prints each cancelled id; waiting jobs are cancelled first. The whole process group of a running
+    command gets SIGTERM, then SIGKILL after the setting kill-grace. A cancelled job is not retried.
+
+    If one of the IDs does not exist, nothing is changed. A job that is completed or dead cannot be
+    cancelled, which is an error, but the others are.
     """
+    store = app.open()
     failure: QueuectlError | None = None
-    for job_id, state in app.open().cancel(tuple(dict.fromkeys(job_ids)), _say_slow):
-        if state is State.CANCELLED:
-            echo(job_id)
-        elif failure is None:
-            failure = _failure(job_id, state)
+    with whole_ids(store, job_ids):
+        for job_id, state in store.cancel(job_ids, _report_slow):
+            if state is State.CANCELLED:
+                echo(job_id)
+            elif failure is None:
+                failure = _failure(job_id, state)
     if failure is not None:
         raise failure
 
 
-def _say_slow(job_id: str, worker: WorkerRecord | None) -> None:
-    """Say what is waited for where a command does not end soon."""
-    who = "nobody can be asked to end it"
+def _report_slow(job_id: str, worker: WorkerRecord | None) -> None:
+    """Report on stderr what is waited for when a command does not end soon."""
+    asked = "no worker can end it"
     if worker is not None:
-        who = f"worker {worker.name} (process {worker.pid}) has been asked to end it"
-    click.echo(printable(f"waiting for the end of job {job_id}: {who}"), err=True)
+        asked = f"worker {worker.name} (process {worker.pid}) was asked to end it"
+    click.echo(printable(f"waiting for job {job_id} to end: {asked}"), err=True)
 
 
 def _failure(job_id: str, state: State | None) -> QueuectlError:
     if state is None:
         return JobNotFound(f"job {job_id} was deleted before it could be cancelled")
-    return WrongState(f"job {job_id} is {state} and cannot be cancelled any more")
+    return WrongState(f"job {job_id} is {state} and cannot be cancelled")

@@ -1,8 +1,8 @@
-"""Print the script that lets a shell complete commands, and answer what that script asks."""
+"""Print a shell completion script, and answer what that script asks."""
 
 import click
 
-from queuectl.cli.common import echo, examples
+from queuectl.cli.app import echo, examples
 
 _PROGRAM = "queuectl"
 _VARIABLE = "_QUEUECTL_COMPLETE"
@@ -17,33 +17,33 @@ _VARIABLE = "_QUEUECTL_COMPLETE"
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(*, shell: str) -> None:
-    """Print the script that completes commands, options, states, ids and config keys.
+    """Print a shell completion script.
 
-    Write it where your SHELL looks for such scripts, then start a new shell:
+    It completes commands, options, states, ids and config keys. Write it where your SHELL looks for
+    such scripts, then start a new shell:
 
     \b
       bash  ~/.local/share/bash-completion/completions/queuectl
       zsh   a directory of $fpath, as _queuectl
       fish  ~/.config/fish/completions/queuectl.fish
 
-    Bash must be 4.4 or later; without the package bash-completion, put the line below into
+    Bash must be 4.4 or later. Without the package bash-completion, put the first example below into
     ~/.bashrc.
     """  # noqa: D301  (a backspace, after which click keeps the lines)
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     assert kind is not None, shell
-    # Not source(): for bash that runs one, to look at its version.
+    # Not source(), which runs bash to check its version.
     script = kind(click.get_current_context().find_root().command, {}, _PROGRAM, _VARIABLE)
     echo(kind.source_template % script.source_vars(), newline=False)
     if shell == "zsh":
-        # In $fpath click's script completes when zsh loads it, and registers itself at the second
-        # Tab instead of completing.
+        # Click's script in $fpath would not complete at the second Tab, but register itself.
         echo(f"compdef {script.func_name} {_PROGRAM}")
 
 
 def complete(command: click.Command, instruction: str) -> int:
-    """Answer what the script asks; whatever is wrong, say nothing: somebody is typing."""
+    """Answer what the script asks, silent about errors, and return the exit code."""
     from click.shell_completion import shell_complete
 
     try:

@@ -4,7 +4,9 @@ from typing import Any
 
 import click
 
-from queuectl.cli.common import App, echo, echo_json, echo_table, examples, json_option, pass_app
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.output import echo_json, echo_table
+from queuectl.cli.params import json_option
 from queuectl.config import JOB_KEYS, KEYS, Settings, field_name, parse_value, settings_document
 from queuectl.store.base import Store
 
@@ -19,8 +21,8 @@ def _help() -> str:
     defaults = ", ".join(f"{key} ({value})" for key, value in settings_document(Settings()).items())
     return f"""Read and change the settings.
 
-    A job takes {", ".join(first)} and {last} when it is enqueued, and keeps them. The other
-    settings are the workers' own, and count from the next job on.
+    A job takes {", ".join(first)} and {last} when it is enqueued, and keeps them. Workers take the
+    other settings for each job that they start.
 
     The settings, each with its default: {defaults}.
     """
@@ -39,13 +41,16 @@ def config() -> None:
     """Read and change the settings."""
 
 
+key_argument = click.argument("key", shell_complete=_complete_key)
+
+
 @config.command("list", epilog=examples("queuectl config list --json"))
 @json_option
 @pass_app
 def list_settings(app: App, *, as_json: bool) -> None:
     """List every setting.
 
-    In JSON, durations are seconds, and null stands for none, any and forever.
+    In JSON, durations are in seconds, and null means none, any or forever.
     """
     store = app.open()
     if as_json:
@@ -62,34 +67,33 @@ def list_settings(app: App, *, as_json: bool) -> None:
 @config.command(
     epilog=examples("queuectl config get max-retries", "queuectl config get timeout --json")
 )
-@click.argument("key", shell_complete=_complete_key)
+@key_argument
 @json_option
 @pass_app
 def get(app: App, *, key: str, as_json: bool) -> None:
-    """Print the value of KEY, its default where it is not set.
+    """Print the value of KEY, or its default.
 
-    In JSON it is what 'queuectl config list --json' tells.
+    In JSON it is the value that 'queuectl config list --json' prints.
     """
     name = _dashed(key)
     store = app.open()
     if as_json:
         echo_json(getattr(store.settings(), field_name(key)))
-        return
-    values, _ = _values(store)
-    echo(values[name])
+    else:
+        echo(_values(store)[0][name])
 
 
-# A negative number is a bad value, and said to be one, not an option that does not exist.
+# A negative number is reported as a bad value, not as an option that does not exist.
 @config.command(
     "set",
     context_settings={"ignore_unknown_options": True},
     epilog=examples("queuectl config set backoff-max 15m"),
 )
-@click.argument("key", shell_complete=_complete_key)
+@key_argument
 @click.argument("value")
 @pass_app
 def set_value(app: App, *, key: str, value: str) -> None:
-    """Give KEY a VALUE, for the jobs and workers that come."""
+    """Set KEY to VALUE for future jobs and attempts."""
     name = _dashed(key)
     text = value.strip()
     parse_value(name, text)
@@ -97,10 +101,10 @@ def set_value(app: App, *, key: str, value: str) -> None:
 
 
 @config.command(epilog=examples("queuectl config unset timeout"))
-@click.argument("key", shell_complete=_complete_key)
+@key_argument
 @pass_app
 def unset(app: App, *, key: str) -> None:
-    """Give KEY its default again."""
+    """Reset KEY to its default."""
     name = _dashed(key)
     written = app.open().read_config()
     if written != _without(written, name):
@@ -108,17 +112,17 @@ def unset(app: App, *, key: str) -> None:
 
 
 def _dashed(key: str) -> str:
-    """Return the key as it is listed. Raises: ConfigError where there is none."""
+    """Return a key as it is listed. Raises: ConfigError if there is none such."""
     return field_name(key).replace("_", "-")
 
 
 def _values(store: Store) -> tuple[dict[str, str], set[str]]:
-    """Return the value of every key as it was written, or by default, and the keys written."""
+    """Return the value of every key, as written or by default, and the keys that are written."""
     store.settings()  # refuses a file that is wrong anywhere
     written = {_dashed(key): str(value) for key, value in store.read_config().items()}
     return {**settings_document(Settings()), **written}, set(written)
 
 
 def _without(written: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the config without a key, however its dashes were written."""
+    """Return the config without a key, written with dashes or underscores."""
     return {key: value for key, value in written.items() if key.replace("_", "-") != name}

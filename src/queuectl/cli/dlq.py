@@ -1,4 +1,4 @@
-"""Look after the jobs that failed for good: the dead letter queue."""
+"""Inspect, retry and delete dead jobs: the dead letter queue."""
 
 import re
 from collections.abc import Iterator
@@ -6,25 +6,20 @@ from datetime import datetime
 
 import click
 
-from queuectl.cli.common import (
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.list import TABLE_ROWS, command_cell, count_rest, print_rows, when_cell
+from queuectl.cli.output import echo_json_array
+from queuectl.cli.params import (
     REGEX,
-    App,
-    complete_ids,
-    echo,
-    echo_json_array,
-    echo_table,
-    examples,
+    dry_run_option,
+    id_argument,
+    ids_argument,
     json_option,
-    pass_app,
-)
-from queuectl.cli.list import (
-    TABLE_ROWS,
-    command_cell,
     limit_option,
-    tell_more,
-    when_cell,
+    older_than_option,
+    whole_ids,
 )
-from queuectl.cli.purge import dry_run_option, older_than_option, purge_jobs
+from queuectl.cli.purge import purge_jobs
 from queuectl.cli.show import show_job, signal_name
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
@@ -49,7 +44,10 @@ DEAD_HEADERS = ("ID", "WHEN", "WHY", "ATTEMPTS", "COMMAND", "LAST LINE")
 
 @click.group(epilog=examples("queuectl dlq list", "queuectl dlq retry --all --matching '^backup-'"))
 def dlq() -> None:
-    """Look after the jobs that failed for good, the dead letter queue."""
+    """Inspect, retry and delete dead jobs.
+
+    A job is dead when it has failed as often as it may. The dead jobs are the dead letter queue.
+    """
 
 
 @dlq.command("list", epilog=examples("queuectl dlq list", "queuectl dlq list --json --limit 5"))
@@ -59,33 +57,33 @@ def dlq() -> None:
 def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     """List the dead jobs, newest first.
 
-    WHEN is when a job failed for good, WHY is how its last attempt ended, ATTEMPTS are those made,
-    of how many, and LAST LINE is what the last of them wrote last.
+    WHEN is the time of death, WHY is how the last attempt ended, ATTEMPTS is started/allowed, and
+    LAST LINE is the end of the last log.
     """
     store = app.open()
-    logs = LogDir.of(store.location)
     now = utc_now()
     if as_json:
         echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
         return
-    shown = list(select(store, _DEAD, now, limit=TABLE_ROWS if limit is None else limit))
-    echo_table(
-        [dead_cells(row, logs, now) for row in shown],
+    logs = LogDir.of(store.location)
+    print_rows(
+        select(store, _DEAD, now, limit=limit or TABLE_ROWS),
         DEAD_HEADERS,
+        lambda shown: [dead_cells(row, logs, now) for row in shown],
+        limit=limit,
+        rest=lambda: count_rest(store, _DEAD, now),
         empty="no dead jobs",
     )
-    if limit is None and len(shown) == TABLE_ROWS:
-        tell_more(store.counts(now).by_state.get(State.DEAD, 0) - len(shown))
 
 
 @dlq.command("show", epilog=examples("queuectl dlq show flaky-1"))
-@click.argument("job_id", metavar="ID", shell_complete=complete_ids(State.DEAD))
+@id_argument(State.DEAD)
 @json_option
 @pass_app
 def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
     """Show a dead job, its attempts, and the end of its last log.
 
-    The beginning of an ID is enough where no other ID starts with it.
+    The beginning of an ID is enough if no other ID starts with it.
     """
     store = app.open()
     job = _checked_dead(find_job(store, job_id))
@@ -107,36 +105,36 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
         "queuectl dlq retry --all --matching 'curl .*example'",
     )
 )
-@click.argument("job_ids", metavar="[ID]...", nargs=-1, shell_complete=complete_ids(State.DEAD))
-@click.option("--all", "retry_all", is_flag=True, help="All dead jobs.")
+@ids_argument(State.DEAD, required=False)
+@click.option("--all", "retry_all", is_flag=True, help="Retry all dead jobs.")
 @click.option(
     "--matching",
     "pattern",
     type=REGEX,
     metavar="REGEX",
-    help="With --all: only those in whose id or command this is found.",
+    help="With --all: only jobs with a match in their id or command.",
 )
 @pass_app
 def retry(
     app: App, *, job_ids: tuple[str, ...], retry_all: bool, pattern: re.Pattern[str] | None
 ) -> None:
-    """Send dead jobs back to the queue.
+    """Return dead jobs to the queue.
 
-    Prints their ids. Their attempts are 0 again, their history is kept. Where one of the IDs is not
-    that of a dead job, nothing is changed.
+    Prints their ids. Their attempts are 0 again, their history is kept. If one of the IDs is not a
+    dead job, nothing is changed.
     """
     if retry_all and job_ids:
         raise click.UsageError("give IDs or --all, not both")
     if not retry_all and not job_ids:
         raise click.UsageError("give the IDs of dead jobs, or --all")
     if pattern and not retry_all:
-        raise click.UsageError("--matching chooses among all: give --all as well")
+        raise click.UsageError("--matching needs --all")
     store = app.open()
     if not retry_all:
-        chosen = tuple(dict.fromkeys(job_ids))
-        for job_id in chosen:
-            _checked_dead(store.get(job_id))
-        for job_id in chosen:
+        with whole_ids(store, job_ids):
+            for job_id in job_ids:
+                _checked_dead(store.get(job_id))
+        for job_id in job_ids:
             echo(store.retry(job_id, _DEAD, utc_now()).id)
         return
     matches = id_or_command_matches(pattern) if pattern else None
@@ -161,13 +159,13 @@ def retry(
 def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: bool) -> None:
     """Delete dead jobs and their logs.
 
-    Prints how many. A job that a blocked one waits for is kept.
+    Prints how many jobs were deleted. A job that a blocked job waits for is kept.
     """
     purge_jobs(app.open(), _DEAD, age_seconds, dry_run=dry_run, as_json=as_json)
 
 
 def dead_cells(row: Row, logs: LogDir, now: datetime) -> tuple[object, ...]:
-    """Return what DEAD_HEADERS promise of a dead job: when, why and after how much it failed."""
+    """Return the cells of a dead job's row, in the order of DEAD_HEADERS."""
     job = row.job
     return (
         row.entry.id,
@@ -198,7 +196,7 @@ def _last_line(logs: LogDir, job: Job | None) -> str | None:
 
 
 def _last_lines(logs: LogDir, job_id: str, attempt: int, most: int) -> list[str]:
-    """Return the last lines of a log that show anything, as they were seen in the end."""
+    """Return the last lines of a log that are not blank, as a terminal shows them in the end."""
     found: list[str] = []
     for line in reversed(logs.tail(job_id, attempt, most * _BYTES_PER_LINE)):
         shown = finally_shown(line)
@@ -216,7 +214,7 @@ def _checked_dead(job: Job) -> Job:
 
 
 def _readable(rows: Iterator[Row]) -> Iterator[Job]:
-    """Yield the jobs; at the end raise BadDocument where there were any that cannot be read."""
+    """Yield the jobs that can be read; at the end raise BadDocument if there were others."""
     unreadable = Few()
     for row in rows:
         if row.job is not None:

@@ -4,32 +4,25 @@ from dataclasses import asdict
 
 import click
 
-from queuectl.cli.common import (
-    App,
-    echo,
-    echo_json_array,
-    examples,
-    json_option,
-    pass_app,
-)
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.output import echo_json_array
+from queuectl.cli.params import json_option
 from queuectl.text import printable
 
 
 @click.command(epilog=examples("queuectl doctor", "queuectl doctor --repair"))
-@click.option("--repair", is_flag=True, help="Repair what can be repaired; nothing is lost.")
+@click.option("--repair", is_flag=True, help="Repair what can be repaired; no job is lost.")
 @json_option
 @pass_app
 @click.pass_context
 def doctor(ctx: click.Context, app: App, *, repair: bool, as_json: bool) -> None:
-    """Check the store for damage.
+    """Check the store for damage, and repair it.
 
-    Silent where all is well. Else it prints a line for each finding, what: where: what to do (or
-    was done), and the exit code is 1 unless all was repaired. It is safe while workers run; what
-    has no place in the queue is moved to corrupt/ with the reason beside it.
+    Prints nothing if the store is healthy, else a line for each finding: what is wrong, where, and
+    what to do or what was done. The exit code is 1 unless everything was repaired. Workers may run
+    meanwhile. A file that has no place in the queue is moved to corrupt/, with the reason beside
+    it.
     """
-    if "://" in app.location:
-        app.open()  # says what it has to be
-        return
     from queuectl.store.doctor import examine
 
     found = []

@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import click
 
-from queuectl.cli.common import (
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.params import (
     DURATION,
     DURATION_OR_ZERO,
     INSTANT,
-    App,
-    Whole,
+    Parsed,
     complete_ids,
-    echo,
-    examples,
-    pass_app,
+    whole,
 )
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
-from queuectl.errors import (
-    BadDocument,
-    CircularWait,
-    DuplicateId,
-    StoreError,
-    UnknownParent,
-    UsageError,
-)
+from queuectl.errors import BadDocument, CircularWait, DuplicateId, StoreError, UnknownParent
 from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job, check_env
 from queuectl.submit import Options, Submitter
 
@@ -41,23 +32,8 @@ _IDS_AT_ONCE = 1000
 _PAST_SECONDS = 1.0
 
 
-class _Codes(click.ParamType[str]):
-    """Take ``1,64-78``."""
-
-    name = "codes"
-
-    def __init__(self, rule: str) -> None:
-        self.rule = rule
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return check_codes(value, self.rule)
-        except UsageError as error:
-            self.fail(f"{value!r} {error}", param, ctx)
-
-
 class _Variable(click.ParamType[str]):
-    """Take ``NAME=VALUE``; several in one variable of the environment stand on a line each."""
+    """``NAME`` or ``NAME=VALUE``; in a variable of the environment, one on each line."""
 
     name = "variable"
 
@@ -66,7 +42,7 @@ class _Variable(click.ParamType[str]):
 
 
 class _BatchFile(click.File):
-    """Take the path of a file, or - for stdin."""
+    """The path of a file, or - for stdin."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value != "-":
@@ -77,7 +53,7 @@ class _BatchFile(click.File):
 
 
 class _Enqueue(click.Command):
-    """Say how a word that looks like an option is given to the job's command."""
+    """The command, which explains how to pass on an option that is not its own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -111,6 +87,20 @@ def _environment(
     return env
 
 
+def _codes(rule: str) -> Parsed[str]:
+    return Parsed("codes", lambda text: check_codes(text, rule), quote=True)
+
+
+def _option(name: str, metavar: str, text: str, **more: Any) -> Callable[..., Any]:
+    return click.option(name, metavar=metavar, help=text, **more)
+
+
+def _parents_option(name: str, end: str) -> Callable[..., Any]:
+    """Return an option for the ids of jobs to wait for."""
+    text = f"Wait until this job {end}; can be repeated."
+    return _option(name, "ID", text, multiple=True, shell_complete=complete_ids())
+
+
 @click.command(
     cls=_Enqueue,
     epilog=examples(
@@ -121,164 +111,127 @@ def _environment(
         "queuectl enqueue - < script.sh",
     ),
 )
-@click.option("--id", "job_id", metavar="ID", help="The job's id; one is made where none is given.")
-@click.option(
+@_option("--id", "ID", "Job id  [default: generated]")
+@_option(
     "--priority",
-    metavar=f"0-{MAX_PRIORITY}",
-    type=Whole(0, MAX_PRIORITY),
-    help="0 runs first.",
+    f"0-{MAX_PRIORITY}",
+    f"Priority, from 0 (first) to {MAX_PRIORITY} (last)  [default: the setting]",
+    type=whole(0, MAX_PRIORITY),
 )
-@click.option("--delay", metavar="D", type=DURATION_OR_ZERO, help="Run it after this long.")
-@click.option(
+@_option("--delay", "D", "Earliest start, from now: 90s, 15m, 1h30m.", type=DURATION_OR_ZERO)
+@_option(
     "--run-at",
-    metavar="T",
-    type=INSTANT,
-    help="Run it at this local time: 02:30, 2pm, 'tomorrow 06:00', 'sat 03:00',"
+    "T",
+    "Earliest start, in local time: 02:30, 2pm, 'tomorrow 06:00', 'sat 03:00',"
     " '2026-12-01 02:30', 'now + 2 hours', or ISO 8601.",
+    type=INSTANT,
 )
-@click.option(
+@_option(
     "--max-retries",
-    metavar="N",
-    type=Whole(0, MAX_MAX_RETRIES),
-    help="How many times it runs at most.",
+    "N",
+    "Maximum number of runs, the first included  [default: the setting]",
+    type=whole(0, MAX_MAX_RETRIES),
 )
-@click.option(
-    "--timeout", metavar="D", type=DURATION, help="End an attempt that takes longer: 90s, 15m, 2h."
+@_option(
+    "--timeout", "D", "End an attempt that takes longer  [default: the setting]", type=DURATION
 )
-@click.option(
+@_option(
     "--retry-on",
-    metavar="CODES",
-    type=_Codes("retry_on"),
-    help="Retry only after these exit codes: 75 or 1,64-78, or after any.",
+    "CODES",
+    "Retry only after these exit codes, such as 75 or 1,64-78, or after any.",
+    type=_codes("retry_on"),
 )
-@click.option(
+@_option(
     "--no-retry-on",
-    metavar="CODES",
-    type=_Codes("no_retry_on"),
-    help="Give up at once after these exit codes, or none.",
+    "CODES",
+    "Do not retry after these exit codes, or none.",
+    type=_codes("no_retry_on"),
 )
-@click.option(
+@_option(
     "--cwd",
-    metavar="DIR",
+    "DIR",
+    "Working directory  [default: the current one]",
     type=click.Path(exists=True, file_okay=False),
-    help="Where it runs; by default here.",
 )
-@click.option(
+@_option(
     "--env",
-    metavar="NAME[=VALUE]",
+    "NAME[=VALUE]",
+    "Set a variable; NAME alone copies its current value. Can be repeated.",
     type=_Variable(),
     multiple=True,
     callback=_environment,
-    help="Set a variable, by default to its value now; can be repeated.",
 )
-@click.option(
-    "--after",
-    metavar="ID",
-    multiple=True,
-    shell_complete=complete_ids(),
-    help="Run it when this job has completed; can be repeated.",
-)
-@click.option(
-    "--after-any",
-    metavar="ID",
-    multiple=True,
-    shell_complete=complete_ids(),
-    help="Run it when this job has ended, even dead or cancelled; can be repeated.",
-)
+@_parents_option("--after", "has completed")
+@_parents_option("--after-any", "has ended, also dead or cancelled")
 @click.option(
     "--if-exists",
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do where a job has the id already.",
+    help="What to do if a job has the id already.",
 )
-@click.option(
+@_option(
     "--batch",
-    metavar="FILE|-",
+    "FILE|-",
+    "Add a job for each line: a JSON object, or else a shell command. Lines that begin with # are"
+    " comments; JSON may span lines, as list --json prints it.",
     type=_BatchFile("rb"),
-    help="Add a job for each line: a JSON object, or else a shell command. Lines that begin with #"
-    " are comments; JSON may span lines, as list --json prints it.",
 )
 @click.argument("command", nargs=-1)
 @pass_app
 def enqueue(
     app: App,
+    /,
     *,
     command: tuple[str, ...],
-    job_id: str | None,
-    priority: int | None,
-    delay: float | None,
-    run_at: "When | None",
-    max_retries: int | None,
-    timeout: float | None,
-    retry_on: str | None,
-    no_retry_on: str | None,
-    cwd: str | None,
-    env: dict[str, str],
-    after: tuple[str, ...],
-    after_any: tuple[str, ...],
-    if_exists: str,
     batch: BinaryIO | None,
+    if_exists: str,
+    cwd: str | None,
+    run_at: "When | None",
+    delay: float | None,
+    timeout: float | None,
+    **given: Any,
 ) -> None:
-    """Add a job, or a batch of them, and print its id.
+    """Add a job, or a batch of jobs, and print its id.
 
-    COMMAND is one string for the shell, words that are quoted for it (put -- before them), or a
+    COMMAND is one string for the shell, or a program and its arguments (put -- before them), or a
     JSON object with any of the keys id, command, priority, max_retries, timeout, retry_on,
-    no_retry_on, cwd, env, after, after_any, run_at, and your own that begin with x_. A lone - reads
-    the string, which may be a script of several lines, or the JSON object from stdin.
+    no_retry_on, cwd, env, after, after_any, run_at, and keys of your own that begin with x_. A
+    single - reads the string or the JSON object from stdin; the string may be a script of several
+    lines.
     """
-    _check_usage(command, job_id, delay, run_at, batch)
+    if delay is not None and run_at is not None:
+        raise click.UsageError("--delay and --run-at exclude each other.")
+    _check_usage(command, batch, given["id"])
     cwd = None if cwd is None else _absolute(cwd)
     options = Options(
         here=cwd or _here(),
-        id=job_id,
-        priority=priority,
-        delay_seconds=delay,
-        run_at=run_at.instant if run_at else None,
-        max_retries=max_retries,
-        timeout_seconds=timeout,
         cwd=cwd,
-        env=env,
-        retry_on=retry_on,
-        no_retry_on=no_retry_on,
-        after=after,
-        after_any=after_any,
+        run_at=None if run_at is None else run_at.instant,
+        delay_seconds=delay,
+        timeout_seconds=timeout,
+        **given,
     )
-    # A store is made only for jobs that are known to be good. To open it for more than plain jobs
-    # loads twice as much.
-    store = app.open() if job_id or after or after_any else None
+    # A missing store is made only for jobs that are known to be good. Opening it for more than
+    # plain jobs imports twice as much.
+    store = app.open() if options.id or options.after or options.after_any else None
     adder = store or app.open_to_add()
     now = utc_now()
     submitter = Submitter(options, adder.settings(), now)
-    if batch is None:
-        if command == ("-",):
-            from queuectl.cli.stdin import read_command
-
-            command = (read_command(),)
-        submitter.one(command)
-    else:
-        # No more of a line than can be refused: what has no end of a line may have no end at all.
-        submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
-    if submitter.jobs:
-        if submitter.chosen or submitter.dependent:
-            adder = store = store or app.open()
-        adder.make()
-        _add(adder, store, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
-        _tell_ignored(submitter)
-        if run_at is not None:
-            _tell_time(run_at, now, len(submitter.jobs))
-        _print_ids(submitter.jobs)
+    _read(submitter, command, batch)
+    if not submitter.jobs:
+        return
+    if submitter.chosen or submitter.dependent:
+        adder = store = store or app.open()
+    adder.make()
+    _add(adder, store, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
+    _report_ignored(submitter)
+    if run_at is not None:
+        _report_time(run_at, now, len(submitter.jobs))
+    _print_ids(submitter.jobs)
 
 
-def _check_usage(
-    command: Sequence[str],
-    job_id: str | None,
-    delay: float | None,
-    run_at: "When | None",
-    batch: BinaryIO | None,
-) -> None:
-    if delay is not None and run_at is not None:
-        raise click.UsageError("--delay and --run-at exclude each other.")
+def _check_usage(command: Sequence[str], batch: BinaryIO | None, job_id: str | None) -> None:
     if batch is None:
         if not command:
             raise click.UsageError("Missing command: give one, - for stdin, or --batch FILE.")
@@ -298,9 +251,22 @@ def _here() -> str:
 
 
 def _absolute(path: str) -> str:
-    """Return where a directory is, keeping a symbolic link, which may be pointed elsewhere."""
-    # Not by its text alone: link/.. is where the link leads to.
+    """Return the absolute path of a directory, keeping a symbolic link, which may be changed."""
+    # Not by its text alone: link/.. is the parent of the link's target.
     return os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)
+
+
+def _read(submitter: Submitter, command: tuple[str, ...], batch: BinaryIO | None) -> None:
+    """Make the jobs of a command, of stdin or of a batch."""
+    if batch is not None:
+        # No more of a line than is refused anyway: input without newlines may have no end.
+        submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
+        return
+    if command == ("-",):
+        from queuectl.cli.stdin import read_command
+
+        command = (read_command(),)
+    submitter.one(command)
 
 
 def _add(
@@ -311,7 +277,7 @@ def _add(
     skip_existing: bool,
     is_batch: bool,
 ) -> None:
-    """Add the jobs; a whole store is needed for some whose ids were chosen, or that wait."""
+    """Add the jobs; jobs with chosen ids, or that wait for others, need the whole store."""
 
     def add(progress: Callable[[int], None] | None = None) -> None:
         if store is None:
@@ -321,12 +287,7 @@ def _add(
             jobs: Collection[Job] = submitter.jobs
             if submitter.waited_for:
                 jobs = submitter.forgotten(store.find(submitter.waited_for))
-            store.add(
-                jobs,
-                chosen=submitter.chosen,
-                skip_existing=skip_existing,
-                progress=progress,
-            )
+            store.add(jobs, chosen=submitter.chosen, skip_existing=skip_existing, progress=progress)
         except (CircularWait, DuplicateId, UnknownParent) as error:
             if is_batch:
                 lines = submitter.chosen | submitter.dependent
@@ -344,22 +305,23 @@ def _add(
         add()
 
 
-def _tell_ignored(submitter: Submitter) -> None:
-    """Say once on stderr what was not taken from documents that were printed."""
+def _report_ignored(submitter: Submitter) -> None:
+    """Report once on stderr what was ignored in printed documents."""
     if not submitter.ignored:
         return
     *first, last = submitter.ignored
     keys = f"{', '.join(first)} and {last} are" if first else f"{last} is"
-    one = len(submitter.jobs) == 1
-    again = f", and {submitter.ended} that had ended will run again" if submitter.ended else ""
-    if one and again:
-        again = ", and it will run again"
-    whose = "the job is a new one: its" if one else "the jobs are new ones: their"
-    click.echo(f"{whose} {keys} not taken over{again}", err=True)
+    if len(submitter.jobs) == 1:
+        again = ", and it will run again" if submitter.ended else ""
+        text = f"the job is new: its {keys} ignored{again}"
+    else:
+        again = f", and {submitter.ended} that had ended will run again" if submitter.ended else ""
+        text = f"the jobs are new: their {keys} ignored{again}"
+    click.echo(text, err=True)
 
 
-def _tell_time(run_at: "When", now: datetime, jobs: int) -> None:
-    """Say on stderr what whoever wrote a time may not have had in mind."""
+def _report_time(run_at: "When", now: datetime, jobs: int) -> None:
+    """Report on stderr what is surprising about a time."""
     if run_at.note:
         click.echo(f"--run-at {run_at.text}: {run_at.note}", err=True)
     # Not of "now", which was a moment ago.
@@ -376,8 +338,8 @@ def _print_ids(jobs: Iterable[Job]) -> None:
     except (OSError, StoreError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         all_ids = [job.id for job in jobs]
-        one = len(all_ids) == 1
-        these, are = ("the id", "the job is") if one else ("the ids", "the jobs are")
+        these, are = ("id", "job is") if len(all_ids) == 1 else ("ids", "jobs are")
         raise StoreError(
-            f"{these} cannot be printed ({reason}), but {are} in the queue: {' '.join(all_ids)}"
+            f"the {these} cannot be printed ({reason}), but the {are} in the queue:"
+            f" {' '.join(all_ids)}"
         ) from error

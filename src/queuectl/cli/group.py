@@ -1,7 +1,7 @@
-"""Find the command, run it, and turn what it raises into one line on stderr and an exit code.
+"""The command line: its groups and commands, and how errors become a line and an exit code.
 
-The commands live in a file each and are imported when they are run, so that none pays for what
-another needs; what ``--help`` says of them stands here.
+Each command has a file of its own, imported when it runs, so that no command pays for what another
+needs; what ``queuectl --help`` says of them is in the table below.
 """
 
 import errno
@@ -14,45 +14,40 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl import __version__
-from queuectl.cli.common import App, examples
-from queuectl.errors import QueuectlError
+from queuectl.cli.app import App, examples
+from queuectl.errors import QueuectlError, StoreError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# Name: where it is, the section of the help that it is listed in, and what it does.
+# The section of the help that a command is listed in, and what it does. The command NAME is in the
+# module queuectl.cli.NAME.
 COMMANDS = {
-    "enqueue": ("queuectl.cli.enqueue:enqueue", "Jobs", "Add a job, or a batch of them."),
-    "list": ("queuectl.cli.list:list_jobs", "Jobs", "List the jobs."),
-    "show": ("queuectl.cli.show:show", "Jobs", "Show a job and its attempts."),
-    "logs": ("queuectl.cli.logs:logs", "Jobs", "Print what a job wrote."),
-    "wait": ("queuectl.cli.wait:wait", "Jobs", "Wait for jobs to end."),
-    "cancel": ("queuectl.cli.cancel:cancel", "Jobs", "Cancel jobs that wait or run."),
-    "retry": ("queuectl.cli.retry:retry", "Jobs", "Run finished jobs again."),
-    "worker": ("queuectl.cli.worker:worker", "Workers", "Start, stop and list workers."),
-    "status": ("queuectl.cli.status:status", "The queue", "Count the jobs and the workers."),
-    "dlq": ("queuectl.cli.dlq:dlq", "The queue", "Look after the jobs that failed for good."),
-    "purge": ("queuectl.cli.purge:purge", "The queue", "Delete jobs that have ended."),
-    "doctor": (
-        "queuectl.cli.doctor:doctor",
-        "The queue",
-        "Check the store for damage, and repair it.",
-    ),
-    "config": ("queuectl.cli.config:config", "The queue", "Read and change the settings."),
-    "metrics": ("queuectl.cli.metrics:metrics", "The queue", "Print metrics for Prometheus."),
-    "completion": ("queuectl.cli.completion:completion", "Help", "Let your shell complete words."),
-    "help": ("queuectl.cli.help:help_command", "Help", "Show the help of a command."),
+    "enqueue": ("Jobs", "Add a job, or a batch of jobs."),
+    "list": ("Jobs", "List jobs."),
+    "show": ("Jobs", "Show a job and its attempts."),
+    "logs": ("Jobs", "Print a job's output."),
+    "wait": ("Jobs", "Wait for jobs to end."),
+    "cancel": ("Jobs", "Cancel waiting or running jobs."),
+    "retry": ("Jobs", "Run completed or cancelled jobs again."),
+    "worker": ("Workers", "Start, stop and list workers."),
+    "status": ("The queue", "Count jobs and workers."),
+    "dlq": ("The queue", "Inspect, retry and delete dead jobs."),
+    "purge": ("The queue", "Delete finished jobs and their logs."),
+    "doctor": ("The queue", "Check the store for damage, and repair it."),
+    "config": ("The queue", "Read and change the settings."),
+    "metrics": ("The queue", "Print metrics for Prometheus."),
+    "completion": ("Help", "Print a shell completion script."),
+    "help": ("Help", "Show the help of a command."),
 }
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
-EXIT_IO_ERROR = 74
-EXIT_BUG = 70
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _name_variables(command: click.Command, prefix: str) -> None:
-    """Let the environment name each option as the command line does, whatever we call it inside."""
+    """Name the environment variable of each option after the option, not after its parameter."""
     if isinstance(command, click.Group):
         for name, each in command.commands.items():
             _name_variables(each, f"{prefix}_{name}")
@@ -70,7 +65,7 @@ def _restore_help(command: click.Command) -> None:
 
 
 class _LazyGroup(click.Group):
-    """Import a command when it is run, and answer all else from the table above."""
+    """The commands in the table above, each imported when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
         return list(COMMANDS)
@@ -80,8 +75,9 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        found = vars(import_module(f"queuectl.cli.{cmd_name}")).values()
+        (command,) = (each for each in found if getattr(each, "name", None) == cmd_name)
+        assert isinstance(command, click.Command)
         _name_variables(command, f"QUEUECTL_{cmd_name}")
         _restore_help(command)
         return command
@@ -98,13 +94,13 @@ class _LazyGroup(click.Group):
 
         return [
             CompletionItem(name, help=summary)
-            for name, (_, _, summary) in COMMANDS.items()
+            for name, (_, summary) in COMMANDS.items()
             if name.startswith(incomplete)
         ] + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         sections: dict[str, list[tuple[str, str]]] = {}
-        for name, (_, section, summary) in COMMANDS.items():
+        for name, (section, summary) in COMMANDS.items():
             sections.setdefault(section, []).append((name, summary))
         for section, rows in sections.items():
             with formatter.section(section):
@@ -122,10 +118,10 @@ class _LazyGroup(click.Group):
 )
 @click.option(
     "--store",
-    metavar="DIR|URL",
+    metavar="DIR",
     default="~/.queuectl",
     show_default=True,
-    help="Where the queue is; also $QUEUECTL_STORE.",
+    help="Directory of the queue; also $QUEUECTL_STORE.",
 )
 @click.version_option(
     __version__,
@@ -135,14 +131,16 @@ class _LazyGroup(click.Group):
 )
 @click.pass_context
 def cli(ctx: click.Context, store: str) -> None:
-    """Run shell commands in the background, again when they fail."""
+    """Queue shell commands and run them in the background, with retries.
+
+    A queue is a directory. Jobs wait in it until a worker runs them; a job that keeps failing ends
+    in the dead letter queue. Each command has a manual page, such as 'man queuectl-enqueue'.
+    """
     ctx.obj = App(store)
-    if os.environ.get("NO_COLOR"):
-        ctx.color = False
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name and return its exit code."""
+    """Run the command that the arguments name, report its error, and return the exit code."""
     _open_standard_streams()
     try:
         code = _invoke(sys.argv[1:] if args is None else list(args))
@@ -152,22 +150,24 @@ def run(args: Sequence[str] | None = None) -> int:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        code = _complain(_with_hint(error), error.exit_code)
+        code = _report(_with_hint(error), error.exit_code)
     except QueuectlError as error:
-        code = _complain(str(error), error.exit_code)
+        code = _report(str(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         code = EXIT_BROKEN_PIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        # A store says which of its files it is.
+        # An error of the store names the file.
         what = "" if where or error.errno not in _NO_ROOM else "stdout cannot be written: "
-        code = _complain(f"{what}{error.strerror or error}{where}", EXIT_IO_ERROR)
-    except Exception:  # noqa: BLE001  (a bug: shown whole, and told apart by its exit code)
+        code = _report(f"{what}{error.strerror or error}{where}", StoreError.exit_code)
+    except Exception:  # noqa: BLE001  (a bug: shown in full, with an exit code of its own)
         sys.excepthook(*sys.exc_info())
-        code = EXIT_BUG
-    _flush_stdout()
+        code = QueuectlError.exit_code
+    with suppress(OSError):  # whatever was printed before an error
+        if sys.stdout is not None:
+            sys.stdout.flush()
     return code
 
 
@@ -186,32 +186,25 @@ def _invoke(args: list[str]) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Fill the place of a standard stream that is closed, so that no file of the store gets it."""
+    """Open /dev/null for closed standard streams: no file of the store may get their numbers."""
     if sys.stdin is None or sys.stdout is None or sys.stderr is None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(descriptor)
 
 
-def _complain(message: str, exit_code: int) -> int:
+def _report(message: str, exit_code: int) -> int:
     from queuectl.text import one_line
 
-    with suppress(OSError):  # where nobody can be told, the exit code still says it
+    with suppress(OSError):  # the exit code still reports it
         click.echo(f"Error: {one_line(message)}", err=True)
     return exit_code
 
 
 def _with_hint(error: click.ClickException) -> str:
-    """Return a message and, where the command line was wrong, how to see what is right."""
+    """Return the message of an error and, for wrong usage, how to see the help."""
     message = error.format_message()
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return message
     end = "" if message.endswith((".", "?", "?)")) else "."
     return f"{message}{end} Try '{error.ctx.command_path} --help'."
-
-
-def _flush_stdout() -> None:
-    """Write what there is before an error, to whoever reads it still."""
-    with suppress(OSError):
-        if sys.stdout is not None:
-            sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 import click
 
-from queuectl.cli.common import echo, examples
+from queuectl.cli.app import echo, examples
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -1,25 +1,15 @@
-"""List the jobs."""
+"""List jobs."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 
 import click
 
-from queuectl.cli.common import (
-    REGEX,
-    App,
-    Whole,
-    echo_json_array,
-    echo_table,
-    examples,
-    format_ago,
-    format_in,
-    json_option,
-    pass_app,
-    state_option,
-)
+from queuectl.cli.app import App, examples, pass_app
+from queuectl.cli.output import echo_json_array, echo_table, format_ago, format_in
+from queuectl.cli.params import REGEX, json_option, limit_option
 from queuectl.clock import utc_now
 from queuectl.errors import StoreBusy
 from queuectl.job import State
@@ -27,13 +17,6 @@ from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_d
 from queuectl.store.base import Entry, Store
 
 TABLE_ROWS = 100
-
-limit_option = click.option(
-    "--limit",
-    type=Whole(1),
-    metavar="N",
-    help="At most N jobs; without it, a table stops at 100 and JSON at nothing.",
-)
 
 
 @click.command(
@@ -43,20 +26,27 @@ limit_option = click.option(
         "queuectl list --command-matches '^rsync ' --sort created --reverse",
     ),
 )
-@state_option
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(State, case_sensitive=False),
+    help="Only jobs in this state; can be repeated.",
+)
 @limit_option
 @click.option(
     "--sort",
     type=click.Choice(SORT_KEYS, case_sensitive=False),
-    help="Smallest or earliest first; by other than id and state this reads every document.",
+    help="Sort by this key, smallest or earliest first. Keys other than id and state take longer:"
+    " every document is read.",
 )
-@click.option("--reverse", is_flag=True, help="Turn the order round.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @click.option(
     "--command-matches",
     "pattern",
     type=REGEX,
     metavar="REGEX",
-    help="Only jobs in whose command this is found.",
+    help="Only jobs with a match in their command.",
 )
 @json_option
 @pass_app
@@ -70,47 +60,61 @@ def list_jobs(
     pattern: re.Pattern[str] | None,
     as_json: bool,
 ) -> None:
-    """List the jobs: what runs, what waits, what is finished.
+    """List jobs: running, waiting and finished ones.
 
-    Pending jobs are listed in the order in which they will run, finished ones newest first.
-    ATTEMPTS are those made, the running one included, of how many in all; WHEN is when a pending
-    job is due, and when any other came to where it is.
+    Pending jobs are in the order in which they will run, finished jobs newest first.
+
+    ATTEMPTS is started/allowed. WHEN is the due time of a pending job, what a blocked job waits
+    for, and the time of the last state change of any other.
     """
     store = app.open()
     now = utc_now()
     chosen = states or tuple(State)
-    # A table that is cut short counts the rest by name, unless only the documents can tell.
+    # A table that is cut short counts the rest by name, unless that takes the documents.
     most = TABLE_ROWS if limit is None and not as_json and pattern is None else limit
-    rows = select(
-        store,
-        chosen,
-        now,
-        limit=most,
-        sort=sort,
-        reverse=reverse,
-        matches=command_matches(pattern) if pattern else None,
-    )
+    matches = command_matches(pattern) if pattern else None
+    rows = select(store, chosen, now, limit=most, sort=sort, reverse=reverse, matches=matches)
     if as_json:
         echo_json_array(map(row_document, rows))
         return
+
+    def rest() -> int:
+        return count_rest(store, chosen, now) if pattern is None else sum(1 for _ in rows)
+
+    def cells(shown: Sequence[Row]) -> list[Sequence[object]]:
+        gone = _gone_parents(store, [row.entry for row in shown])
+        return [(*_columns(row, now, gone), command_cell(row)) for row in shown]
+
+    headers = ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"]
+    print_rows(rows, headers, cells, limit=limit, rest=rest, empty=_none_text(states, pattern))
+
+
+def print_rows(
+    rows: Iterator[Row],
+    headers: Sequence[str],
+    cells: Callable[[Sequence[Row]], list[Sequence[object]]],
+    *,
+    limit: int | None,
+    rest: Callable[[], int],
+    empty: str,
+) -> None:
+    """Print jobs as a table; without a limit it stops at 100, and the rest is counted on stderr."""
     shown = list(islice(rows, TABLE_ROWS) if limit is None else rows)
-    gone = _gone_parents(store, [row.entry for row in shown])
-    echo_table(
-        [(*_columns(row, now, gone), command_cell(row)) for row in shown],
-        ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"],
-        empty=_nothing(states, pattern),
-    )
-    if limit is None and len(shown) == TABLE_ROWS:
-        by_state = store.counts(now).by_state if pattern is None else {}
-        tell_more(
-            sum(1 for _ in rows)
-            if pattern
-            else sum(by_state.get(state, 0) for state in chosen) - len(shown)
+    echo_table(cells(shown), headers, empty=empty)
+    if limit is None and len(shown) == TABLE_ROWS and (more := rest()) > 0:
+        click.echo(
+            f"{more} more; --limit or --json shows {'it' if more == 1 else 'them'}", err=True
         )
 
 
-def _nothing(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
-    """Return what is said where no job is to be listed."""
+def count_rest(store: Store, states: Collection[State], now: datetime) -> int:
+    """Return how many jobs in the states a full table leaves out."""
+    by_state = store.counts(now).by_state
+    return sum(by_state.get(state, 0) for state in states) - TABLE_ROWS
+
+
+def _none_text(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
+    """Return the message for a list without jobs."""
     chosen = list(dict.fromkeys(states))
     names = " or ".join(filter(None, [", ".join(chosen[:-1]), *chosen[-1:]]))
     return " ".join(filter(None, ["no", names, "jobs", "match" if pattern else ""]))
@@ -119,46 +123,36 @@ def _nothing(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
 def _gone_parents(store: Store, entries: Sequence[Entry]) -> set[str]:
     """Return the ids that blocked jobs wait for, and that no job has any more."""
     waited_for = {each.parent for each in entries if each.parent and each.parent_state is None}
-    if not waited_for:
-        return waited_for
     try:
         # One that has ended a moment ago is found, too.
-        return waited_for - store.find(waited_for).keys()
+        return waited_for - store.find(waited_for).keys() if waited_for else waited_for
     except StoreBusy:
-        return set()  # a parent that cannot be told to be gone
+        return set()  # unknown is not gone
 
 
 def _columns(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]:
     entry, job = row.entry, row.job
-    if job is None:
-        return entry.id, entry.state, entry.priority, None, when_cell(entry, now, gone)
-    return entry.id, entry.state, job.priority, attempts_text(job), when_cell(entry, now, gone)
+    priority, attempts = (job.priority, attempts_text(job)) if job else (entry.priority, None)
+    return entry.id, entry.state, priority, attempts, when_cell(entry, now, gone)
 
 
 def when_cell(entry: Entry, now: datetime, gone: Collection[str] = ()) -> str | None:
-    """Return when a pending job is due, what a blocked one waits for, and since when any other.
+    """Return when a pending job is due, what a blocked one waits for, or the age of the state.
 
     ``gone`` are the ids of jobs that do not exist any more.
     """
     if entry.state is State.PENDING:
-        # One that a hand has put there and nobody has adopted yet has no time: it is due.
+        # A file that was dropped there by hand has no time before it is adopted: it is due.
         ahead = (entry.run_at - now).total_seconds() if entry.run_at else 0
         return format_in(ahead) if ahead > 0 else "due"
     if entry.parent is not None:
-        fate = "gone" if entry.parent in gone else entry.parent_state
-        return f"after {entry.parent} ({fate})" if fate is not None else f"after {entry.parent}"
+        state = "gone" if entry.parent in gone else entry.parent_state
+        return f"after {entry.parent} ({state})" if state is not None else f"after {entry.parent}"
     if entry.changed_at is not None:
         return format_ago((now - entry.changed_at).total_seconds())
     return None
 
 
 def command_cell(row: Row) -> str:
-    """Return the command, or why it cannot be told."""
+    """Return the command, or why the document cannot be read."""
     return f"(unreadable: {row.problem})" if row.job is None else row.job.command
-
-
-def tell_more(more: int) -> None:
-    """Say on stderr how many rows a table has left out."""
-    if more > 0:
-        them = "it" if more == 1 else "them"
-        click.echo(f"{more} more; --limit or --json shows {them}", err=True)

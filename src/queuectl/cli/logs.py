@@ -9,7 +9,8 @@ from typing import Protocol
 
 import click
 
-from queuectl.cli.common import App, Whole, complete_ids, examples, load_all, pass_app
+from queuectl.cli.app import App, examples, load_all, pass_app
+from queuectl.cli.params import id_argument, whole
 from queuectl.errors import JobNotFound, LogNotFound, StoreBusy, StoreError
 from queuectl.job import Job
 from queuectl.logs import LogDir
@@ -27,15 +28,15 @@ POLL_SECONDS = 0.2
         "queuectl logs flaky-1 --attempt 2 | grep -i error",
     )
 )
-@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
+@id_argument()
 @click.option(
     "--attempt",
-    type=Whole(1),
+    type=whole(1),
     metavar="N",
     help="The output of attempt N; by default that of the last.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on printing while the job writes.")
-@click.option("--tail", type=Whole(0), metavar="N", help="Only the last N lines, then go on.")
+@click.option("--tail", type=whole(0), metavar="N", help="Only the last N lines, then go on.")
 @click.option("--raw", is_flag=True, help="Let control characters through to a terminal.")
 @pass_app
 def logs(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.cli.common import App, echo, examples, pass_app
+from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.clock import utc_now
 from queuectl.errors import ConfigError
 from queuectl.job import Outcome, State

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from queuectl.cli.common import format_in
+from queuectl.cli.output import format_in
 from queuectl.clock import format_instant, utc_now
 from queuectl.errors import BadDataError, ConfigError, StoreBusy
 from queuectl.job import State

@@ -1,19 +1,13 @@
-"""Delete jobs that have ended, with their logs."""
+"""Delete finished jobs, with their logs."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import click
 
-from queuectl.cli.common import (
-    DURATION,
-    App,
-    echo,
-    echo_json_array,
-    examples,
-    json_option,
-    pass_app,
-)
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.output import counted, echo_json_array
+from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
 from queuectl.logs import LogDir
@@ -23,17 +17,6 @@ from queuectl.purge import purge as purge_finished
 from queuectl.store.base import FINISHED, Entry, Store
 
 _DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
-
-older_than_option = click.option(
-    "--older-than",
-    "age_seconds",
-    type=DURATION,
-    metavar="DURATION",
-    help="Only jobs that ended longer ago than this.",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Delete nothing; print the ids of the jobs that would go."
-)
 
 
 @click.command(
@@ -46,7 +29,7 @@ dry_run_option = click.option(
     "states",
     multiple=True,
     type=click.Choice(FINISHED, case_sensitive=False),
-    help="Jobs in this state; can be repeated; by default completed and cancelled ones.",
+    help="Only jobs in this state; can be repeated.  [default: completed and cancelled]",
 )
 @older_than_option
 @dry_run_option
@@ -55,15 +38,20 @@ dry_run_option = click.option(
 def purge(
     app: App, *, states: tuple[State, ...], age_seconds: float | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Delete jobs that have ended, and their logs.
+    """Delete finished jobs and their logs.
 
-    Prints how many. A job that a blocked one waits for is kept. Logs that were left by jobs which
-    somebody has removed by hand go, too, a day after they were last written to.
+    Prints how many jobs were deleted. A job that a blocked job waits for is kept. Logs of jobs that
+    were removed by hand are deleted a day after their last change.
     """
     store = app.open()
     states = states or _DEFAULT_STATES
     purge_jobs(store, states, age_seconds, dry_run=dry_run, as_json=as_json)
-    _purge_strays(store, age_seconds, dry_run=dry_run)
+    strays = StrayLogs(store, LogDir.of(store.location), _until(age_seconds), dry_run=dry_run)
+    strays.add_all()
+    strays.purge()
+    if strays.count:
+        deleted = "would be deleted" if dry_run else "deleted"
+        click.echo(f"{counted(strays.count, 'log')} of missing jobs {deleted}", err=True)
 
 
 def purge_jobs(
@@ -74,11 +62,15 @@ def purge_jobs(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Delete the jobs in the states that ended so long ago, or say which would go."""
-    until = _until(age_seconds)
+    """Delete the jobs in the states that ended longer ago, and report them."""
     kept: Packed[Entry] = Packed()
     purged = purge_finished(
-        store, LogDir.of(store.location), dict.fromkeys(states), until, dry_run=dry_run, kept=kept
+        store,
+        LogDir.of(store.location),
+        dict.fromkeys(states),
+        _until(age_seconds),
+        dry_run=dry_run,
+        kept=kept,
     )
     count = 0
     try:
@@ -91,13 +83,13 @@ def purge_jobs(
                 echo(entry.id)
     finally:
         if dry_run and not as_json:
-            click.echo(f"{_jobs(count)} would be purged", err=True)
+            click.echo(f"{counted(count, 'job')} would be purged", err=True)
         elif not as_json:
-            echo(f"{_jobs(count)} purged")
+            echo(f"{counted(count, 'job')} purged")
         if kept:
             them = "it" if len(kept) == 1 else "them"
             click.echo(
-                f"{_jobs(len(kept))} kept: blocked jobs wait for {them};"
+                f"{counted(len(kept), 'job')} kept: blocked jobs wait for {them};"
                 " see 'queuectl list --state blocked'",
                 err=True,
             )
@@ -107,25 +99,7 @@ def _until(age_seconds: float | None) -> datetime | None:
     return None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
 
 
-def _purge_strays(store: Store, age_seconds: float | None, *, dry_run: bool) -> None:
-    logs = LogDir.of(store.location)
-    strays = StrayLogs(store, logs, _until(age_seconds), dry_run=dry_run)
-    strays.add_all()
-    strays.purge()
-    if strays.count:
-        some = "1 log" if strays.count == 1 else f"{strays.count} logs"
-        would = "would be " if dry_run else ""
-        click.echo(f"{some} of jobs that are gone {would}deleted", err=True)
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
-
-
 def _document(entry: Entry) -> dict[str, str | None]:
     changed = entry.changed_at
-    return {
-        "id": entry.id,
-        "state": entry.state,
-        "ended_at": None if changed is None else format_instant(changed),
-    }
+    ended_at = None if changed is None else format_instant(changed)
+    return {"id": entry.id, "state": entry.state, "ended_at": ended_at}

@@ -6,18 +6,9 @@ from typing import Any
 
 import click
 
-from queuectl.cli.common import (
-    App,
-    complete_ids,
-    echo,
-    echo_json,
-    echo_table,
-    examples,
-    format_ago,
-    format_in,
-    json_option,
-    pass_app,
-)
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.output import echo_json, echo_table, format_ago, format_in
+from queuectl.cli.params import id_argument, json_option
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, Outcome, State, job_document
@@ -28,20 +19,20 @@ from queuectl.text import printable
 
 
 @click.command(epilog=examples("queuectl show sleepy-job", "queuectl show sle --json"))
-@click.argument("job_id", metavar="ID", shell_complete=complete_ids())
+@id_argument()
 @json_option
 @pass_app
 def show(app: App, *, job_id: str, as_json: bool) -> None:
     """Show a job and its attempts.
 
-    The beginning of an ID is enough where no other ID starts with it.
+    The beginning of an ID is enough if no other ID starts with it.
     """
     store = app.open()
     show_job(store, find_job(store, job_id), as_json=as_json)
 
 
 def show_job(store: Store, job: Job, *, as_json: bool) -> None:
-    """Print a job as its document, or for a person: its fields, then its attempts as a table."""
+    """Print a job: as its document, or its fields and a table of its attempts."""
     if as_json:
         echo_json(job_document(job))
         return
@@ -111,7 +102,7 @@ def _json_text(value: Any) -> str:
 
 
 def _attempt_rows(job: Job) -> Iterator[tuple[object, ...]]:
-    """Yield a row for each attempt that is kept, and one where some are not."""
+    """Yield a row for each recorded attempt, and one for the attempts that were omitted."""
     last = None
     for attempt in job.history:
         if job.history_omitted and last is not None and attempt.number > last + 1:
@@ -132,7 +123,7 @@ def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
 
 
 def outcome_text(attempt: Attempt) -> str:
-    """Return how an attempt ended, for a person: its outcome, with the code or the signal."""
+    """Return the outcome of an attempt for a person, with its exit code or signal."""
     text = attempt.outcome.replace("_", " ")
     if attempt.signal is not None:
         return f"{text} ({signal_name(attempt.signal)})"
@@ -142,7 +133,7 @@ def outcome_text(attempt: Attempt) -> str:
 
 
 def signal_name(number: int) -> str:
-    """Return what a signal is called."""
+    """Return the name of a signal."""
     import signal
 
     try:

@@ -7,16 +7,9 @@ from typing import Any
 
 import click
 
-from queuectl.cli.common import (
-    App,
-    echo,
-    echo_json,
-    examples,
-    format_ago,
-    format_in,
-    json_option,
-    pass_app,
-)
+from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.output import echo_json, format_ago, format_in
+from queuectl.cli.params import json_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
 from queuectl.store.base import Counts, WorkerRecord

@@ -12,8 +12,9 @@ from types import TracebackType
 
 import tabulate  # noqa: F401  (what it draws may need it later, when its file is gone)
 
-from queuectl.cli.common import format_coarse, load_all, table_lines
+from queuectl.cli.app import load_all
 from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
+from queuectl.cli.output import format_coarse, table_lines
 from queuectl.cli.status import status_text
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State

@@ -6,26 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.cli.common import (
-    DURATION,
-    App,
-    Whole,
-    echo_json,
-    echo_table,
-    examples,
-    format_ago,
-    json_option,
-    load_all,
-    pass_app,
-)
+from queuectl.cli.app import App, examples, load_all, pass_app
+from queuectl.cli.output import counted, echo_json, echo_table, first_few, format_ago
+from queuectl.cli.params import give_up_option, json_option, whole
 from queuectl.clock import format_instant, utc_now
 from queuectl.text import printable
 
 if TYPE_CHECKING:
     from queuectl.store.base import WorkerRecord
 
-_WORKERS_SHOWN = 10
-MAX_COUNT = 1000  # each is a process
+MAX_COUNT = 1000
 
 
 @click.group(epilog=examples("queuectl worker start --count 4 --detach", "queuectl worker stop"))
@@ -41,32 +31,32 @@ def worker() -> None:
 )
 @click.option(
     "--count",
-    type=Whole(1, MAX_COUNT),
+    type=whole(1, MAX_COUNT),
     default=1,
     show_default=True,
     metavar="N",
-    help="How many jobs to run at a time; 1000 at most.",
+    help=f"Number of workers, each running one job at a time; at most {MAX_COUNT}.",
 )
 @click.option(
     "--drain",
     is_flag=True,
-    help="End, with code 0, when no job is due and these workers run none.",
+    help="Exit with code 0 when no job is due and none of these workers runs one.",
 )
 @click.option(
     "--unless-running",
     is_flag=True,
-    help="Start none, with code 0, if workers are running already.",
+    help="Exit with code 0 if workers are running already.",
 )
-@click.option("--detach", is_flag=True, help="Leave the workers in the background.")
-@click.option("--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option("--detach", is_flag=True, help="Run in the background.")
+@click.option("--quiet", is_flag=True, help="Report errors only.")
 @click.pass_context
 def start(
     ctx: click.Context, *, count: int, drain: bool, unless_running: bool, detach: bool, quiet: bool
 ) -> None:
     """Start workers, in the foreground.
 
-    Ctrl-C (or SIGTERM) lets them finish what they run; a second one ends their commands and puts
-    those jobs back, the attempt not counted.
+    Ctrl-C or SIGTERM stops them when their jobs have ended. A second one ends the commands and
+    returns their jobs to the queue, without counting the attempt.
     """
     from queuectl.pool import run_pool
 
@@ -79,20 +69,14 @@ def start(
 
 
 @worker.command(epilog=examples("queuectl worker stop", "queuectl worker stop --now --timeout 30s"))
-@click.option("--now", is_flag=True, help="End the running commands and put their jobs back.")
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=DURATION,
-    metavar="DURATION",
-    help="Wait so long at most, then end with code 75.",
-)
+@click.option("--now", is_flag=True, help="End running commands; return their jobs to the queue.")
+@give_up_option
 @pass_app
 def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
     """Stop all workers, and wait until they are gone.
 
-    They finish the jobs that they run. Those that start later are not stopped. A job cannot wait
-    for its own worker to stop: there it takes --now or --timeout.
+    Each worker finishes the job that it runs. Workers that are started later are not stopped.
+    Inside of a job this takes --now or --timeout, since its worker waits for the job to end.
     """
     from queuectl.pool import stop as stop_workers
 
@@ -110,20 +94,18 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
     if not names:
         click.echo("no workers are running", err=True)
     else:
-        workers = "1 worker has" if len(names) == 1 else f"{len(names)} workers have"
-        click.echo(f"{workers} stopped: {printable(', '.join(names))}", err=True)
+        stopped = f"stopped {counted(len(names), 'worker')}: {', '.join(names)}"
+        click.echo(printable(stopped), err=True)
 
 
 def _slow_text(workers: "Sequence[WorkerRecord]", *, now: bool) -> str:
-    """Return which workers are waited for, and what they do."""
-    shown = sorted(workers, key=lambda each: each.name)[:_WORKERS_SHOWN]
+    """Return which workers are waited for, and what they run."""
     names = [
         f"{each.name} (process {each.pid}{f', job {each.job}' if each.job else ''})"
-        for each in shown
+        for each in sorted(workers, key=lambda each: each.name)
     ]
-    more = f" and {len(workers) - len(shown)} more" if len(workers) > len(shown) else ""
-    helps = "" if now else "; 'queuectl worker stop --now' ends their commands"
-    return f"waiting for {printable(', '.join(names))}{more}{helps}"
+    hint = "" if now else "; 'queuectl worker stop --now' ends their commands"
+    return f"waiting for {printable(first_few(names))}{hint}"
 
 
 @worker.command(
@@ -132,39 +114,21 @@ def _slow_text(workers: "Sequence[WorkerRecord]", *, now: bool) -> str:
 @json_option
 @pass_app
 def list_workers(app: App, *, as_json: bool) -> None:
-    """List the live workers.
+    """List the running workers.
 
-    SINCE is since when a worker runs its job, or is idle.
+    SINCE is the time since a worker started its job or became idle.
     """
     workers = sorted(app.open().workers(), key=lambda each: each.name)
+    fields = ("name", "pid", "host", "job", "attempt")
+    known = [{field: getattr(each, field) for field in fields} for each in workers]
     if as_json:
-        echo_json(
-            [
-                {
-                    "name": each.name,
-                    "pid": each.pid,
-                    "host": each.host,
-                    "job": each.job,
-                    "attempt": each.attempt,
-                    "since": format_instant(each.since),
-                }
-                for each in workers
-            ]
-        )
+        pairs = zip(workers, known, strict=True)
+        echo_json([{**document, "since": format_instant(each.since)} for each, document in pairs])
         return
     now = utc_now()
+    since = [format_ago((now - each.since).total_seconds()) for each in workers]
     echo_table(
-        [
-            (
-                each.name,
-                each.pid,
-                each.host,
-                each.job,
-                each.attempt,
-                format_ago((now - each.since).total_seconds()),
-            )
-            for each in workers
-        ],
+        [(*cells.values(), age) for cells, age in zip(known, since, strict=True)],
         ["NAME", "PID", "HOST", "JOB", "ATTEMPT", "SINCE"],
         empty="no workers are running",
     )

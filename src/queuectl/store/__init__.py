@@ -13,14 +13,14 @@ _SCHEME = re.compile("([A-Za-z0-9][A-Za-z0-9+.-]*)://")
 
 
 def absolute(location: str) -> str:
-    """Return the absolute path of a store's directory; a URL as it is.
+    """Return the absolute path of a store's directory.
 
     Absolute, since a job that asks for $QUEUECTL_STORE runs in a directory of its own. The ~ is for
     a crontab or a unit file, where no shell has replaced it.
-    Raises: ConfigError where ~ stands for nothing, UsageError where ~USER does.
+    Raises: ConfigError for a URL and if ~ stands for nothing, UsageError if ~USER does.
     """
-    if _SCHEME.match(location):
-        return location
+    if found := _SCHEME.match(location):
+        raise ConfigError(f"a store at a {found[1]}:// URL is not supported; give a directory")
     return os.path.abspath(_expanded(location) if location.startswith("~") else location)
 
 
@@ -46,22 +46,20 @@ def _expanded(location: str) -> str:
 
 
 def open_store(location: str, *, create: bool = False) -> "Store":
-    """Open the store at a directory or a URL; ``create`` makes it where it is not there.
+    """Open the store in a directory; ``create`` makes a missing one.
 
-    Raises: StoreUnavailable, UnsafeStore, ConfigError (a newer format, a kind that is not known).
+    Raises: StoreUnavailable, UnsafeStore, ConfigError (a newer format, a URL).
     """
-    path = _path(location)
     from queuectl.store.directory import DirectoryStore
 
-    return DirectoryStore(path, create=create)
+    return DirectoryStore(absolute(location), create=create)
 
 
 def open_to_add(location: str, *, create: bool = False) -> "Adder":
     """Open a store as open_store does, but only to add jobs: that loads half as much."""
-    path = _path(location)
     from queuectl.store.adding import Adding
 
-    return Adding(path, create=create)
+    return Adding(absolute(location), create=create)
 
 
 def load_all() -> None:
@@ -74,9 +72,3 @@ def load_all() -> None:
     from queuectl.store import blocked, directory, holders, listing, setback, watch  # noqa: F401
 
     watch.load()
-
-
-def _path(location: str) -> str:
-    if found := _SCHEME.match(location):
-        raise ConfigError(f"{found[1]}:// is no store that is supported: give a directory")
-    return absolute(location)

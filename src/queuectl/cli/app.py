@@ -1,0 +1,73 @@
+"""What every command shares: the chosen store, standard output and the examples in its help."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from queuectl.errors import StoreError
+from queuectl.store import absolute, open_store, open_to_add
+
+if TYPE_CHECKING:
+    from queuectl.store.base import Adder, Store
+
+
+class App:
+    """The store that the global options chose, opened when a command asks for it."""
+
+    def __init__(self, location: str) -> None:
+        if not location:
+            raise click.UsageError("--store is empty; give a directory")
+        self.location = absolute(location)
+
+    def open(self, *, create: bool = False) -> "Store":
+        """Open the store until the command ends.
+
+        ``create`` makes a missing store; without it, a missing store is an empty queue.
+        """
+        store = open_store(self.location, create=create)
+        click.get_current_context().find_root().call_on_close(store.close)
+        return store
+
+    def open_to_add(self, *, create: bool = False) -> "Adder":
+        """Open the store as ``open`` does, but only to add jobs."""
+        store = open_to_add(self.location, create=create)
+        click.get_current_context().find_root().call_on_close(store.close)
+        return store
+
+
+pass_app = click.make_pass_decorator(App)
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: examples of its use."""
+    return "\b\nExample:\n  " + "\n  ".join(lines)
+
+
+def echo(text: str, *, newline: bool = True) -> None:
+    """Print a line of data on stdout, or a part of one.
+
+    Raises: StoreError if stdout is closed, OSError if it cannot be written.
+    """
+    if sys.stdout is None:
+        raise StoreError("stdout is closed: open it, or send it to /dev/null")
+    click.echo(text, nl=newline)
+
+
+def load_all() -> None:
+    """Import whatever a long-lived command may need: workers, and commands that wait or watch.
+
+    An upgrade of queuectl removes or replaces the files of its modules.
+    """
+    import codecs
+    from importlib import import_module
+
+    import queuectl.store
+    from queuectl.text import output_encoding
+
+    # For settings that were broken by hand, for bugs, and for text on a terminal.
+    for name in ("difflib", "traceback", "unicodedata"):
+        import_module(name)
+    for encoding in ("unicode_escape", output_encoding()):
+        codecs.lookup(encoding)
+    queuectl.store.load_all()
