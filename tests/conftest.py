@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.program import SIGCHLD_VARIABLE
 
 # A test must not fail because the machine is slow at the moment: no clock decides here.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,8 +17,9 @@ _LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 settings.load_profile("large" if _LARGE else "shared")
 
 # Who starts the tests may ignore it, and subprocess would take every process to have exited with 0.
-# tests/process tries the program with SIGCHLD ignored.
-signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+# The program inherits it from tests.program, also in the processes of xdist.
+if signal.signal(signal.SIGCHLD, signal.SIG_DFL) == signal.SIG_IGN:
+    os.environ[SIGCHLD_VARIABLE] = "ignore"
 
 FAULT = "fault at a system call"  # a property of a test, once for each
 

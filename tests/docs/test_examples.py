@@ -6,6 +6,7 @@ to its last. The rules are told to writers in CONTRIBUTING.md.
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.docs.pages import PAGES, Block, Example, blocks, examples, matches, page_name
+from tests.program import QUEUECTL
 
 import queuectl
 
@@ -42,7 +44,7 @@ class Session:
         bin_dir = home / "bin"
         bin_dir.mkdir(parents=True)
         program = bin_dir / "queuectl"
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m queuectl "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(QUEUECTL)} "$@"\n')
         program.chmod(0o700)
         (bin_dir / "python3").symlink_to(sys.executable)
         self.path = f"{bin_dir}:{os.defpath}"

@@ -5,16 +5,16 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import pytest
 from tests.process.guard import GUARD
+from tests.program import QUEUECTL
 
-QUEUECTL = (sys.executable, "-m", "queuectl")
 # As sitecustomize, this keeps a worker from taking over signals for a while after its fork.
 SLOW_FORK = """
 import os, time
@@ -36,6 +36,10 @@ def refuse(first_fd, name, *others):
 
 files.move_new = refuse
 """
+# What must go well wherever it is run: see the fixture queue.
+in_each_setting = pytest.mark.parametrize(
+    "queue", ["as usual", "few descriptors", "latin-1", "SIGCHLD ignored"], indirect=True
+)
 _T = TypeVar("_T")
 _POLL_SECONDS = 0.005
 
@@ -170,7 +174,11 @@ class Pool:
 class Queue:
     """Use one store from outside, as a user would."""
 
-    def __init__(self, directory: Path, store: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, store: Path | None = None, *, prefix: Sequence[str] = ()
+    ) -> None:
+        """Begin with no store; the prefix is what each command is run by."""
+        self._prefix = tuple(prefix)
         self.here = directory / "here"
         self.store = store or directory / "store"
         self.here.mkdir()
@@ -186,10 +194,15 @@ class Queue:
         self.pools: list[Pool] = []
         self._gates = 0
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return what runs the program."""
+        return *self._prefix, *QUEUECTL
+
     def __call__(self, *words: str, stdin: str = "", prefix: Sequence[str] = ()) -> Answer:
         """Run one command and return its exit code, stdout and stderr."""
         done = subprocess.run(
-            [*prefix, *QUEUECTL, *words],
+            [*prefix, *self.words, *words],
             input=stdin,
             env=self.env,
             cwd=self.here,
@@ -253,7 +266,7 @@ class Queue:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": stderr}
             streams["stderr"] = stderr
             process: subprocess.Popen[bytes] = subprocess.Popen(
-                [*prefix, *QUEUECTL, "worker", "start", *options],
+                [*prefix, *self.words, "worker", "start", *options],
                 env=self.env | dict(env or {}),
                 cwd=self.here,
                 **(streams | popen),

@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.process.support import Queue, lives, until
+from tests.process.support import Queue, in_each_setting, lives, until
+from tests.program import QUEUECTL
 
 SUBREAPER = """
 import ctypes, os, subprocess, sys, time
@@ -48,6 +49,7 @@ def test_a_job_that_always_fails_ends_in_the_dead_letter_queue(queue: Queue) -> 
     assert pool.stop() == 0
 
 
+@in_each_setting
 def test_a_retried_job_has_no_attempts_but_its_history(queue: Queue) -> None:
     """What is counted starts at 0 again; what has happened stays."""
     queue.enqueue("exit 3", "once", "--max-retries", "1")
@@ -104,6 +106,7 @@ def test_a_job_whose_directory_is_gone_cannot_be_started(queue: Queue) -> None:
     assert pool.stop() == 0
 
 
+@in_each_setting
 def test_a_command_that_takes_too_long_is_ended_with_all_its_children(queue: Queue) -> None:
     """SIGTERM, the grace, SIGKILL: nothing of the group is left, though it ignores SIGTERM."""
     queue.configure(kill_grace="0.2s", backoff_base=1, backoff_max="0.01s")
@@ -120,6 +123,7 @@ def test_a_command_that_takes_too_long_is_ended_with_all_its_children(queue: Que
     assert pool.stop() == 0
 
 
+@in_each_setting
 def test_a_command_may_clean_up_when_its_time_is_over(queue: Queue) -> None:
     """It gets SIGTERM first, and one that then ends with 0 has timed out nevertheless."""
     gate = queue.gate()
@@ -143,7 +147,7 @@ def test_what_nobody_reaps_does_not_hold_up_a_timeout(queue: Queue) -> None:
     """In a container whose first process reaps nothing, a dead group is seen to be dead."""
     command = "sleep 100 & sleep 100 & wait"
     queue.enqueue(command, "job", "--timeout", "0.2s", "--max-retries", "1")
-    arguments = [sys.executable, "-c", SUBREAPER, sys.executable, "-m", "queuectl"]
+    arguments = [sys.executable, "-c", SUBREAPER, *QUEUECTL]
     pid = os.spawnve(
         os.P_NOWAIT,
         sys.executable,

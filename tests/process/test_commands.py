@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from tests.process.support import Queue
+from tests.process.support import Queue, in_each_setting
 
 
+@in_each_setting
 def test_a_string_for_the_shell_runs_and_its_output_is_kept(queue: Queue) -> None:
     """The id alone is printed, and the log holds what the command wrote."""
     answer = queue("enqueue", "sleep 0.3; echo 'job done'", "--id", "sleepy-job")
@@ -59,6 +60,7 @@ def test_an_id_that_is_made_up_is_printed(queue: Queue) -> None:
     assert queue.ids("completed") == [job_id.strip()]
 
 
+@in_each_setting
 def test_a_script_that_fails_at_first_succeeds_later(queue: Queue) -> None:
     """With five runs allowed a script on the PATH that works on its third is completed."""
     script = queue.here / "bin" / "flaky-script.sh"

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from tests.process.support import Queue
+from tests.process.support import Queue, in_each_setting
 
 
+@in_each_setting
 def test_pipeline_runs_in_the_order_of_its_dependencies(queue: Queue) -> None:
     """A job never starts before what it waits for has completed, with several workers at it."""
     log = queue.here / "order"

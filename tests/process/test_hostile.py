@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.support import QUEUECTL, Answer, Queue
+from tests.process.support import Answer, Queue
+from tests.program import QUEUECTL
 
 NAME = "5-20260101T000000.000000Z-{}.json"
 # As root every file can be read; without these two capabilities it is as it is for anybody else.

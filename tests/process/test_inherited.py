@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.process.support import QUEUECTL, Queue, until
-
-IGNORES_CHILDREN = ("sh", "-c", 'trap "" CHLD; exec "$@"', "sh")
+from tests.process.support import Queue, in_each_setting, until
+from tests.program import IGNORING_SIGCHLD, QUEUECTL
 
 
 @pytest.mark.parametrize("option", ["--drain", "--detach"])
 def test_pool_whose_parent_ignores_its_children(queue: Queue, option: str) -> None:
     """An ignored SIGCHLD lets nobody wait for a child, and is inherited."""
     queue.enqueue("sleep 0.1; exit 3", "a", "--max-retries", "1")
-    answer = queue("worker", "start", option, "--quiet", prefix=IGNORES_CHILDREN)
+    answer = queue("worker", "start", option, "--quiet", prefix=IGNORING_SIGCHLD)
     assert answer == (0, "", "")
     queue.until_in("dead", "a")
-    assert queue("worker", "stop", prefix=IGNORES_CHILDREN).exit_code == 0
+    assert queue("worker", "stop", prefix=IGNORING_SIGCHLD).exit_code == 0
 
 
 def start(queue: Queue, *options: str, pass_fds: Sequence[int]) -> "subprocess.Popen[bytes]":
@@ -124,3 +123,17 @@ def test_pool_whose_store_is_gone_ends(queue: Queue, is_replaced: bool) -> None:
     assert pool.talk().count("\n") == 4 + (not is_replaced), pool.talk()
     assert f"{queue.store} is gone, or another directory is there\n" in pool.talk()
     assert queue.pending() == ["of-the-new-store"] if is_replaced else not queue.store.exists()
+
+
+@in_each_setting
+def test_doctor_repairs_and_workers_go_on(queue: Queue) -> None:
+    """Damage is found and repaired while a pool runs, which takes the jobs that are added then."""
+    pool = queue.pool("--count", "8").ready(8)
+    (queue.store / "completed" / "broken.json").write_text("{")
+    (queue.store / "completed" / "broken.json").chmod(0o600)
+    assert queue("doctor").exit_code == 1
+    assert queue("doctor", "--repair").exit_code == 0
+    assert queue("doctor") == (0, "", "")
+    queue.batch([{"id": f"job-{n}", "command": "true"} for n in range(200)])
+    until(lambda: len(queue.ids("completed")) == 200, "all jobs have run")
+    assert pool.stop() == 0

@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.process.support import QUEUECTL, Queue
+from tests.process.support import Queue
+from tests.program import QUEUECTL
 
 SELF = shlex.join(QUEUECTL)
 

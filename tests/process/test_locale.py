@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,17 +10,16 @@ from typing import NamedTuple
 
 import pytest
 from tests.process.support import Queue, until
+from tests.program import HAS_LOCALEDEF, LATIN, make_locale
 
-_SOURCES = Path("/usr/share/i18n/charmaps")  # Debian's package locales
 # Not by python -m, which looks for its modules in the current directory, whose name it must know.
 _QUEUECTL = Path(sys.executable).with_name("queuectl")
-LATIN = "de_DE.ISO-8859-1"
 JAPANESE = "ja_JP.EUC-JP"
 CHINESE = "zh_CN.GB18030"
 UTF8 = "C.UTF-8"
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("localedef") is None or not _SOURCES.is_dir(),
+    not HAS_LOCALEDEF,
     reason="localedef, or what it makes locales from, is not here",
 )
 
@@ -31,14 +29,7 @@ def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with locales that hardly any machine has any more."""
     directory = tmp_path_factory.mktemp("locales")
     for name in (LATIN, JAPANESE, CHINESE):
-        language, _, charmap = name.partition(".")
-        # It warns of what it does not like in its own sources.
-        subprocess.run(
-            ["localedef", "-c", "-i", language, "-f", charmap, directory / name],
-            check=False,
-            capture_output=True,
-        )
-        assert (directory / name / "LC_CTYPE").exists()
+        make_locale(directory, name)
     return directory
 
 

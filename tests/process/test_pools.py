@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from tests.process.support import Queue, lives, until
+from tests.process.support import Queue, in_each_setting, lives, until
 
 
 def test_drain_does_not_wait_for_the_job_of_another_pool(queue: Queue) -> None:
@@ -23,6 +23,7 @@ def test_drain_does_not_wait_for_the_job_of_another_pool(queue: Queue) -> None:
     assert other.wait() == 0
 
 
+@in_each_setting
 def test_drain_waits_for_a_job_whose_worker_was_killed(queue: Queue) -> None:
     """It belongs to the pool still, which runs it again when its command has ended."""
     gate = queue.gate()

@@ -6,7 +6,8 @@ import signal
 import sys
 
 import pytest
-from tests.process.support import QUEUECTL, SLOW_FORK, Queue, lives, proc_stat, until
+from tests.process.support import SLOW_FORK, Queue, in_each_setting, lives, proc_stat, until
+from tests.program import QUEUECTL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -250,6 +251,7 @@ def test_stop_lets_the_job_end(queue: Queue) -> None:
     assert queue.history("completed", "running") == ["succeeded"]
 
 
+@in_each_setting
 def test_stop_now_puts_the_job_back_as_it_was(queue: Queue) -> None:
     """Same name, attempt not counted, history empty, and the command is gone when it returns."""
     gate = queue.gate()
@@ -302,6 +304,7 @@ def test_touching_the_pill_stops_workers_too(queue: Queue) -> None:
     assert pool.wait() == 0
 
 
+@in_each_setting
 def test_detached_workers_run_on_until_they_are_stopped(queue: Queue) -> None:
     """The command returns when they are there, so that a stop straight after it finds them."""
     answer = queue("worker", "start", "--count", "2", "--detach")

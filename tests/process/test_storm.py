@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.process.support import QUEUECTL, Pool, Queue, until
+from tests.process.support import Pool, Queue, until
+from tests.program import QUEUECTL
 
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 SEED = os.environ.get("QUEUECTL_TEST_SEED")

@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from tests.jobs import make_jobs
+from tests.program import QUEUECTL
 
 from queuectl.clock import utc_now
 from queuectl.store import open_store
@@ -43,7 +43,7 @@ def calls(store_dir: Path, count: int) -> Counter[str]:
     store.close()
     trace = store_dir.parent / f"{store_dir.name}.trace"
     watched = ("strace", "-f", "-q", "-o", str(trace), "-e", "trace=" + ",".join(CEILINGS))
-    queuectl = (sys.executable, "-m", "queuectl", "--store", str(store_dir))
+    queuectl = (*QUEUECTL, "--store", str(store_dir))
     subprocess.run([*watched, *queuectl, "worker", "start", "--drain", "--quiet"], check=True)
     assert len(os.listdir(store_dir / "completed")) == count
     return Counter(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))

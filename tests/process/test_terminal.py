@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.support import QUEUECTL, Queue, children, lives, until
+from tests.process.support import Queue, children, lives, until
+from tests.program import QUEUECTL
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 

@@ -6,7 +6,8 @@ import signal
 import subprocess
 
 import pytest
-from tests.process.support import QUEUECTL, REFUSED_LATER, Gate, Pool, Queue, until
+from tests.process.support import REFUSED_LATER, Gate, Pool, Queue, until
+from tests.program import QUEUECTL
 
 SLOW_SYNC = """
 import time

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from tests.process.support import QUEUECTL, Ear, Queue, lives, until
+from tests.process.support import Ear, Queue, lives, until
+from tests.program import QUEUECTL
 
 # As sitecustomize, this ends a supervisor with a traceback.
 FAILS = """

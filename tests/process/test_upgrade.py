@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.process.support import Pool, Queue, until
+from tests.program import PREFIX
 
 PACKAGES = ("queuectl", "click", "filelock", "tabulate", "inotify_simple")
 # Runs the program; a worker that settles a job called bug-1 finds a bug.
@@ -80,7 +81,7 @@ def installed(tmp_path: Path) -> Installed:
 def upgraded(queue: Queue, installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     """Return a pool of three workers whose program is taken away."""
     queue.configure(backoff_base=1, backoff_max="1s", kill_grace="1s")
-    monkeypatch.setattr("tests.process.support.QUEUECTL", installed.words)
+    monkeypatch.setattr("tests.process.support.QUEUECTL", (*PREFIX, *installed.words))
     pool = queue.pool("--count", "3", env=installed.env).ready(3)
     monkeypatch.undo()
     installed.take_away()

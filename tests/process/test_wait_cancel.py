@@ -5,13 +5,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.process.support import QUEUECTL, Queue, children, lives, proc_stat, until
+from tests.process.support import Queue, children, in_each_setting, lives, proc_stat, until
 
 
 def background(queue: Queue, *words: str) -> "subprocess.Popen[str]":
     """Start a command and return it while it runs."""
     return subprocess.Popen(
-        [*QUEUECTL, *words],
+        [*queue.words, *words],
         env=queue.env,
         cwd=queue.here,
         stdin=subprocess.DEVNULL,
@@ -30,6 +30,7 @@ def sleeps(pid: int) -> bool:
     return "anon_inode:inotify" in fds and proc_stat(pid)[0] == "S"
 
 
+@in_each_setting
 def test_wait_ends_as_the_job_does(queue: Queue) -> None:
     """It sleeps until then, through all attempts."""
     queue.configure(backoff_base=1, backoff_max="0.01s")
@@ -76,6 +77,7 @@ def test_wait_for_any_does_not_wait_for_the_rest(queue: Queue) -> None:
     assert pool.stop() == 0
 
 
+@in_each_setting
 def test_cancelling_a_running_job_ends_its_whole_process_group(queue: Queue) -> None:
     """Children that ignore SIGTERM are killed; it is in cancelled/, and is not run again."""
     queue.configure(kill_grace="0.2s")

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.process.support import QUEUECTL, Queue
+from tests.process.support import Queue
+from tests.program import QUEUECTL
 from tests.trees import tree
 
 from queuectl.store.place import DIRECTORIES

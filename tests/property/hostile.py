@@ -15,6 +15,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 from tests.jobs import NOON, make_job
+from tests.program import QUEUECTL
 
 from queuectl.cli.group import run as run_command
 from queuectl.job import Attempt, Outcome, State, encode_job
@@ -283,7 +284,7 @@ def check(words: Sequence[str], code: int, told: str, complaint: str) -> None:
 def drain(store: Path) -> None:
     """Let workers run what is due; fail where they do not come to an end, or not in order."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "queuectl", "--store", store, "worker", "start", "--drain"],
+        [*QUEUECTL, "--store", store, "worker", "start", "--drain"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,7 +13,8 @@ from tests.conftest import FAULT
 from tests.contract.test_doctor import jobs_in
 from tests.crash.scenarios import Found, Snapshot
 from tests.jobs import decide, drain
-from tests.process.support import QUEUECTL, Answer, Queue, until
+from tests.process.support import Answer, Queue, until
+from tests.program import QUEUECTL
 from tests.strace.commands import CANCEL, COMMANDS, REPAIR, Command, census
 from tests.strace.tracing import LARGE, NEEDS_STRACE, Fault, Run, injection, run_traced, some
 
