@@ -14,6 +14,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["queuectl"]):
+    from queuectl.store.roster import Roster
+
     from queuectl.clock import format_duration, format_instant, parse_duration, parse_instant
     from queuectl.codes import NO_RULE, check_codes, includes
     from queuectl.config import Settings, read_settings, settings_document
@@ -28,7 +30,6 @@ with atheris.instrument_imports(include=["queuectl"]):
     )
     from queuectl.logs import parse_log_name
     from queuectl.store import names
-    from queuectl.store.roster import Roster
     from queuectl.store.tally import tally_document, tally_from
     from queuectl.submit import Options, Submitter
 

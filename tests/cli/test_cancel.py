@@ -10,7 +10,7 @@ from tests.cli.test_dlq import names
 
 from queuectl.clock import later, utc_now
 from queuectl.job import State
-from queuectl.store.directory import DirectoryStore
+from queuectl.store.lookup import Lookup
 
 
 def test_waiting_jobs_are_cancelled_and_their_ids_printed(run: Run, place: Placing) -> None:
@@ -107,14 +107,14 @@ def test_a_job_that_is_deleted_meanwhile_is_told(
 ) -> None:
     """RACE: a hand deletes it between the look and the move."""
     path = place.job(State.PENDING, "gone")
-    find = DirectoryStore.find
+    find = Lookup.find
 
-    def find_and_delete(self: DirectoryStore, job_ids: object) -> object:
+    def find_and_delete(self: Lookup, job_ids: object) -> object:
         found = find(self, job_ids)  # type: ignore[arg-type]
         path.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(DirectoryStore, "find", find_and_delete)
+    monkeypatch.setattr(Lookup, "find", find_and_delete)
     assert run("cancel", "gone") == (
         66,
         "",

@@ -201,9 +201,9 @@ def test_an_enqueue_that_waits_for_nothing_does_not_load_the_code(tmp_path: Path
     program = (
         "import sys\nfrom queuectl.cli.group import run\n"
         "assert run(['enqueue', 'true', '--id', 'p']) == 0\n"
-        "print('queuectl.store.blocked' in sys.modules, file=sys.stderr)\n"
+        "print('queuectl.store.dependencies' in sys.modules, file=sys.stderr)\n"
         "assert run(['enqueue', 'true', '--after', 'p']) == 0\n"
-        "print('queuectl.store.blocked' in sys.modules, file=sys.stderr)\n"
+        "print('queuectl.store.dependencies' in sys.modules, file=sys.stderr)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -8,8 +8,9 @@ from tests.cli.placing import NOON, Placing, make_job
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State, encode_job
-from queuectl.store import ends, looking, open_store
+from queuectl.store import looking, open_store, waiting
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.lookup import Lookup
 
 SHORTLY = ("--timeout", "0.01s")
 NO_WORKER = "waiting, but no worker is running: see 'queuectl worker start'"
@@ -106,12 +107,12 @@ def test_what_begins_while_it_is_waited_for_is_said_once(
     run: Run, place: Placing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parent that dies meanwhile; looking again says nothing new."""
-    monkeypatch.setattr(ends, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
     place.job(State.PROCESSING, "p")
     block(place, "c", "p")
-    find, looks = DirectoryStore.find, []
+    find, looks = Lookup.find, []
 
-    def find_and_die(self: DirectoryStore, job_ids: object) -> object:
+    def find_and_die(self: Lookup, job_ids: object) -> object:
         looks.append(job_ids)
         if len(looks) == 4:
             (place.store_dir / "processing" / "p.1.json").rename(
@@ -122,7 +123,7 @@ def test_what_begins_while_it_is_waited_for_is_said_once(
             (place.store_dir / "blocked" / "p" / "c.json").unlink()
         return find(self, job_ids)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(DirectoryStore, "find", find_and_die)
+    monkeypatch.setattr(Lookup, "find", find_and_die)
     code, _, stderr = run("wait", "c", "--timeout", "60s")
     assert (code, stderr) == (
         0,
@@ -142,7 +143,7 @@ def test_a_worker_that_is_replaced_is_not_missed(
     lines: list[str],
 ) -> None:
     """That none runs is said at once, and later when it was so twice in a row."""
-    monkeypatch.setattr(ends, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.001)
     place.job(State.PENDING, "c")
     looks = [*live]
 
@@ -194,6 +195,6 @@ def test_a_store_that_others_keep_locked_is_looked_at_later(
     block(place, "c", "nobody")
     store = open_store(str(place.store_dir))
     assert isinstance(store, DirectoryStore)
-    with store._moving_into_pending():
+    with store.core.lock.held():
         assert said(run, "wait", "c", *SHORTLY) == []
     store.close()

@@ -8,8 +8,8 @@ from tests.cli.conftest import Run
 from tests.cli.placing import NOON, Placing, attempt
 
 from queuectl.job import Attempt, Outcome, State
-from queuectl.store import ends
-from queuectl.store.directory import DirectoryStore
+from queuectl.store import waiting
+from queuectl.store.lookup import Lookup
 
 
 def last(job_id: str, outcome: Outcome, code: int) -> Attempt:
@@ -159,15 +159,15 @@ def test_a_job_that_is_deleted_while_it_is_waited_for_is_an_error(
 ) -> None:
     """A hand that deletes it from pending/ tells nobody: it is looked for now and then."""
     path = place.job(State.PENDING, "waiting")
-    monkeypatch.setattr(ends, "_LOOK_SECONDS", 0.01)
-    find = DirectoryStore.find
+    monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
+    find = Lookup.find
 
-    def find_and_delete(self: DirectoryStore, job_ids: object) -> object:
+    def find_and_delete(self: Lookup, job_ids: object) -> object:
         found = find(self, job_ids)  # type: ignore[arg-type]
         path.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(DirectoryStore, "find", find_and_delete)
+    monkeypatch.setattr(Lookup, "find", find_and_delete)
     assert run("wait", "waiting", "--quiet") == (
         66,
         "",

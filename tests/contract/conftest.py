@@ -11,7 +11,8 @@ import pytest
 
 from queuectl.store import open_store
 from queuectl.store.base import Claim, Store
-from queuectl.store.directory import DirectoryStore, _HeldClaim
+from queuectl.store.directory import DirectoryStore
+from queuectl.store.held_claim import HeldClaim
 
 KINDS = ("directory",)
 
@@ -85,7 +86,7 @@ def claims() -> Iterator[list[Claim]]:
         patch.setattr(DirectoryStore, "claim_each", noted)
         yield made
     for claim in made:
-        assert isinstance(claim, _HeldClaim)
+        assert isinstance(claim, HeldClaim)
         claim.free()
 
 

@@ -29,8 +29,9 @@ from queuectl.errors import JobNotFound
 from queuectl.job import MAX_DOCUMENT_BYTES, Job, Outcome, State, encode_job
 from queuectl.store import files, open_store
 from queuectl.store.base import Store
-from queuectl.store.directory import DirectoryStore
+from queuectl.store.layout import StoreDirectory
 from queuectl.store.names import pending_name
+from queuectl.store.settling import Settler
 
 WHOLE = '{"command": "echo hi"}'
 TORN = '{"command": "echo h'
@@ -142,7 +143,7 @@ def test_dropped_file_whose_id_is_taken_gets_the_next_number(
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a scan keep only five of the names that are to be adopted, three at a time."""
     monkeypatch.setattr("queuectl.store.listing.SOON", 5)
-    monkeypatch.setattr("queuectl.store.directory._ADOPTED_AT_ONCE", 3)
+    monkeypatch.setattr("queuectl.store.adopting._AT_ONCE", 3)
 
 
 def test_many_dropped_files_are_all_adopted(store: Store, pending: Path, few_at_once: None) -> None:
@@ -192,13 +193,13 @@ def test_two_dropped_files_that_want_one_id_both_run_whichever_is_met_first(
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the directories whose names were read, each time that they were."""
     seen: list[str] = []
-    names_in = DirectoryStore._names
+    names_in = StoreDirectory.names
 
-    def counted(self: DirectoryStore, directory: str) -> Iterator[str]:
+    def counted(self: StoreDirectory, directory: str) -> Iterator[str]:
         seen.append(directory)
         return names_in(self, directory)
 
-    monkeypatch.setattr(DirectoryStore, "_names", counted)
+    monkeypatch.setattr(StoreDirectory, "names", counted)
     return seen
 
 
@@ -309,14 +310,14 @@ def test_running_job_that_was_taken_away_lets_the_others_be_settled(
         (running / "b.1.json").rename(place.path / "cancelled" / "b.json")
 
     if is_recorded:
-        roll_forward = DirectoryStore.roll_forward
+        roll_forward = Settler.roll_forward
 
-        def take_first(self: DirectoryStore, name: str, job: Job) -> None:
+        def take_first(self: Settler, name: str, job: Job) -> None:
             if name == "b.1.json":
                 take()
             roll_forward(self, name, job)
 
-        monkeypatch.setattr(DirectoryStore, "roll_forward", take_first)
+        monkeypatch.setattr(Settler, "roll_forward", take_first)
     else:
         take()
     settlement.finish()

@@ -25,6 +25,7 @@ from queuectl.errors import JobNotFound
 from queuectl.job import Job, Outcome, State
 from queuectl.store import files, holders
 from queuectl.store.base import Claim, Store
+from queuectl.store.lookup import Lookup
 
 
 def cancel(store: Store, *job_ids: str) -> dict[str, State | None]:
@@ -142,7 +143,7 @@ def test_running_job_is_asked_for_though_its_worker_came_to_it_late(
     worker.unregister()  # as if it had not yet told what it runs
     cancelling = Cancelling(place, "a")
     worker.register("w-1", utc_now())
-    worker._tell_record("w-1", ("a", 1), utc_now())  # type: ignore[attr-defined]
+    worker.core.registry.note("w-1", ("a", 1), utc_now())  # type: ignore[attr-defined]
     assert asked(worker, claim)
     worker.settle([ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
@@ -268,14 +269,14 @@ def test_job_that_is_dead_with_its_worker_is_told(
     """RACE: a worker recovers it, for the last time, between the look and what follows."""
     store.add([make_job("a", max_retries=1)])
     place.process_that(claim_and_say)
-    find = type(store).find
+    find = Lookup.find
 
-    def find_then_recover(self: Store, job_ids: list[str]) -> object:
+    def find_then_recover(self: Lookup, job_ids: list[str]) -> object:
         found = find(self, job_ids)
         store.recover(decide)
         return found
 
-    monkeypatch.setattr(type(store), "find", find_then_recover)
+    monkeypatch.setattr(Lookup, "find", find_then_recover)
     assert cancel(store, "a") == {"a": State.DEAD}
 
 
@@ -337,13 +338,13 @@ def test_a_wait_sleeps_while_other_jobs_end(
     assert mine.job.id == "a"
     waiter = place.open()
     looks: list[str] = []
-    find = type(waiter).find
+    find = Lookup.find
 
-    def counted(self: Store, job_ids: list[str]) -> object:
+    def counted(self: Lookup, job_ids: list[str]) -> object:
         looks.append("look")
         return find(self, job_ids)
 
-    monkeypatch.setattr(type(waiter), "find", counted)
+    monkeypatch.setattr(Lookup, "find", counted)
     told: list[Job] = []
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()
@@ -362,16 +363,16 @@ def test_a_job_that_ends_before_the_sleep_is_not_missed(
     store.add([make_job("a")])
     claim = claimed(store)
     waiter = place.open()
-    find = type(waiter).find
+    find = Lookup.find
 
-    def find_then_end(self: Store, job_ids: list[str]) -> object:
+    def find_then_end(self: Lookup, job_ids: list[str]) -> object:
         found = find(self, job_ids)
         if claim.fd >= 0:  # type: ignore[attr-defined]
             store.settle([ended(claim)])
         return found
 
-    monkeypatch.setattr(type(waiter), "find", find_then_end)
-    monkeypatch.setattr("queuectl.store.ends._LOOK_SECONDS", 1000.0)
+    monkeypatch.setattr(Lookup, "find", find_then_end)
+    monkeypatch.setattr("queuectl.store.waiting._LOOK_SECONDS", 1000.0)
     assert first_end(waiter, "a").state is State.COMPLETED
 
 
@@ -421,7 +422,7 @@ def test_find_tells_where_jobs_are(store: Store) -> None:
     store.give_back(claim)
 
 
-def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
+def test_what_outlives_its_timeout_is_signaled_once(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its processes cannot be told apart for a moment, since somebody looks at it."""
@@ -437,12 +438,11 @@ def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
     assert store.recover(decide).overdue == [("a", 1)]
     assert store.recover(decide).overdue == []
     assert store.recover(decide).overdue == []
-    assert place.open().recover(decide).overdue == []
     assert sent == [signal.SIGTERM, signal.SIGCONT]
     store.change_config(lambda document: document | {"kill-grace": "0.001s"})
     assert store.recover(decide).overdue == []
     assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
-    # The turn goes with what was told: the next command that outlives its worker is anybody's.
+    # What was signaled is forgotten with the attempt: the next one is signaled, too.
     claim.free()  # type: ignore[attr-defined]
     monkeypatch.undo()
     assert [each.lost for each in store.recover(decide).recovered] == [True]
@@ -456,7 +456,7 @@ def test_what_outlives_its_timeout_is_told_to_end_once_by_one_process(
 def test_worker_that_looks_for_lost_jobs_leaves_to_its_supervisor_what_is_overdue(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker may become busy, and would not send SIGKILL; nor does it keep the turn to do so."""
+    """A worker may become busy, and would not send SIGKILL."""
     store.add([make_job("a", timeout_seconds=1.0)])
     claimed(place.open())
     sent: list[int] = []
@@ -467,6 +467,3 @@ def test_worker_that_looks_for_lost_jobs_leaves_to_its_supervisor_what_is_overdu
     report = store.recover(decide, only_lost=True)
     assert (report.running, report.unowned, report.overdue, sent) == (1, 0, (), [])
     assert store.recover(decide).overdue == [("a", 1)]
-    monkeypatch.setattr(os, "getpid", lambda: 4712)  # as in a worker that is forked now
-    assert claim_next(store, utc_now()) is None
-    assert place.open().recover(decide).overdue == [("a", 1)]

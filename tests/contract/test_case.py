@@ -84,9 +84,10 @@ def test_dropped_file_that_looks_like_another_job_gets_a_number(
 def test_job_is_found_under_its_own_id_alone(store: Store, place: Place) -> None:
     """Else a retry of ADA would call job Ada so."""
     put_ada(store, State.COMPLETED)
-    names = store._names  # type: ignore[attr-defined]
+    directory = store.core.directory  # type: ignore[attr-defined]
+    names = directory.names
     os.link(place.path / "completed/Ada.json", place.path / "completed/ADA.json")
-    store._names = lambda state: (each for each in names(state) if each != "ADA.json")  # type: ignore[attr-defined]
+    directory.names = lambda state: (each for each in names(state) if each != "ADA.json")
     assert store.find(["ADA"]) == {}
     with pytest.raises(JobNotFound):
         store.retry("ADA", [State.COMPLETED], LATER)

@@ -24,9 +24,10 @@ from tests.jobs import (
 from queuectl.clock import later
 from queuectl.errors import CircularWait, DuplicateId, JobNotFound, StoreError, UnsafeStore
 from queuectl.job import Job, Outcome, State
-from queuectl.store import blocked
+from queuectl.store import dependencies
 from queuectl.store.base import Store
-from queuectl.store.blocked import Blocked
+from queuectl.store.dependencies import Dependencies
+from queuectl.store.index import Index
 
 
 def add(store: Store, *jobs: Job) -> None:
@@ -260,13 +261,13 @@ def test_parent_that_ends_while_a_child_is_placed(
     worker = place.open()
     worker.register("w-1", NOON)
     claim = claimed(worker)
-    put = Blocked.put
+    put = Dependencies.put
 
-    def ends_before(self: Blocked, *args: Any) -> None:
+    def ends_before(self: Dependencies, *args: Any) -> None:
         worker.settle([ended(claim)])
         put(self, *args)
 
-    monkeypatch.setattr(Blocked, "put", ends_before)
+    monkeypatch.setattr(Dependencies, "put", ends_before)
     add(store, make_job("c", after=("p",)))
     assert where(store, "p", "c") == [State.COMPLETED, State.PENDING]
     assert directories(store) == []
@@ -281,13 +282,13 @@ def test_next_parent_that_ends_while_a_child_moves_under_it(
     worker = place.open()
     worker.register("w-1", NOON)
     first, second = claimed(store), claimed(worker)
-    put = Blocked.put
+    put = Dependencies.put
 
-    def ends_before(self: Blocked, *args: Any) -> None:
+    def ends_before(self: Dependencies, *args: Any) -> None:
         worker.settle([ended(second)])
         put(self, *args)
 
-    monkeypatch.setattr(Blocked, "put", ends_before)
+    monkeypatch.setattr(Dependencies, "put", ends_before)
     store.settle([ended(first)])
     assert where(store, "p", "q", "c") == [State.COMPLETED, State.COMPLETED, State.PENDING]
 
@@ -297,17 +298,17 @@ def test_directory_removed_while_a_child_is_placed(
 ) -> None:
     """A sweep that removes an empty directory under a child that comes is no loss."""
     add(store, make_job("p"))
-    real = Blocked._open_parent
+    real = Index.open_parent
     removals: list[str] = []
 
-    def opened_then_removed(self: Blocked, parent: str) -> int | None:
+    def opened_then_removed(self: Index, parent: str) -> int | None:
         fd = real(self, parent)
         if fd is not None and not removals:
             removals.append(parent)
             (Path(store.location) / "blocked" / parent).rmdir()
         return fd
 
-    monkeypatch.setattr(Blocked, "_open_parent", opened_then_removed)
+    monkeypatch.setattr(Index, "open_parent", opened_then_removed)
     add(store, make_job("c", after=("p",)))
     assert removals == ["p"]
     assert drain(store) == ["p", "c"]
@@ -316,7 +317,7 @@ def test_directory_removed_while_a_child_is_placed(
 @pytest.fixture
 def missed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let ends of parents be missed, as by a crash; return what lets them be seen again."""
-    monkeypatch.setattr(Blocked, "release", lambda self, parent: None)
+    monkeypatch.setattr(Dependencies, "release", lambda self, parent: None)
     return monkeypatch.undo
 
 
@@ -358,11 +359,11 @@ def test_sweep_does_not_read_again_what_stays(
     assert store.release_blocked()
     looks: list[str] = []
 
-    def look(self: Blocked, parent: str, children: list[str]) -> bool:
+    def look(self: Dependencies, parent: str, children: list[str]) -> bool:
         looks.append(parent)
         return True
 
-    monkeypatch.setattr(Blocked, "_release_some", look)
+    monkeypatch.setattr(Dependencies, "_release_some", look)
     assert store.release_blocked()
     assert looks == []
     add(store, make_job("d", after=("p",)))
@@ -387,7 +388,7 @@ def test_job_stays_under_the_parent_that_keeps_it(place: Place, store: Store, wh
 
 def test_many_children_go_on_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """All go on, though pending.lock is held for a few of them at a time."""
-    monkeypatch.setattr(blocked, "_AT_ONCE", 3)
+    monkeypatch.setattr(dependencies, "_AT_ONCE", 3)
     ids = [f"c{number}" for number in range(10)]
     add(store, make_job("p"), *(make_job(each, after=("p",)) for each in ids))
     assert end(store) == "p"
@@ -399,9 +400,9 @@ def test_blocked_jobs_cost_claims_nothing(store: Store, monkeypatch: pytest.Monk
     add(store, make_job("p", run_at=later(LATER, 60)))
     add(store, *(make_job(f"c{number}", after=("p",)) for number in range(20)))
     add(store, make_job("other"))
-    monkeypatch.setattr(Blocked, "release", lambda *args: pytest.fail("looked at a child"))
+    monkeypatch.setattr(Dependencies, "release", lambda *args: pytest.fail("looked at a child"))
     monkeypatch.setattr(
-        type(store), "_children", lambda *args: pytest.fail("listed children"), raising=True
+        Index, "children", lambda *args: pytest.fail("listed children"), raising=True
     )
     assert drain(store) == ["other"]
 

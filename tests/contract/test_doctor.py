@@ -18,7 +18,11 @@ from queuectl.logs import LogDir
 from queuectl.store import files
 from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
-from queuectl.store.doctor import Doctor, Finding, examine
+from queuectl.store.doctor import copies, examine
+from queuectl.store.doctor.case import Case, Finding
+from queuectl.store.documents import Documents
+from queuectl.store.layout import StoreDirectory
+from queuectl.store.lookup import Lookup
 from queuectl.store.names import filed_name, pending_name, processing_name
 
 Damage = Callable[[Store, Path], None]
@@ -562,15 +566,17 @@ def test_a_job_that_moves_meanwhile_is_not_in_two_places(
 ) -> None:
     """RACE: a job is met in pending/, and once more where it went meanwhile."""
     store.add(make_jobs("a"), chosen=["a"])
-    names = Doctor._names
+    names = StoreDirectory.names
 
-    def overtaken(self: Doctor, directory: str) -> Iterator[str]:
-        if directory == State.PROCESSING and store.entries(State.PENDING, NOON):
+    def overtaken(self: StoreDirectory, directory: str) -> Iterator[str]:
+        if self is not own and directory == State.PROCESSING and store.entries(State.PENDING, NOON):
             self_claim.append(claimed(store))
         return names(self, directory)
 
     self_claim: list[object] = []
-    monkeypatch.setattr(Doctor, "_names", overtaken)
+    assert isinstance(store, DirectoryStore)
+    own = store.core.directory
+    monkeypatch.setattr(StoreDirectory, "names", overtaken)
     assert found(place, repair=True) == []
     assert len(self_claim) == 1
     assert store.get("a").state is State.PROCESSING
@@ -582,7 +588,7 @@ def test_a_job_that_moves_while_both_places_are_looked_at(
     """RACE: it was opened in pending/, and is claimed before it is locked there."""
     store.add(make_jobs("a"), chosen=["a"])
     (pending,) = (place.path / "pending").iterdir()
-    doctor = Doctor(place.location, repair=True)
+    case = Case(place.location, repair=True)
     processing = place.path / "processing" / "a.1.json"
     opened = files.open_document
 
@@ -594,8 +600,8 @@ def test_a_job_that_moves_while_both_places_are_looked_at(
 
     monkeypatch.setattr(files, "open_document", overtaken)
     places = [(State.PENDING, pending.name), (State.PROCESSING, "a.1.json")]
-    assert list(doctor._check_copies("a", places)) == []
-    doctor.close()
+    assert list(copies._check_copies(case, "a", places)) == []
+    case.close()
     assert processing.exists()
 
 
@@ -604,13 +610,13 @@ def test_a_document_that_is_set_right_meanwhile_is_not_told(
 ) -> None:
     """RACE: cancel moves a job, then rewrites its document."""
     path = write(place.path / "cancelled" / "b.json", document("b"))
-    locked = DirectoryStore._locked
+    locked = Documents.locked
 
-    def overtaken(self: DirectoryStore, state: State, name: str) -> object:
+    def overtaken(self: Documents, state: State, name: str) -> object:
         path.write_bytes(document("b", State.CANCELLED))
         return locked(self, state, name)
 
-    monkeypatch.setattr(DirectoryStore, "_locked", overtaken)
+    monkeypatch.setattr(Documents, "locked", overtaken)
     assert found(place) == []
 
 
@@ -619,14 +625,14 @@ def test_a_log_whose_job_comes_and_goes_is_not_told(
 ) -> None:
     """RACE: a purge deletes log and job between the look at the logs and that at the jobs."""
     log = write(place.path / "logs" / "b.1.log", b"")
-    find = DirectoryStore.find
+    find = Lookup.find
 
-    def overtaken(self: DirectoryStore, job_ids: Collection[str]) -> object:
+    def overtaken(self: Lookup, job_ids: Collection[str]) -> object:
         if "b" in job_ids:
             log.unlink(missing_ok=True)
         return find(self, job_ids)
 
-    monkeypatch.setattr(DirectoryStore, "find", overtaken)
+    monkeypatch.setattr(Lookup, "find", overtaken)
     assert found(place) == []
 
 

@@ -73,7 +73,7 @@ def test_a_cancel_puts_an_older_one_aside(place: Place, store: Store) -> None:
     store.add([make_job("a")])
     entry = store.resolve("a")
     path = put_older(place, State.CANCELLED)
-    store._move_to_cancelled(entry)  # type: ignore[attr-defined]
+    store._canceller._move_to_cancelled(entry)  # type: ignore[attr-defined]
     assert b"run a" in path.read_bytes()
     assert is_kept_aside(place, State.CANCELLED)
 

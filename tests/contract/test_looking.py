@@ -9,7 +9,7 @@ import pytest
 from tests.contract.conftest import Place
 from tests.jobs import NOON, claim_next, claimed, make_job
 
-from queuectl.store import directory, listing, watch
+from queuectl.store import claiming, listing, watch
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.listing import Listing
 
@@ -52,7 +52,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     """Take inotify away; return the clock by which is looked."""
     made = _Clock()
-    for module in (directory, listing, watch):
+    for module in (claiming, listing, watch):
         monkeypatch.setattr(module, "time", made)
 
     def refuse(**_: object) -> None:
@@ -113,7 +113,7 @@ def test_scans_of_a_long_queue_take_a_tenth_of_the_time(
     assert claim_next(store, NOON) is None
     second = place.open()
     assert isinstance(second, DirectoryStore)
-    second._slice = store._slice
+    second.worklist._slice = store.worklist._slice
     assert claim_next(second, NOON) is None
     clock.scans, begun = 0, clock.now
     other, number = place.open(), 0

@@ -11,6 +11,7 @@ from queuectl.errors import NameTaken, StoreError
 from queuectl.job import State
 from queuectl.store import files
 from queuectl.store.base import Store
+from queuectl.store.layout import StoreDirectory
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
@@ -69,17 +70,18 @@ def test_tidying_leaves_a_worker_that_registers_meanwhile_its_fifo(
     place.process_that(lambda killed: killed.register("w-same", NOON))
     (place.path / "workers" / "w-same.json").unlink()
     store, other = place.open(), place.open()
-    exists = type(store)._exists  # type: ignore[attr-defined]
+    own = store.core.directory  # type: ignore[attr-defined]
+    exists = StoreDirectory.exists
 
-    def exists_then_register(self: Store, fd: int, name: str) -> bool:
-        found: bool = exists(self, fd, name)
-        if self is store and name == "w-same.json":
+    def exists_then_register(self: StoreDirectory, directory: str, name: str) -> bool:
+        found = exists(self, directory, name)
+        if self is own and name == "w-same.json":
             monkeypatch.undo()
             other.tidy()
             other.register("w-same", NOON)
         return found
 
-    monkeypatch.setattr(type(store), "_exists", exists_then_register)
+    monkeypatch.setattr(StoreDirectory, "exists", exists_then_register)
     store.tidy()
     assert sorted(os.listdir(place.path / "workers")) == ["w-same.control", "w-same.json"]
 
@@ -114,14 +116,15 @@ def test_two_files_set_aside_at_the_same_time_are_both_kept(
     for path in (pending / "torn.json", processing / "torn.1.json"):
         os.utime(path, (0, 0))
         path.chmod(0o600)
-    move = type(store)._move_to_corrupt  # type: ignore[attr-defined]
-    exists = type(store)._exists  # type: ignore[attr-defined]
+    own = store.core.directory  # type: ignore[attr-defined]
+    exists = StoreDirectory.exists
 
-    def exists_then_other(self: Store, fd: int, name: str) -> bool:
-        found: bool = exists(self, fd, name)
-        if self is store and name == "torn.json":
+    def exists_then_other(self: StoreDirectory, directory: str, name: str) -> bool:
+        found = exists(self, directory, name)
+        if self is own and name == "torn.json":
             monkeypatch.undo()
-            move(other, State.PROCESSING, "torn.1.json", "the other")
+            documents = other.core.documents  # type: ignore[attr-defined]
+            documents.set_aside(State.PROCESSING, "torn.1.json", "the other")
             os.rename(place.path / "corrupt" / "torn.1.json", place.path / "corrupt" / "torn.json")
             os.rename(
                 place.path / "corrupt" / "torn.1.json.reason",
@@ -129,8 +132,9 @@ def test_two_files_set_aside_at_the_same_time_are_both_kept(
             )
         return found
 
-    monkeypatch.setattr(type(store), "_exists", exists_then_other)
-    move(store, State.PENDING, "torn.json", "this one")
+    monkeypatch.setattr(StoreDirectory, "exists", exists_then_other)
+    documents = store.core.documents  # type: ignore[attr-defined]
+    documents.set_aside(State.PENDING, "torn.json", "this one")
     kept = {path.read_text() for path in (place.path / "corrupt").glob("torn*.json")}
     assert kept == {"torn in pending", "torn in processing"}
 

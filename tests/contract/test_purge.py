@@ -18,7 +18,8 @@ from queuectl.logs import LogDir, log_name
 from queuectl.purge import IdlePurge, StrayLogs, period_seconds, purge
 from queuectl.store import files
 from queuectl.store.base import Entry, ParentNames, Store
-from queuectl.store.lookup import Lookup
+from queuectl.store.directory import DirectoryStore
+from queuectl.store.documents import Documents
 
 DAY = 86400.0
 NEVER_WANTED = bool  # bool() is False
@@ -147,14 +148,14 @@ def test_a_parent_that_a_blocked_job_names_is_kept(store: Store, place: Place) -
 def blocked_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that each read of a blocked job's document adds its id to."""
     reads: list[str] = []
-    read = Lookup._read
+    read = Documents.read
 
-    def note(self: Lookup, state: State, name: str, job_id: str) -> Job | None:
+    def note(self: Documents, state: State, name: str, job_id: str) -> Job | None:
         if state is State.BLOCKED:
             reads.append(job_id)
         return read(self, state, name, job_id)
 
-    monkeypatch.setattr(Lookup, "_read", note)
+    monkeypatch.setattr(Documents, "read", note)
     return reads
 
 
@@ -536,7 +537,8 @@ def test_log_of_a_job_that_comes_meanwhile_stays(
 ) -> None:
     """An id that nobody had at the first look may be somebody's when the lock is held."""
     log(place, "late", days_old=9)
-    find = store.find
+    assert isinstance(store, DirectoryStore)
+    find = store.core.lookup.find
     looks: list[Collection[str]] = []
 
     def found(ids: Collection[str]) -> dict[str, Entry]:
@@ -546,7 +548,7 @@ def test_log_of_a_job_that_comes_meanwhile_stays(
             store.add([make_job("late")], chosen=["late"])
         return answer
 
-    monkeypatch.setattr(store, "find", found)
+    monkeypatch.setattr(store.core.lookup, "find", found)
     strays = StrayLogs(store, LogDir.of(place.location), None)
     strays.add_all()
     strays.purge()

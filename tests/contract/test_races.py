@@ -20,6 +20,7 @@ from queuectl.job import Job, Outcome, State, encode_job
 from queuectl.store import files
 from queuectl.store.base import ParentNames, Store
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.layout import StoreDirectory
 from queuectl.store.listing import Listing, Slice
 from queuectl.store.names import pending_name
 from queuectl.store.watch import Watch
@@ -229,7 +230,7 @@ def test_names_that_are_gone_are_passed_over(place: Place, store: DirectoryStore
 @pytest.fixture
 def small(store: DirectoryStore) -> DirectoryStore:
     """Return a store whose scans keep four due names and two that are due soon."""
-    store._slice = Slice(most=4, most_soon=2)
+    store.worklist._slice = Slice(most=4, most_soon=2)
     return store
 
 
@@ -362,11 +363,11 @@ def test_arrivals_that_the_kernel_did_not_tell_are_found_by_a_scan(
     """An overflow of the kernel's queue costs one scan, and loses nothing."""
     assert claim_next(store, LATER) is None
     place.open().add(make_jobs("a", "b"))
-    assert store._watch is not None
-    store._watch.arrivals()  # they are lost
+    watch = store.worklist.watch
+    watch.arrivals()  # they are lost
     assert claim_next(store, LATER) is None
     with monkeypatch.context() as patched:
-        patched.setattr(store._watch, "arrivals", lambda _look_at: None)
+        patched.setattr(watch, "arrivals", lambda _look_at: None)
         assert claimed(store).job.id == "a"
     assert claimed(store).job.id == "b"
     assert len(scans) == 2
@@ -414,7 +415,7 @@ def test_name_that_a_dead_worker_was_handed_is_found_by_the_one_that_replaces_it
     store.prepare_pool()
 
     def die_with_names() -> None:
-        worklist = store._worklist()
+        worklist = store.worklist.listing
         assert worklist.take("9", 1) == [name_of("j0")]
         assert worklist.take("9", 2) == [name_of("j1", 1), name_of("j2", 2)]
 
@@ -491,7 +492,7 @@ def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_
     store.prepare_pool()
 
     def die_in_a_scan() -> None:
-        shared = store._slice
+        shared = store.worklist._slice
         assert shared is not None
         original = shared._store
 
@@ -528,20 +529,20 @@ def test_walk_meets_a_job_that_moves_on_meanwhile(
     """A job that is claimed, or settled, just before its next directory is read is found."""
     other = place.open()
     other.register("w-other", NOON)
-    original = DirectoryStore._names
+    original = StoreDirectory.names
     claims = []
 
-    def names(self: DirectoryStore, directory: str) -> Iterator[str]:
-        if self is store and directory == State.PENDING:
+    def names(self: StoreDirectory, directory: str) -> Iterator[str]:
+        if self is store.core.directory and directory == State.PENDING:
             claims.append(claimed(other))
-        if self is store and directory == State.PROCESSING:
+        if self is store.core.directory and directory == State.PROCESSING:
             other.settle([ended(claims[-1])])
         return original(self, directory)
 
     for job_id in ("a", "b"):
         other.add([make_job(job_id)])
     with monkeypatch.context() as patched:
-        patched.setattr(DirectoryStore, "_names", names)
+        patched.setattr(StoreDirectory, "names", names)
         assert store.get("a").state is State.COMPLETED
         with pytest.raises(DuplicateId):
             store.add([make_job("b")], chosen=["b"])

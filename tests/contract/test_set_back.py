@@ -44,14 +44,15 @@ def test_others_have_a_turn_while_many_jobs_are_put_right(
     store.add(jobs)
     now = later(NOON, -HOUR)
     put_off = place.open()
-    lock_pending, locks = put_off._lock_pending, []  # type: ignore[attr-defined]
+    lock = put_off.core.lock  # type: ignore[attr-defined]
+    acquire, locks = lock._acquire, []
 
     def locked() -> int:
         locks.append(1)
-        fd: int = lock_pending()
+        fd: int = acquire()
         return fd
 
-    monkeypatch.setattr(put_off, "_lock_pending", locked)
+    monkeypatch.setattr(lock, "_acquire", locked)
     claims = put_off.claim_each(now, ["w"] * 5)
     assert [claim.job.id for claim in claims] == list("edcba")
     assert len(locks) == 3

@@ -58,7 +58,7 @@ def test_job_that_comes_back_behind_the_walk_is_found(
     other = place.open()
     running = [claimed(other), claimed(other)]
     assert isinstance(store, DirectoryStore)
-    original = store._names
+    original = store.core.directory.names
     threads: list[Thread] = []
     seen: Counter[str] = Counter()
 
@@ -77,7 +77,7 @@ def test_job_that_comes_back_behind_the_walk_is_found(
             threads[-1].join(0.5)
         return original(state)
 
-    store._names = names  # type: ignore[method-assign,assignment]
+    store.core.directory.names = names  # type: ignore[method-assign,assignment]
     assert QUESTIONS[question](store) == ANSWERS.get(question, "job-1")
     for thread in threads:
         thread.join()
@@ -91,8 +91,8 @@ def test_two_files_of_one_id_hide_no_other_job(store: Store) -> None:
     dropped = f"{store.location}/pending/job-1.json"
     with open(dropped, "w") as file:
         file.write('{"command": "true"}')
-    names = sorted(store._names(State.PENDING), key=lambda name: "job-1" not in name)
-    store._names = lambda state: iter(names if state == State.PENDING else ())  # type: ignore[method-assign,assignment]
+    names = sorted(store.core.directory.names(State.PENDING), key=lambda name: "job-1" not in name)
+    store.core.directory.names = lambda state: iter(names if state == State.PENDING else ())  # type: ignore[method-assign,assignment]
     for number, ids in enumerate([("job-1", "job-2"), ("job-1", "job-3")]):
         store.add([make_job(f"child-{number}", after=ids)])
 
@@ -149,7 +149,7 @@ def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
     other = place.open()
     running = claimed(other)
     assert isinstance(store, DirectoryStore)
-    original = store._names
+    original = store.core.directory.names
     seen: Counter[str] = Counter()
 
     def names(state: str) -> Iterator[str]:
@@ -165,7 +165,7 @@ def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
             return
         yield from original(state)
 
-    store._names = names  # type: ignore[method-assign,assignment]
+    store.core.directory.names = names  # type: ignore[method-assign,assignment]
     wanted = "first" if moved == "into pending" else "child"
     assert store.find([wanted]).keys() == {wanted}
 
@@ -174,7 +174,7 @@ def test_look_holds_the_lock_alone_and_lets_it_go(store: Store, place: Place) ->
     """Many who look at the same time do not keep a job from moving back for ever."""
     store.add([make_job("job-1")])
     assert isinstance(store, DirectoryStore)
-    original = store._walk
+    original = store.core.lookup._walk
     are_held = []
 
     def walk(ids: set[str], except_pending: str) -> dict[str, tuple[State, str]]:
@@ -182,7 +182,7 @@ def test_look_holds_the_lock_alone_and_lets_it_go(store: Store, place: Place) ->
             are_held.append(not files.lock(file.fileno()))
         return original(ids, except_pending)
 
-    store._walk = walk  # type: ignore[method-assign,assignment]
+    store.core.lookup._walk = walk  # type: ignore[method-assign,assignment]
     assert store.find(["nope"]) == {}
     assert are_held == [False, True]
     with (place.path / "pending.lock").open() as file:
@@ -213,7 +213,7 @@ def test_job_that_moves_on_while_jobs_are_counted_is_not_missed(store: Store, pl
     other = place.open()
     running = [claimed(other)]
     assert isinstance(store, DirectoryStore)
-    original = store._names
+    original = store.core.directory.names
 
     def names(state: str) -> Iterator[str]:
         # Just before a directory is read, who is in it moves on.
@@ -223,7 +223,7 @@ def test_job_that_moves_on_while_jobs_are_counted_is_not_missed(store: Store, pl
             claimed(other)
         return original(state)
 
-    store._names = names  # type: ignore[method-assign,assignment]
+    store.core.directory.names = names  # type: ignore[method-assign,assignment]
     counts = {state: count for state, count in store.counts(LATER).by_state.items() if count}
     assert counts == {State.PENDING: 1, State.PROCESSING: 1, State.COMPLETED: 1}
 
@@ -244,11 +244,11 @@ def test_claim_that_is_undone_moves_the_job_back_under_the_lock(
         original(first_fd, first, *others)
 
     def rename(*args: Any, **fds: Any) -> None:
-        are_held.append(store._pending_lock_holds)
+        are_held.append(store.core.lock.is_held)
         real(*args, **fds)
 
     monkeypatch.setattr(files, "move_new", replace_and_move)
     monkeypatch.setattr(os, "rename", rename)
     assert store.claim_each(LATER, ["w"]) == []
-    assert are_held == [1]
+    assert are_held == [True]
     assert store.find(["job-1"])["job-1"].state is State.PENDING

@@ -18,8 +18,8 @@ from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, purge
 from queuectl.store import open_store
 from queuectl.store.base import Store
-from queuectl.store.blocked import Blocked
-from queuectl.store.place import DIRECTORIES
+from queuectl.store.index import Index
+from queuectl.store.layout import DIRECTORIES
 
 PRECIOUS = "precious\n"
 STRANGER = 12345
@@ -325,15 +325,15 @@ def test_parent_directory_that_becomes_a_symlink_is_not_followed(
     store.add(jobs, chosen=["p", "c"])
     (entry,) = store.entries(State.BLOCKED, NOON)
     elsewhere = tmp_path / "elsewhere"
-    children = Blocked._children
+    children = Index.children
 
-    def swapped(self: Blocked, parent: str) -> Iterator[str]:
+    def swapped(self: Index, parent: str) -> Iterator[str]:
         yield from children(self, parent)
         os.rename(place.path / "blocked" / "p", elsewhere)
         (place.path / "blocked" / "p").symlink_to(elsewhere)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Blocked, "_children", swapped)
+        patch.setattr(Index, "children", swapped)
         assert drain(store) == ["p"]
     assert (elsewhere / "c.json").exists()
     with pytest.raises(BadDocument, match="no regular file of yours"):

@@ -6,7 +6,7 @@ from tests.docs.pages import ROOT
 
 from queuectl.clock import utc_now
 from queuectl.job import Attempt, Job, Outcome, State, job_document
-from queuectl.store import place
+from queuectl.store import layout
 
 PAGE = (ROOT / "docs" / "store-format.md").read_text()
 CODE = {name for span in re.findall(r"`([^`\n]+)`", PAGE) for name in re.split(r"[/ ,]+", span)}
@@ -15,7 +15,7 @@ GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 
 def test_each_directory_and_file_of_a_store_is_explained() -> None:
     """Nothing lies in a store that nobody has told of."""
-    assert {*place.DIRECTORIES, *place.FILES} - CODE == set()
+    assert {*layout.DIRECTORIES, *layout.FILES} - CODE == set()
 
 
 def test_each_key_of_a_document_is_explained() -> None:

@@ -19,16 +19,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from queuectl.store import files
-from queuectl.store.place import DIRECTORIES
+from queuectl.store.layout import DIRECTORIES
 
 ROOT = 0
 _ALL_SUBSETS_UP_TO = 8
 _SAMPLES = 50
 # Where a sync is called for by these, it is their caller that wants it.
 _HELPERS = (
-    "write_synced", "_written", "_put", "_record_in_place", "_write_root_file", "sync_directory",
-    "sync_entry", "sync_each", "_sync_whole", "_make_arrivals_durable", "_make_waiting_durable",
-    "_move_back_durably",
+    "write_synced", "written", "replace", "record", "write_root_file", "sync_directory",
+    "sync_entry", "sync_each", "_sync_whole", "make_durable", "move_back",
 )  # fmt: skip
 
 Site = tuple[str, int, str, str]  # module, line, the function that wanted it, and what was synced

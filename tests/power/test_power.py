@@ -26,8 +26,7 @@ from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
 from queuectl.errors import QueuectlError
 from queuectl.job import Defaults, Job, Outcome, State, parse_object
-from queuectl.store import adding, blocked, open_store
-from queuectl.store import directory as directory_store
+from queuectl.store import adding, adopting, dependencies, open_store
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
 
@@ -366,35 +365,35 @@ SCENARIOS = [
 # Each sync of the program, by module, function and what is synced, with the scenarios one of which
 # fails without it.
 _NEEDED: dict[tuple[str, str, str], tuple[Callable[[Scene], None], ...]] = {
-    ("adding.py", "_publish", "a file"): (cancel_what_was_lost,),
-    ("adding.py", "_publish", "pending"): (cancel_what_was_lost,),
-    ("blocked.py", "_release_some", "pending"): (retry_under_a_parent,),
-    ("blocked.py", "put", "blocked"): (release,),
-    ("blocked.py", "_release_all", "cancelled"): (release_after_any_end,),
-    ("blocked.py", "_release_all", "completed"): (release,),
-    ("blocked.py", "_release_all", "dead"): (release_after_any_end,),
-    ("blocked.py", "retry", "a file"): (retry_under_a_parent,),
-    ("blocked.py", "sync", "all"): (add_many_that_wait,),
-    ("blocked.py", "sync", "another directory"): (cancel_what_waits,),
-    ("blocked.py", "sync", "blocked"): (cancel_what_waits,),
-    ("cancel.py", "_cancel", "cancelled"): (cancel_what_was_lost,),
-    ("cancel.py", "_move_to_cancelled", "a file"): (retry_the_cancelled,),
-    ("cancel.py", "_move_to_cancelled", "cancelled"): (retry_the_cancelled,),
-    ("cancel.py", "_move_to_cancelled", "pending"): (cancel_what_waits,),
-    ("directory.py", "_give_places", "a file"): (adopt,),
-    ("directory.py", "_give_places", "all"): (adopt_many,),
-    ("directory.py", "_give_places", "pending"): (adopt,),
-    ("directory.py", "_claim_name", "pending"): (fail_for_good,),
-    ("directory.py", "_recover_locked", "a file"): (cancel_what_was_lost,),
-    ("directory.py", "_recover_locked", "processing"): (cancel_what_was_lost,),
-    ("directory.py", "_sync_ends", "cancelled"): (purge_and_choose_again,),
-    ("directory.py", "_sync_ends", "completed"): (purge_and_choose_again,),
-    ("directory.py", "_sync_ends", "dead"): (purge_and_choose_again,),
-    ("directory.py", "retry", "a file"): (retry_the_cancelled,),
-    ("directory.py", "retry", "cancelled"): (retry_what_has_run,),
-    ("directory.py", "retry", "completed"): (retry_what_has_run,),
-    ("directory.py", "retry", "dead"): (retry_the_dead,),
-    ("directory.py", "retry", "pending"): (retry_the_cancelled,),
+    ("adding.py", "publish", "a file"): (cancel_what_was_lost,),
+    ("adding.py", "publish", "pending"): (cancel_what_was_lost,),
+    ("dependencies.py", "_release_some", "pending"): (retry_under_a_parent,),
+    ("dependencies.py", "put", "blocked"): (release,),
+    ("dependencies.py", "_release_all", "cancelled"): (release_after_any_end,),
+    ("dependencies.py", "_release_all", "completed"): (release,),
+    ("dependencies.py", "_release_all", "dead"): (release_after_any_end,),
+    ("dependencies.py", "retry", "a file"): (retry_under_a_parent,),
+    ("dependencies.py", "sync", "all"): (add_many_that_wait,),
+    ("dependencies.py", "sync", "another directory"): (cancel_what_waits,),
+    ("dependencies.py", "sync", "blocked"): (cancel_what_waits,),
+    ("cancelling.py", "_cancel", "cancelled"): (cancel_what_was_lost,),
+    ("cancelling.py", "_move_to_cancelled", "a file"): (retry_the_cancelled,),
+    ("cancelling.py", "_move_to_cancelled", "cancelled"): (retry_the_cancelled,),
+    ("cancelling.py", "_move_to_cancelled", "pending"): (cancel_what_waits,),
+    ("adopting.py", "_write", "a file"): (adopt,),
+    ("adopting.py", "_write", "all"): (adopt_many,),
+    ("adopting.py", "_put_in_place", "pending"): (adopt,),
+    ("claiming.py", "_claim_locked", "pending"): (fail_for_good,),
+    ("recovery.py", "settle", "a file"): (cancel_what_was_lost,),
+    ("recovery.py", "settle", "processing"): (cancel_what_was_lost,),
+    ("submitting.py", "_add_under_lock", "cancelled"): (purge_and_choose_again,),
+    ("submitting.py", "_add_under_lock", "completed"): (purge_and_choose_again,),
+    ("submitting.py", "_add_under_lock", "dead"): (purge_and_choose_again,),
+    ("submitting.py", "retry", "a file"): (retry_the_cancelled,),
+    ("submitting.py", "retry", "cancelled"): (retry_what_has_run,),
+    ("submitting.py", "retry", "completed"): (retry_what_has_run,),
+    ("submitting.py", "retry", "dead"): (retry_the_dead,),
+    ("submitting.py", "retry", "pending"): (retry_the_cancelled,),
     ("files.py", "make_directory", "another directory"): (make_parents,),
     ("files.py", "sync", "a file"): (adopt,),
     ("files.py", "sync", "all"): (settle_together,),
@@ -402,13 +401,13 @@ _NEEDED: dict[tuple[str, str, str], tuple[Callable[[Scene], None], ...]] = {
     ("files.py", "sync", "tmp"): (write_a_file_again,),
     ("files.py", "sync_all", "a file"): (add_many,),
     ("files.py", "sync_all", "all"): (add_many,),
-    ("place.py", "_open_root", "a file"): (set_settings,),
-    ("place.py", "_open_root", "another directory"): (
+    ("layout.py", "_open", "a file"): (set_settings,),
+    ("layout.py", "_open", "another directory"): (
         open_what_another_has_made, open_what_lacks_a_directory,
     ),
-    ("place.py", "change_config", "a file"): (set_settings,),
-    ("place.py", "change_config", "another directory"): (set_settings,),
-    ("roster.py", "_add_to_totals", "a file"): (leave,),
+    ("settings_file.py", "change", "a file"): (set_settings,),
+    ("settings_file.py", "change", "another directory"): (set_settings,),
+    ("totals.py", "add", "a file"): (leave,),
 }  # fmt: skip
 
 
@@ -418,7 +417,7 @@ def recording(scenario: Callable[[Scene], None], *, can_sync_all: bool = True) -
     with tempfile.TemporaryDirectory() as directory:
         disk = Disk(Path(directory) / "disk")
         with disk.recorded(can_sync_all=can_sync_all), pytest.MonkeyPatch.context() as patch:
-            for module in (adding, blocked, directory_store):
+            for module in (adding, adopting, dependencies):
                 patch.setattr(module, "_MANY", _MANY)
             scene = Scene(disk, Path(directory) / "disk" / "store")
             scenario(scene)

@@ -14,7 +14,7 @@ import pytest
 from tests.disks import in_memory, make_image, mounted, needs_mounts
 from tests.process.support import Answer, Ear, Queue, ticks, until, uses_little
 
-from queuectl.store.place import DIRECTORIES
+from queuectl.store.layout import DIRECTORIES
 
 pytestmark = [needs_mounts, pytest.mark.timeout(180)]
 

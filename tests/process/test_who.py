@@ -17,7 +17,7 @@ from tests.process.support import Queue
 from tests.program import QUEUECTL
 from tests.trees import tree
 
-from queuectl.store.place import DIRECTORIES
+from queuectl.store.layout import DIRECTORIES
 
 STRANGER = 12345
 SECRET = "swordfish-61bb5e"

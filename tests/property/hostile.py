@@ -19,8 +19,8 @@ from tests.program import QUEUECTL
 
 from queuectl.cli.group import run as run_command
 from queuectl.job import Attempt, Outcome, State, encode_job
+from queuectl.store.layout import DIRECTORIES, FILES
 from queuectl.store.names import pending_name
-from queuectl.store.place import DIRECTORIES, FILES
 
 EXIT_CODES = {0, 1, 2, 65, 66, 69, 74, 75, 77, 78}
 IDS = ("a", "b-1", "c.2")

@@ -21,7 +21,7 @@ from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, encode_job, parse_object
 from queuectl.logs import log_name, parse_log_name
 from queuectl.store.base import Tally
-from queuectl.store.roster import Roster
+from queuectl.store.registry import _read_record
 from queuectl.store.tally import joined, tally_document, tally_from
 from queuectl.submit import Options, Submitter
 
@@ -179,7 +179,7 @@ def test_any_object_is_the_record_of_a_worker_or_none(
         file.write(json.dumps(good | changes | tally).encode())
         file.flush()
         try:
-            record, _ = Roster._read_record(file.fileno())
+            record, _ = _read_record(file.fileno())
         except ValueError:
             return
     assert {(record.job, record.attempt)}

@@ -28,8 +28,8 @@ from tests.property.hostile import (
 )
 
 from queuectl.store import open_store
+from queuectl.store.layout import DIRECTORIES, FILES
 from queuectl.store.names import pending_name
-from queuectl.store.place import DIRECTORIES, FILES
 
 PLACES = ("blocked/a", "blocked/b-1", *DIRECTORIES)
 OLD = 1_000_000_000

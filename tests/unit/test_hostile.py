@@ -217,7 +217,7 @@ def test_what_is_no_record_is_no_worker(tmp_path: Path, changes: dict[str, Any])
     path = tmp_path / "store" / "workers" / "w-1.json"
     record = {"name": "w-1", "pid": 1, "host": "h", "since": "2026-01-01T00:00:00Z"}
     path.write_text(json.dumps(record | changes))
-    assert list(store._records()) == []
+    assert list(store.core.registry._records()) == []
     store.tidy()
     assert not path.exists()
     store.close()
@@ -240,7 +240,7 @@ def test_record_without_an_offset_is_of_local_time(tmp_path: Path) -> None:
     store = DirectoryStore(str(tmp_path / "store"), create=True)
     record = {"name": "w-1", "pid": 1, "host": "h", "since": "2026-01-01"}
     (tmp_path / "store" / "workers" / "w-1.json").write_text(json.dumps(record))
-    [(found, _)] = store._records()
+    [(found, _, _)] = store.core.registry._records()
     assert found.since == parse_instant("2026-01-01")
     store.close()
 

@@ -90,7 +90,7 @@ def worker(store_dir: Path, name: str) -> DirectoryStore:
     """Return the store of a live worker that has settled one attempt."""
     store = DirectoryStore(str(store_dir), create=True)
     store.register(name, NOON)
-    store._count([SUCCEEDED])
+    store.core.registry.count([SUCCEEDED])
     return store
 
 
@@ -129,7 +129,7 @@ def test_a_worker_that_dies_while_it_leaves_is_counted_once(
     """A crash between the totals and the end of the record leaves it in both."""
     dies = worker(tmp_path, "w-1")
     with monkeypatch.context() as patch:
-        patch.setattr("queuectl.store.roster.os.unlink", _killed)
+        patch.setattr("queuectl.store.registry.os.unlink", _killed)
         with pytest.raises(KeyboardInterrupt):
             dies.unregister()
     assert total(tmp_path) == 1
@@ -202,7 +202,7 @@ def test_what_ended_lately_outlives_who_ran_it(tmp_path: Path) -> None:
     assert records(tmp_path) == ["w-3.json"]
     assert lately(tmp_path) == 3
     supervisor = DirectoryStore(str(tmp_path))
-    supervisor._count([attempt("lost", outcome=Outcome.LOST)])
+    supervisor.core.registry.count([attempt("lost", outcome=Outcome.LOST)])
     supervisor.close()
     assert lately(tmp_path) == 4
     replaced.close()
@@ -216,7 +216,8 @@ def test_a_record_with_long_names_and_counts_fits(
     store = DirectoryStore(str(tmp_path), create=True)
     store.register("w-12345", NOON)
     big = 10**10
-    post = store._posts["w-12345"]
+    post = store.core.registry.local("w-12345")
+    assert post is not None
     post.tally = Tally(
         by_outcome=dict.fromkeys(Outcome, big),
         by_length=(big,) * 11,
@@ -224,7 +225,7 @@ def test_a_record_with_long_names_and_counts_fits(
         recent=Recent(int(time.time()) // 10, (100_000,) * 7),
     )
     post.count([])
-    post.tell(("x" * 100, 10**8), NOON)
+    post.note(("x" * 100, 10**8), NOON)
     size = (tmp_path / "workers" / "w-12345.json").stat().st_size
     assert [record.job for record in store.workers()] == ["x" * 100]
     store.close()

@@ -57,9 +57,9 @@ def open_store(location: str, *, create: bool = False) -> "Store":
 
 def open_to_add(location: str, *, create: bool = False) -> "Adder":
     """Open a store as open_store does, but only to add jobs: that loads half as much."""
-    from queuectl.store.adding import Adding
+    from queuectl.store.adding import DirectoryAdder
 
-    return Adding(absolute(location), create=create)
+    return DirectoryAdder(absolute(location), create=create)
 
 
 def load_all() -> None:
@@ -69,6 +69,16 @@ def load_all() -> None:
     """
     import heapq  # noqa: F401
 
-    from queuectl.store import blocked, directory, holders, listing, setback, watch  # noqa: F401
+    from queuectl.store import (  # noqa: F401
+        cancelling,
+        claiming,
+        directory,
+        holders,
+        purging,
+        recovery,
+        submitting,
+        waiting,
+        watch,
+    )
 
     watch.load()

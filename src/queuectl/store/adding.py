@@ -12,45 +12,76 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from queuectl.config import Settings
 from queuectl.errors import StoreError
 from queuectl.job import Job, State, encode_job_to_run
 from queuectl.store import files
-from queuectl.store.names import blocked_name, pending_name
-from queuectl.store.place import Place
+from queuectl.store.documents import Documents
+from queuectl.store.layout import StoreDirectory
+from queuectl.store.names import blocked_name, name_in_pending
+from queuectl.store.pending_lock import PendingLock
+from queuectl.store.settings_file import SettingsFile
 
 if TYPE_CHECKING:
     from queuectl.store.base import Progress
-    from queuectl.store.blocked import Blocked
+    from queuectl.store.dependencies import Dependencies
 
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 
 
-class Adding(Place):
-    """Write new jobs into one store."""
+class DirectoryAdder:
+    """A store that is open to add jobs, and for nothing else."""
+
+    def __init__(self, location: str, *, create: bool = False) -> None:
+        """Open the store; raises as opening a StoreDirectory does."""
+        self._dir = StoreDirectory(location, create=create)
+        self._settings = SettingsFile(self._dir, PendingLock(self._dir))
+        self._publisher = Publisher(self._dir, Documents(self._dir, self._settings))
+
+    def close(self) -> None:
+        """Close the directories."""
+        self._dir.close()
+
+    def make(self) -> None:
+        """Make what is missing; see Adder.make."""
+        self._dir.make()
+
+    def settings(self) -> Settings:
+        """Return the settings; see Adder.settings."""
+        return self._settings.current()
 
     def add_new(self, jobs: Collection[Job], progress: "Progress | None" = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
-        self._publish(jobs, progress, {}, None, chosen=())
+        self._publisher.publish(jobs, progress, {}, None, chosen=())
         return [job.id for job in jobs]
 
-    def _publish(
+
+class Publisher:
+    """The way of new documents into one store."""
+
+    def __init__(self, directory: StoreDirectory, documents: Documents) -> None:
+        """Take the open store."""
+        self._dir = directory
+        self._documents = documents
+
+    def publish(
         self,
         jobs: Collection[Job],
         progress: "Progress | None",
         places: Mapping[str, str],
-        blocked: "Blocked | None",
+        dependencies: "Dependencies | None",
         *,
         chosen: Collection[str],
     ) -> None:
         """Make jobs visible, in pending/ or under the parent that ``places`` puts them under.
 
-        Who chose an id holds pending.lock and has looked for it. One that was made up cannot take
-        the place of another: the file in tmp/ that is called after it keeps all others away.
+        A caller who chose an id holds pending.lock and has looked for it. One that was made up
+        cannot take the place of another: the file in tmp/ that has its name keeps all others away.
 
         The jobs are gone through twice, so that nothing need be held of each: there may be many.
         """
-        tmp_fd, pending_fd = self._fd("tmp"), self._fd("pending")
-        temporary = partial(_temporary_name, chosen=chosen, end=self._temporary(""))
+        tmp_fd, pending_fd = self._dir.fd("tmp"), self._dir.fd("pending")
+        temporary = partial(_temporary_name, chosen=chosen, end=self._dir.temporary(""))
         written = published = 0
         try:
             many = len(jobs) >= _MANY
@@ -67,15 +98,15 @@ class Adding(Place):
                 files.sync_all(tmp_fd, map(temporary, jobs))
             for job in jobs:
                 state, name = _placed(job, places)
-                if job.id not in chosen and self._exists(self._fd(state), name):
+                if job.id not in chosen and self._dir.exists(state, name):
                     raise FileExistsError(errno.EEXIST, f"there is a job {job.id}; try again")
-                if blocked is not None and job.id in places:
-                    blocked.put(tmp_fd, temporary(job), job.id, places[job.id])
+                if dependencies is not None and job.id in places:
+                    dependencies.put("tmp", temporary(job), job.id, places[job.id])
                 else:
                     os.rename(temporary(job), name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
                 published += 1
-            if blocked is not None:
-                blocked.sync(set(places.values()))
+            if dependencies is not None:
+                dependencies.sync(set(places.values()))
             files.sync_directory(pending_fd)
         except BaseException as error:
             first = ((temporary(job), *_placed(job, places)) for job in islice(jobs, written))
@@ -85,7 +116,7 @@ class Adding(Place):
             fate = "nothing is enqueued"
             if kept:
                 fate = f"{kept} of {len(jobs)} cannot be taken back, the rest is not enqueued"
-            raise files.as_store_error(error, f"{self.location}: {fate}") from error
+            raise files.as_store_error(error, f"{self._dir.location}: {fate}") from error
 
     def _retract(self, written: Iterable[tuple[str, State, str]], published: int) -> int:
         """Take back an enqueue that failed; return how many are claimed, or cannot be removed."""
@@ -93,11 +124,11 @@ class Adding(Place):
         for index, (temporary, state, name) in enumerate(written):
             with suppress(OSError, StoreError):
                 if index >= published:
-                    os.unlink(temporary, dir_fd=self._fd("tmp"))
+                    os.unlink(temporary, dir_fd=self._dir.fd("tmp"))
                     continue
-                with self._locked(state, name) as fd:
+                with self._documents.locked(state, name) as fd:
                     if fd is not None:
-                        os.unlink(name, dir_fd=self._fd(state))
+                        os.unlink(name, dir_fd=self._dir.fd(state))
                         taken_back += 1
         return published - taken_back
 
@@ -111,4 +142,4 @@ def _placed(job: Job, places: Mapping[str, str]) -> tuple[State, str]:
     """Return where a new job comes to, and under which name."""
     if job.id in places:
         return State.BLOCKED, blocked_name(places[job.id], job.id)
-    return State.PENDING, pending_name(job.priority, job.run_at, job.id)
+    return State.PENDING, name_in_pending(job)

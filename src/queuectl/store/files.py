@@ -10,8 +10,8 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -310,6 +310,15 @@ def names_inode(directory_fd: int, name: str, opened: os.stat_result) -> bool:
 def as_store_error(error: OSError, what: str) -> StoreError:
     """Return the error that tells a user what an operation of the system refused."""
     return StoreError(f"{what}: {error.strerror or error}")
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Raise what the system refuses in the block as a StoreError that begins with ``what``."""
+    try:
+        yield
+    except OSError as error:
+        raise as_store_error(error, what) from error
 
 
 def move_new(first_fd: int, first: str, second_fd: int, second: str) -> None:

@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime
 
 from queuectl.clock import format_instant
-from queuectl.job import ID_PATTERN, State
+from queuectl.job import ID_PATTERN, Job, State
 
 SUFFIX = ".json"
 _DUE_END = 25  # "5-20261124T212959.001002Z" is 25 characters long
@@ -36,6 +36,11 @@ def parse_due(text: str) -> datetime:
 def pending_name(priority: int, run_at: datetime, job_id: str) -> str:
     """Return the name of a pending job."""
     return f"{priority}-{due_text(run_at)}-{job_id}{SUFFIX}"
+
+
+def name_in_pending(job: Job) -> str:
+    """Return the name that a job has while it is pending."""
+    return pending_name(job.priority, job.run_at, job.id)
 
 
 def is_pending_name(name: str) -> bool:
@@ -99,6 +104,11 @@ def parse_filed(name: str) -> str | None:
     """Return the id of such a name, None where it is not one."""
     match = _FILED.fullmatch(name)
     return match[1] if match else None
+
+
+def is_id(value: object) -> bool:
+    """Return whether a value is the id of a job, or the name of a worker."""
+    return isinstance(value, str) and parse_filed(filed_name(value)) is not None
 
 
 def id_in_name(state: State, name: str) -> str | None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from queuectl.clock import later
 from queuectl.errors import QueuectlError
 from queuectl.job import Job, State
-from queuectl.store.lookup import Lookup
+from queuectl.store.core import Core
 from queuectl.store.names import due_text, is_pending_name, pending_due, pending_id, pending_name
 
 _SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
@@ -20,12 +20,14 @@ _READ_AT_ONCE = 200  # so many are read while pending.lock is held, then others 
 _AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
 
 
-class SetBack(Lookup):
-    """Put right the due times in pending/ of a store that is open."""
+class SetBack:
+    """The due times in pending/ of one store, after the clock was set back."""
 
-    def __init__(self, store: Lookup) -> None:
-        """Take the store, whose whole state this shares; nothing is opened."""
-        self.__dict__ = store.__dict__
+    def __init__(self, core: Core) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._lock = core.lock
 
     def is_proved_by(self, name: str, now: datetime) -> bool:
         """Tell whether a job that is not due was recorded later than it is now."""
@@ -36,14 +38,14 @@ class SetBack(Lookup):
         due_by = due_text(now)
         names = [
             name
-            for name in self._names(State.PENDING)
+            for name in self._dir.names(State.PENDING)
             if is_pending_name(name) and pending_due(name) > due_by
         ]
         names.sort(key=pending_due)
         # Due in a row that has ended by now, so that those that come from now on are behind them.
         at_once = (later(now, (index - len(names)) / 1_000_000) for index in range(len(names)))
         for start in range(0, len(names), _READ_AT_ONCE):
-            with self._moving_into_pending():
+            with self._lock.held():
                 for name in names[start : start + _READ_AT_ONCE]:
                     job = self._put_off_by_clock(name, now)
                     if job is not None:
@@ -52,7 +54,7 @@ class SetBack(Lookup):
     def _put_off_by_clock(self, name: str, now: datetime) -> Job | None:
         """Return the job of a name if only the clock puts it off, as it was recorded."""
         try:
-            job = self._read(State.PENDING, name, pending_id(name))
+            job = self._documents.read(State.PENDING, name, pending_id(name))
         except QueuectlError:
             return None  # a claim will tell
         # A due time that lies before the record was given to it by what follows, or by a hand.
@@ -69,9 +71,9 @@ class SetBack(Lookup):
         is_at_once = waits_seconds <= _AT_ONCE_SECONDS
         due = next(at_once) if is_at_once else later(now, waits_seconds)
         new_name = pending_name(job.priority, due, job.id)
-        with self._locked(State.PENDING, name) as fd:
+        with self._documents.locked(State.PENDING, name) as fd:
             if fd is not None and new_name != name:
-                self._move(State.PENDING, name, State.PENDING, new_name)
+                self._documents.move(State.PENDING, name, State.PENDING, new_name)
 
 
 def _waits_seconds(job: Job) -> float:

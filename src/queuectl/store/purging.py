@@ -11,41 +11,48 @@ from queuectl.clock import from_timestamp
 from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.base import FINISHED, Entry, ParentNames
-from queuectl.store.lookup import Lookup
+from queuectl.store.core import Core
+from queuectl.store.dependencies import Dependencies
+from queuectl.store.files import store_errors
 from queuectl.store.names import SUFFIX, filed_name, id_in_name
 
 _TURN_NAME = "purge.lock"
 
 
-class Finished(Lookup):
-    """Look through, hold and delete the jobs that have ended."""
+class Purger:
+    """The way of finished jobs out of one store."""
 
-    def look_at_parents(self, seen: ParentNames) -> Iterator[None]:
-        """Learn which jobs blocked jobs wait for; see Store.look_at_parents."""
-        if any(True for _ in self._parents()):
-            from queuectl.store.blocked import Blocked
-
-            yield from Blocked(self).look_at_parents(seen)
+    def __init__(self, core: Core, dependencies: Dependencies) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._lock = core.lock
+        self._index = core.index
+        self._entries = core.entries
+        self._lookup = core.lookup
+        self._dependencies = dependencies
 
     @contextmanager
     def parents_held(self, seen: ParentNames) -> Iterator[Collection[str]]:
         """Let no job begin to wait for another; see Store.parents_held."""
         # Who begins to wait does so under this lock (rule 7).
-        with self._moving_into_pending():
-            for _ in self.look_at_parents(seen):
+        with self._lock.held():
+            for _ in self._dependencies.look_at_parents(seen):
                 pass
             yield seen.ids
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream the jobs of a finished state; see Store.finished."""
-        return (self._entry(state, name, changed) for changed, name in self._timed(state))
+        return (
+            self._index.entry(state, name, changed) for changed, name in self._entries.timed(state)
+        )
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[bool]:
         """Keep a finished job where it is; see Store.hold."""
         for state in FINISHED:
-            if state in self._dir_fds:
-                with self._locked(state, filed_name(job_id)) as fd:
+            if self._dir.has(state):
+                with self._documents.locked(state, filed_name(job_id)) as fd:
                     if fd is not None:
                         yield True
                         return
@@ -54,18 +61,18 @@ class Finished(Lookup):
     @contextmanager
     def hold_unused(self, ids: AbstractSet[str]) -> Iterator[Collection[str]]:
         """Keep ids that no job has from being given to one; see Store.hold_unused."""
-        unused = ids - self.find(ids).keys() - self._corrupt_ids()
+        unused = ids - self._lookup.find(ids).keys() - self.corrupt_ids()
         if not unused:
             yield unused
             return
         # Whoever chooses an id does so under this lock (rule 7).
-        with self._moving_into_pending():
-            yield unused - self.find(unused).keys()
+        with self._lock.held():
+            yield unused - self._lookup.find(unused).keys()
 
-    def _corrupt_ids(self) -> set[str]:
+    def corrupt_ids(self) -> set[str]:
         """Return which jobs the documents in corrupt/ may be."""
         ids = set()
-        for name in self._names("corrupt"):
+        for name in self._dir.names("corrupt"):
             stem = name.removesuffix(SUFFIX)
             for each in (stem, stem.rpartition("-")[0]):  # a number keeps two of a name apart
                 filed = filed_name(each)
@@ -82,35 +89,35 @@ class Finished(Lookup):
     ) -> bool:
         """Delete a finished job; see Store.purge."""
         name = filed_name(job_id)
-        with self._locked(state, name) as fd:
+        with self._documents.locked(state, name) as fd:
             if fd is None:
                 return False
             if unchanged_since is not None and (
                 from_timestamp(os.fstat(fd).st_mtime) > unchanged_since
             ):
                 return False
-            job = self._read(state, name, job_id)
+            job = self._documents.read(state, name, job_id)
             if job is None:
                 return False
-            with self._telling(f"{self.location}/{state}/{name} cannot be deleted"):
+            with store_errors(f"{self._dir.location}/{state}/{name} cannot be deleted"):
                 # RACE: as long as the document lies there locked, nobody can add or retry a job of
                 # this id, and so no new log comes where the old ones are deleted: see
                 # test_the_logs_go_before_the_id_is_free.
                 if forget is not None:
                     forget(job)
-                os.unlink(name, dir_fd=self._fd(state))
+                os.unlink(name, dir_fd=self._dir.fd(state))
         return True
 
     @contextmanager
     def purge_turn(self, period_seconds: float) -> Iterator[bool]:
         """Take the turn to purge, once in a period; see Store.purge_turn."""
-        fd = self._open_lock_file(_TURN_NAME)
+        fd = self._dir.open_lock_file(_TURN_NAME)
         try:
             if not files.lock(fd) or _was_purged(fd, period_seconds):
                 yield False
                 return
             yield True
-            with self._telling(f"{self.location}/{_TURN_NAME} cannot be written"):
+            with store_errors(f"{self._dir.location}/{_TURN_NAME} cannot be written"):
                 os.pwrite(fd, b"the last purge\n", 0)
         finally:
             os.close(fd)

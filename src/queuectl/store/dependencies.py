@@ -1,4 +1,4 @@
-"""Keep the jobs that wait for others, and let them go on when those have ended.
+"""Jobs that wait for others: place them, and release them when those have ended.
 
 A job waits in ``blocked/PARENT/ID.json`` under one of the jobs that it waits for. When that has
 ended it moves on to ``pending/``, or under the next that it waits for. All of this happens while
@@ -12,34 +12,45 @@ killed in between, the sweep of idle workers repairs.
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from queuectl.clock import utc_now
-from queuectl.errors import BadDataError, BadDocument, CircularWait, StoreError, UnknownParent
-from queuectl.job import MAX_DOCUMENT_BYTES, Job, NewerSchema, State
+from queuectl.errors import (
+    BadDataError,
+    BadDocument,
+    CircularWait,
+    QueuectlError,
+    StoreError,
+    UnknownParent,
+)
+from queuectl.job import Job, NewerSchema, State
 from queuectl.policy import find_circle, waits_for
 from queuectl.store import files
 from queuectl.store.base import ParentNames
-from queuectl.store.lookup import Lookup
+from queuectl.store.core import Core
+from queuectl.store.files import store_errors
 from queuectl.store.names import blocked_name, filed_name, pending_name
 
 _AT_ONCE = 100  # so many move while pending.lock is held, then others have a turn
 _MANY = 16  # from so many directories on, one sync of the file system is cheaper
 _ATTEMPTS = 100
-_STILL_BEING_WRITTEN_SECONDS = 2.0
 # A directory that changed more recently may change once more with the same time of change.
 _STEADY_AFTER_SECONDS = 2.0
 
 
-class Blocked(Lookup):
-    """Look after blocked/ for a store that is open, through its directories and its lock."""
+class Dependencies:
+    """The blocked jobs of one store, and their way out."""
 
-    # Of a directory in which all stayed, though the parent had ended: that end, and when the
-    # directory last changed. For the sweep, which would read thousands again and again.
-    _staying: "dict[str, tuple[State, int]] | None" = None
-
-    def __init__(self, store: Lookup) -> None:
-        """Take the store, whose whole state this shares; nothing is opened."""
-        self.__dict__ = store.__dict__
+    def __init__(self, core: Core) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._index = core.index
+        self._lookup = core.lookup
+        self._lock = core.lock
+        # Of a directory in which all stayed, though the parent had ended: that end, and when the
+        # directory last changed. For the sweep, which would read thousands again and again.
+        self._staying: dict[str, tuple[State, int]] = {}
 
     # --- placing ---
 
@@ -70,7 +81,7 @@ class Blocked(Lookup):
 
         It forgets parents that are gone: they may have been purged since the job ended.
         """
-        found = self._states_of(job.parents)
+        found = self._lookup.states_of(job.parents)
         job = job._replace(
             after=tuple(each for each in job.after if each in found),
             after_any=tuple(each for each in job.after_any if each in found),
@@ -78,13 +89,15 @@ class Blocked(Lookup):
         parent = waits_for(job, found.get)
         if parent is not None:
             job = job._replace(state=State.BLOCKED)
-        recorded_fd = self._record_in_place(state, name, job)
+        recorded_fd = self._documents.record(state, name, job)
         try:
             if parent is None:
-                self._move_back_durably(state, name, self._name_in_pending(job))
+                self._documents.move_back(state, name, job)
             else:
-                with self._telling(f"{self.location}/{state}/{name} cannot be moved to blocked"):
-                    self.put(self._fd(state), name, job.id, parent)
+                with store_errors(
+                    f"{self._dir.location}/{state}/{name} cannot be moved to blocked"
+                ):
+                    self.put(state, name, job.id, parent)
                     self.sync({parent})
         finally:
             os.close(recorded_fd)
@@ -92,35 +105,38 @@ class Blocked(Lookup):
             self.look_again({job.id: parent}, found)
         return job
 
-    def put(self, directory_fd: int, name: str, job_id: str, parent: str) -> None:
-        """Move a document under a parent. Raises: OSError, UnsafeStore."""
+    def put(self, source: str, name: str, job_id: str, parent: str) -> None:
+        """Move a document of a directory under a parent. Raises: OSError, UnsafeStore."""
+        source_fd = self._dir.fd(source)
         for _ in range(_ATTEMPTS):
-            fd = self._open_parent(parent)
+            fd = self._index.open_parent(parent)
             if fd is None:
                 self._make_directory(parent)
                 continue
             try:
-                if directory_fd == self._fd("tmp"):  # it is new, and no other has its id
-                    os.rename(name, filed_name(job_id), src_dir_fd=directory_fd, dst_dir_fd=fd)
+                if source == "tmp":  # it is new, and no other has its id
+                    os.rename(name, filed_name(job_id), src_dir_fd=source_fd, dst_dir_fd=fd)
                     return
                 # What is there already must not be lost with a new directory that it moves to.
-                files.sync_directory(self._fd(State.BLOCKED))
-                files.move_new(directory_fd, name, fd, filed_name(job_id))
+                files.sync_directory(self._dir.fd(State.BLOCKED))
+                files.move_new(source_fd, name, fd, filed_name(job_id))
             except FileExistsError:
-                self._put_aside(State.BLOCKED, blocked_name(parent, job_id))
+                self._documents.make_way(State.BLOCKED, blocked_name(parent, job_id))
             except FileNotFoundError:
                 # RACE: the directory was empty until now, and a sweep has removed it: make it
                 # again. (test_directory_removed_while_a_child_is_placed)
-                if not self._exists(directory_fd, name):
+                if not self._dir.exists(source, name):
                     raise
             else:
                 return
             finally:
                 os.close(fd)
-        raise StoreError(f"{self.location}/{State.BLOCKED}/{parent} is no directory: remove it")
+        raise StoreError(
+            f"{self._dir.location}/{State.BLOCKED}/{parent} is no directory: remove it"
+        )
 
     def _make_directory(self, parent: str) -> None:
-        blocked_fd = self._fd(State.BLOCKED)
+        blocked_fd = self._dir.fd(State.BLOCKED)
         try:
             files.make_private(parent, blocked_fd)
         except (FileExistsError, FileNotFoundError):
@@ -128,10 +144,10 @@ class Blocked(Lookup):
 
     def sync(self, parents: Collection[str]) -> None:
         """Make what was put under parents durable, and the directories made for it."""
-        blocked_fd = self._fd(State.BLOCKED)
+        blocked_fd = self._dir.fd(State.BLOCKED)
         if len(parents) < _MANY or not files.sync_file_system(blocked_fd):
             for parent in parents:
-                fd = self._open_parent(parent)
+                fd = self._index.open_parent(parent)
                 if fd is not None:
                     try:
                         files.sync_directory(fd)
@@ -140,21 +156,33 @@ class Blocked(Lookup):
         files.sync_directory(blocked_fd)
 
     def look_again(self, places: Mapping[str, str], found: Mapping[str, State]) -> None:
-        """Look whether a parent has ended while its children were placed, and let them go on."""
+        """Release children whose parent has ended while they were placed."""
         # RACE: a parent that ends in this moment has looked for its children already; see
         # test_parent_that_ends_while_a_child_is_placed.
         for parent in dict.fromkeys(places.values()):
-            if self._end_of(parent) is not found.get(parent):
+            if self._index.end_of(parent) is not found.get(parent):
                 self.release(parent)
 
-    # --- letting go on ---
+    # --- releasing ---
+
+    def release_children(self, ended: Collection[str]) -> None:
+        """Release jobs that wait for jobs that have just ended; one system call if none do."""
+        blocked_fd = self._dir.fd(State.BLOCKED)
+        # A directory has two links, and one for each directory in it if the file system counts.
+        if not ended or os.fstat(blocked_fd).st_nlink == 2:
+            return
+        for job_id in ended:
+            if self._dir.exists(State.BLOCKED, job_id):
+                # What cannot be done now, the sweep of idle workers repeats, and says why.
+                with suppress(QueuectlError, OSError):
+                    self.release(job_id)
 
     def release(self, parent: str) -> None:
         """Release jobs that waited for a parent, if it has ended; the rest stays.
 
         Raises: StoreError, UnsafeStore, ConfigError.
         """
-        ended = self._end_of(parent)
+        ended = self._index.end_of(parent)
         if ended is not None:
             self._release_all(parent, ended)
 
@@ -162,18 +190,18 @@ class Blocked(Lookup):
         """Release the children of a parent that has ended; return whether all of them stay."""
         if self._changed_at(parent) is None:
             return False
-        with self._telling(f"{self.location}/{ended} cannot be written"):
+        with store_errors(f"{self._dir.location}/{ended} cannot be written"):
             # The end of the parent is durable before its children move: else a power failure could
             # run it again after them.
-            files.sync_directory(self._fd(ended))
-        children = list(self._children(parent))
+            files.sync_directory(self._dir.fd(ended))
+        children = list(self._index.children(parent))
         all_stay = True
         for start in range(0, len(children), _AT_ONCE):
             all_stay &= self._release_some(parent, children[start : start + _AT_ONCE])
         return not self._remove_directory(parent) and all_stay
 
     def _changed_at(self, parent: str) -> int | None:
-        fd = self._open_parent(parent)
+        fd = self._index.open_parent(parent)
         if fd is None:
             return None
         try:
@@ -182,15 +210,15 @@ class Blocked(Lookup):
             os.close(fd)
 
     def _release_some(self, parent: str, children: Sequence[str]) -> bool:
-        """Let some children go on; return whether all stay, as the parent's end demands."""
+        """Release some children; return whether all stay, as the parent's end demands."""
         known: dict[str, State | None] = {}
 
         def end_of(each: str) -> State | None:
             if each not in known:
-                known[each] = self._end_of(each)
+                known[each] = self._index.end_of(each)
             return known[each]
 
-        with self._moving_into_pending():
+        with self._lock.held():
             # A retry sends a parent back under the same lock.
             if end_of(parent) is None:
                 return False
@@ -198,48 +226,47 @@ class Blocked(Lookup):
             if under == {parent}:
                 return True
             others = {each for each in under if each and each != parent}
-            with self._telling(f"{self.location}/{State.BLOCKED} cannot be written"):
+            with store_errors(f"{self._dir.location}/{State.BLOCKED} cannot be written"):
                 self.sync(others)
-                files.sync_directory(self._fd(State.PENDING))
+                files.sync_directory(self._dir.fd(State.PENDING))
         for other in others:
             # RACE: as for one that is new, with the parent that it waits for now; see
             # test_next_parent_that_ends_while_a_child_moves_under_it.
-            if self._end_of(other) is not known[other]:
+            if self._index.end_of(other) is not known[other]:
                 self.release(other)
         return False
 
     def _release_one(
         self, parent: str, job_id: str, end_of: Callable[[str], State | None]
     ) -> str | None:
-        """Move a child on; return the parent that it is under then, None where that is none."""
+        """Move a child on; return the parent that it is under then, None if it is pending."""
         name = blocked_name(parent, job_id)
-        with self._locked(State.BLOCKED, name) as fd:
+        with self._documents.locked(State.BLOCKED, name) as fd:
             if fd is None:
                 return None
             try:
-                job = self._decode(files.read_all(fd, MAX_DOCUMENT_BYTES), job_id, utc_now())
+                job = self._documents.read_open(fd, job_id, utc_now())
             except NewerSchema:
                 return parent
             except BadDataError as error:
-                if not 0 <= time.time() - os.fstat(fd).st_mtime < _STILL_BEING_WRITTEN_SECONDS:
-                    self._move_to_corrupt(State.BLOCKED, name, str(error))
+                self._documents.set_aside_if_old(State.BLOCKED, name, fd, str(error))
                 return None
             if parent not in job.parents:
-                # Put here by a hand.
+                # Somebody has moved it here.
                 job = job._replace(after=(parent, *job.after))
             under = waits_for(job, end_of, parent)
             if under is None:
                 in_pending = pending_name(job.priority, job.run_at, job_id)
-                self._move(State.BLOCKED, name, State.PENDING, in_pending)
+                self._documents.move(State.BLOCKED, name, State.PENDING, in_pending)
             elif under != parent:
-                with self._telling(f"{self.location}/{State.BLOCKED}/{name} cannot be moved"):
-                    self.put(self._fd(State.BLOCKED), name, job_id, under)
+                with store_errors(f"{self._dir.location}/{State.BLOCKED}/{name} cannot be moved"):
+                    self.put(State.BLOCKED, name, job_id, under)
             return under
 
     def _remove_directory(self, parent: str) -> bool:
         """Remove the directory of a parent; return whether nothing waits there."""
         try:
-            os.rmdir(parent, dir_fd=self._fd(State.BLOCKED))
+            os.rmdir(parent, dir_fd=self._dir.fd(State.BLOCKED))
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
@@ -247,36 +274,36 @@ class Blocked(Lookup):
         return True
 
     def sweep(self) -> bool:
-        """Let go on what waits for jobs that have ended; return whether anything waits still."""
-        staying, self._staying = self._staying or {}, {}
-        for parent in list(self._parents()):
-            with self._telling(f"{self.location}/{State.BLOCKED}/{parent} cannot be looked at"):
-                ended, changed_at = self._end_of(parent), self._changed_at(parent)
+        """Release what waits for jobs that have ended; return whether anything is still blocked."""
+        staying, self._staying = self._staying, {}
+        for parent in list(self._index.parents()):
+            with store_errors(f"{self._dir.location}/{State.BLOCKED}/{parent} cannot be looked at"):
+                ended, changed_at = self._index.end_of(parent), self._changed_at(parent)
                 if ended is not None and changed_at is not None:
                     seen = (ended, changed_at)
                     if staying.get(parent) == seen or self._release_all(parent, ended):
                         self._staying[parent] = seen
             self._remove_directory(parent)
         # Some may wait now under a parent that none waited under when this began.
-        return any(True for _ in self._identified(State.BLOCKED))
+        return any(True for _ in self._index.identified(State.BLOCKED))
 
     # --- looking ---
 
     def look_at_parents(self, seen: ParentNames) -> Iterator[None]:
         """Read what has changed since the last look; see Store.look_at_parents."""
-        for parent in list(self._parents()):
+        for parent in list(self._index.parents()):
             changed = self._identity(parent)
             if changed is None or changed == seen.directories.get(parent):
                 continue
             is_steady = 0 <= changed[1] / 1e9 < time.time() - _STEADY_AFTER_SECONDS
-            for job_id in list(self._children(parent)):
+            for job_id in list(self._index.children(parent)):
                 name = blocked_name(parent, job_id)
                 document = hash((name, self._identity(name)))
                 if document in seen.documents:
                     continue
                 seen.ids.add(parent)
                 try:
-                    job = self._read(State.BLOCKED, name, job_id)
+                    job = self._documents.read(State.BLOCKED, name, job_id)
                 except (BadDocument, NewerSchema):
                     is_steady = False  # somebody may be writing it at this moment
                 else:
@@ -289,9 +316,9 @@ class Blocked(Lookup):
 
     def _identity(self, name: str) -> tuple[int, int] | None:
         """Return what changes with something in blocked/, None if that is gone."""
-        with self._telling(f"{self.location}/{State.BLOCKED}/{name} cannot be looked at"):
+        with store_errors(f"{self._dir.location}/{State.BLOCKED}/{name} cannot be looked at"):
             try:
-                status = os.stat(name, dir_fd=self._fd(State.BLOCKED), follow_symlinks=False)
+                status = os.stat(name, dir_fd=self._dir.fd(State.BLOCKED), follow_symlinks=False)
             except FileNotFoundError:
                 return None
         return status.st_ino, status.st_mtime_ns

@@ -8,20 +8,26 @@ from operator import attrgetter
 from queuectl.errors import JobNotFound, StoreBusy
 from queuectl.job import Job
 from queuectl.store.base import FINISHED, Entry, Looked
-from queuectl.store.lookup import Lookup
+from queuectl.store.core import Core
 from queuectl.store.names import filed_name, parse_filed
 from queuectl.store.watch import Watch
 
-_LOOK_SECONDS = 5.0  # a job that a hand deletes while it waits is missed after so long
-# Where thousands of other jobs end, those of so short a time are taken in one go.
+POLL_SECONDS = 0.25  # how often to look if the kernel cannot notify of changes
+_LOOK_SECONDS = 5.0  # a job that somebody deletes while it waits is missed after that long
+# If thousands of other jobs end, those of that short a time are taken in one go.
 TOGETHER_SECONDS = 0.005
-_LOOK_SHARE = 20  # looking through a long queue takes at most one part in so many of the time
+_LOOK_SHARE = 20  # looking through a long queue takes at most one part in that many of the time
 
 
-class Ends(Lookup):
-    """Know when jobs have come to their end."""
+class Waiter:
+    """Waiting for the ends of jobs of one store."""
 
-    poll_seconds: float
+    def __init__(self, core: Core) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._index = core.index
+        self._lookup = core.lookup
 
     def ends(
         self,
@@ -32,9 +38,9 @@ class Ends(Lookup):
         """Yield jobs as they end; see Store.ends."""
         start = time.monotonic()
         left = dict.fromkeys(job_ids)
-        # RACE: watch first, then look, so that what ends in between is told; see
+        # RACE: watch first, then look, so that what ends in between is noticed; see
         # test_a_job_that_ends_before_the_sleep_is_not_missed.
-        watch = Watch(*(os.path.join(self.location, state) for state in FINISHED))
+        watch = Watch(*(os.path.join(self._dir.location, state) for state in FINISHED))
         try:
             arrived: Collection[str] = tuple(left)
             look_at = start
@@ -48,7 +54,7 @@ class Ends(Lookup):
                 now = time.monotonic()
                 # What arrived and is gone again was sent back, or purged.
                 if now >= look_at or len(ended) < len(arrived):
-                    found = self._demand(left)
+                    found = self._require(left)
                     if looked is not None:
                         looked(found)
                     look_at = now + max(_LOOK_SECONDS, (time.monotonic() - now) * _LOOK_SHARE)
@@ -65,16 +71,16 @@ class Ends(Lookup):
         """Return the jobs that have ended, the first to end first."""
         jobs = []
         for job_id in job_ids:
-            state = self._end_of(job_id)
-            job = None if state is None else self._read(state, filed_name(job_id), job_id)
+            state = self._index.end_of(job_id)
+            job = None if state is None else self._documents.read(state, filed_name(job_id), job_id)
             if job is not None:
                 jobs.append(job)
         return sorted(jobs, key=attrgetter("updated_at"))
 
-    def _demand(self, job_ids: Collection[str]) -> Collection[Entry]:
-        """Return where the jobs are. Raises: JobNotFound where one of them is nowhere."""
+    def _require(self, job_ids: Collection[str]) -> Collection[Entry]:
+        """Return where the jobs are. Raises: JobNotFound if one of them is nowhere."""
         try:
-            found = self.find(job_ids)
+            found = self._lookup.find(job_ids)
         except StoreBusy:
             return ()  # the next look may tell
         for job_id in job_ids:
@@ -87,11 +93,11 @@ class Ends(Lookup):
         while (left_seconds := until - time.monotonic()) > 0:
             if watch.fd is None:
                 names = None
-                time.sleep(min(left_seconds, self.poll_seconds))
+                time.sleep(min(left_seconds, POLL_SECONDS))
             else:
                 names = watch.wait(left_seconds)
             if names is None:
-                return [job_id for job_id in job_ids if self._end_of(job_id)]
+                return [job_id for job_id in job_ids if self._index.end_of(job_id)]
             arrived = {job_id for job_id in map(parse_filed, names) if job_id in job_ids}
             if arrived:
                 return [job_id for job_id in arrived if job_id is not None]

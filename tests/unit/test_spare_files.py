@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from queuectl.store import files
-from queuectl.store.spares import LEFT, Spares
+from queuectl.store.spare_files import LEFT, SpareFiles
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def tmp_fd(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def written(spares: Spares, text: str) -> str:
+def written(spares: SpareFiles, text: str) -> str:
     """Write a document and close it; return the name of its file."""
     name, fd = spares.write(text.encode())
     os.close(fd)
@@ -34,11 +34,11 @@ def left(tmp_path: Path) -> list[str]:
 
 def left_by_a_process(tmp_path: Path, tmp_fd: int, *texts: str) -> list[str]:
     """Leave files that held these texts, by a process that has settled some documents."""
-    spares = Spares(tmp_fd)
+    spares = SpareFiles(tmp_fd, tmp_fd)
     for text in texts:
         document = tmp_path / "document"
         document.write_text(text)
-        spares.put_in_place(written(spares, "new"), tmp_fd, "document")
+        spares.put_in_place(written(spares, "new"), "document")
         document.unlink()
     spares.leave()
     return left(tmp_path)
@@ -54,7 +54,7 @@ def test_what_is_left_holds_no_word_of_a_job(tmp_path: Path, tmp_fd: int) -> Non
 def test_two_processes_never_take_the_same_file(tmp_path: Path, tmp_fd: int) -> None:
     """Though both have seen it; whoever comes second makes a file."""
     left_by_a_process(tmp_path, tmp_fd, "one")
-    first, second = Spares(tmp_fd), Spares(tmp_fd)
+    first, second = SpareFiles(tmp_fd, tmp_fd), SpareFiles(tmp_fd, tmp_fd)
     first._left = first._look_for_left()
     second._left = second._look_for_left()
     inode = os.stat(tmp_path / left(tmp_path)[0]).st_ino
@@ -81,13 +81,13 @@ def test_a_full_disk_takes_the_room_of_spare_files(
     tmp_path: Path, tmp_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also that of other processes, but not the file of one that writes a document just now."""
-    other, own = Spares(tmp_fd), Spares(tmp_fd)
+    other, own = SpareFiles(tmp_fd, tmp_fd), SpareFiles(tmp_fd, tmp_fd)
     (tmp_path / "document").write_text("old")
-    other.put_in_place(written(other, "new"), tmp_fd, "document")
+    other.put_in_place(written(other, "new"), "document")
     other.synced()
     (spare,) = other._ready
     (tmp_path / "document").unlink()
-    busy, busy_fd = Spares(tmp_fd).write(b"being written")
+    busy, busy_fd = SpareFiles(tmp_fd, tmp_fd).write(b"being written")
     write_synced = files.write_synced
 
     def needs_room(*arguments: Any, **options: Any) -> int:
@@ -115,7 +115,7 @@ def test_a_linked_file_is_not_written_over(tmp_path: Path, tmp_fd: int) -> None:
     (name,) = left_by_a_process(tmp_path, tmp_fd, "one")
     (tmp_path / name).write_text("kept")
     os.link(tmp_path / name, backup)
-    spares = Spares(tmp_fd)
+    spares = SpareFiles(tmp_fd, tmp_fd)
     assert (tmp_path / written(spares, "new")).read_text() == "new"
     assert backup.read_text() == "kept"
     assert left(tmp_path) == []
@@ -127,7 +127,7 @@ def test_what_is_no_file_stays_where_it_is(tmp_path: Path, tmp_fd: int) -> None:
     (tmp_path / f"{LEFT}link").symlink_to("/etc/passwd")
     (tmp_path / f"{LEFT}directory").mkdir()
     before = left(tmp_path)
-    spares = Spares(tmp_fd)
+    spares = SpareFiles(tmp_fd, tmp_fd)
     assert (tmp_path / written(spares, "new")).read_text() == "new"
     assert left(tmp_path) == before
 
@@ -136,6 +136,6 @@ def test_a_document_is_the_users_alone_whatever_its_file_was(tmp_path: Path, tmp
     """A file that a hand has made with mode 0644 is given 0600."""
     (tmp_path / f"{LEFT}1").write_text("x" * 100)
     (tmp_path / f"{LEFT}1").chmod(0o644)
-    name = written(Spares(tmp_fd), "new")
+    name = written(SpareFiles(tmp_fd, tmp_fd), "new")
     assert (tmp_path / name).read_text() == "new"
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

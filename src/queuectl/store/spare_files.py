@@ -29,12 +29,13 @@ _AT_ONCE = 512  # spare files that one process keeps
 _BLOCK = 4096  # a file that is larger is deleted, for others would carry its size along
 
 
-class Spares:
+class SpareFiles:
     """Keep the spare files of one process in tmp/."""
 
-    def __init__(self, tmp_fd: int) -> None:
-        """Take the open tmp/; no file is made before it is needed."""
+    def __init__(self, tmp_fd: int, processing_fd: int) -> None:
+        """Take the open tmp/ and processing/; no file is made before it is needed."""
         self._tmp_fd = tmp_fd
+        self._processing_fd = processing_fd
         self._ready: list[str] = []
         self._freed: list[str] = []
         self._left: list[str] | None = None  # by others, None before the first look
@@ -136,11 +137,11 @@ class Spares:
         self.drop(name)
         return None
 
-    def put_in_place(self, name: str, directory_fd: int, document: str) -> None:
-        """Put a written and synced file in the place of a document, in one step."""
+    def put_in_place(self, name: str, document: str) -> None:
+        """Put a written and synced file in the place of a document in progress, in one step."""
         if self._can_exchange:
             try:
-                files.exchange(self._tmp_fd, name, directory_fd, document)
+                files.exchange(self._tmp_fd, name, self._processing_fd, document)
             except OSError as error:
                 if error.errno not in files.UNSUPPORTED:
                     raise
@@ -148,7 +149,7 @@ class Spares:
             else:
                 self._freed.append(name)
                 return
-        os.rename(name, document, src_dir_fd=self._tmp_fd, dst_dir_fd=directory_fd)
+        os.rename(name, document, src_dir_fd=self._tmp_fd, dst_dir_fd=self._processing_fd)
 
     def synced(self) -> None:
         """Take note that everything exchanged so far is durable."""

@@ -1,0 +1,218 @@
+"""Claim jobs that are due (rule 3): lock, then one rename from pending/ to processing/."""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from datetime import datetime
+
+from queuectl.clock import later
+from queuectl.errors import QueuectlError, StoreError
+from queuectl.job import State
+from queuectl.store import files
+from queuectl.store.adopting import Adopter, WaitingDocuments
+from queuectl.store.base import Claim
+from queuectl.store.core import Core
+from queuectl.store.documents import as_placed
+from queuectl.store.files import store_errors
+from queuectl.store.held_claim import LOCK_FD_IN_COMMAND, HeldClaim
+from queuectl.store.listing import Listing
+from queuectl.store.names import (
+    due_text,
+    is_pending_name,
+    is_stranger,
+    pending_id,
+    processing_name,
+)
+from queuectl.store.setback import SetBack
+from queuectl.store.worklist import Worklist
+
+_LOOK_AGAIN_SECONDS = 1.0
+_PARTS = 256  # of 64 KiB: more than the kernel holds of arrivals, unless it was set up for it
+_SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
+
+
+class Claimer:
+    """The way of jobs into processing/, for the workers of one process."""
+
+    def __init__(
+        self,
+        core: Core,
+        worklist: Worklist,
+        waiting: WaitingDocuments,
+        adopter: Adopter,
+        set_back: SetBack,
+    ) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._lock = core.lock
+        self._registry = core.registry
+        self._worklist = worklist
+        self._waiting = waiting
+        self._adopter = adopter
+        self._set_back = set_back
+        self._clock_seen: tuple[str | None, float] | None = None
+
+    def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        """Take the first due jobs, one for each worker; see Store.claim_each."""
+        listing = self._worklist.listing
+        due_by = due_text(now)
+        claims: list[Claim] = []
+        try:
+            with store_errors(f"{self._dir.location}/pending cannot be read"):
+                self._take_in_arrivals(listing, now)
+                while (most := len(workers) - len(claims)) > 0:
+                    names = listing.take(due_by, most)
+                    if listing.strangers:
+                        self._adopt_strangers(listing, now)
+                        for name in names:
+                            listing.arrived(name, due_by)  # an adopted one may be first
+                    elif not names and not self._clock_was_set_back(listing, now):
+                        break
+                    else:
+                        self._claim_names(names, now, workers, claims)
+        except QueuectlError:
+            # What was handed out, or arrived, and was not claimed is found by a new scan.
+            listing.invalidate()
+            if not claims:
+                raise
+        return claims
+
+    def _claim_names(
+        self, names: Sequence[str], now: datetime, workers: Sequence[str], claims: list[Claim]
+    ) -> None:
+        """Add to the claims what of the names can be claimed, each for the next worker."""
+        for name in names:
+            if not is_pending_name(name):
+                self._adopter.adopt([name], now)  # it was torn at the first look
+            elif (claim := self._claim(name, now, workers[len(claims)])) is not None:
+                claims.append(claim)
+
+    def _clock_was_set_back(self, listing: Listing, now: datetime) -> bool:
+        """Return whether jobs are due, though none was, since the clock was set back."""
+        soonest = listing.soonest()
+        while soonest is not None and not self._dir.exists(State.PENDING, soonest):
+            listing.forget(soonest)  # it is gone, and would hide the evidence of others
+            soonest = listing.soonest()
+        if listing.has_lost_the_soonest():
+            listing.invalidate()
+            return True
+        # What the wall clock is ahead of one that is never set.
+        ahead = now.timestamp() - time.monotonic()
+        seen, self._clock_seen = self._clock_seen, (soonest, ahead)
+        was_set_back = seen is not None and ahead < seen[1] - _SET_BACK_SECONDS
+        if was_set_back:
+            listing.forget_put_off()
+        elif soonest is None or (seen is not None and seen[0] == soonest):
+            return False
+        # What is known to wait may all be gone, and what waits not be known.
+        if was_set_back or (soonest is not None and self._set_back.is_proved_by(soonest, now)):
+            self._set_back.put_right(now)
+            listing.invalidate()
+            return True
+        return False
+
+    # --- what arrives ---
+
+    def _take_in_arrivals(self, listing: Listing, now: datetime) -> None:
+        # In parts, so that memory does not depend on how many came: all that the kernel holds.
+        for _ in range(_PARTS):
+            arrivals = self._worklist.watch.arrivals(listing.look_at())
+            if arrivals is None:
+                listing.invalidate(time.monotonic())
+            if not arrivals:
+                return
+            strangers = []
+            due_by = due_text(now)
+            for name in arrivals:
+                listing.left_alone.discard(name)
+                if is_pending_name(name):
+                    listing.arrived(name, due_by)
+                elif is_stranger(name):
+                    strangers.append(name)
+            self._adopter.adopt(strangers, now)
+
+    def _adopt_strangers(self, listing: Listing, now: datetime) -> None:
+        strangers, listing.strangers = listing.strangers, []
+        self._adopter.adopt(strangers, now)
+        if listing.more_strangers:
+            listing.invalidate()
+
+    # --- one document ---
+
+    def _claim(self, name: str, now: datetime, worker: str) -> Claim | None:
+        """Claim one pending document, or have it looked at again."""
+        try:
+            locked = self._waiting.lock(name, now)
+            if locked is None:
+                return None
+            fd, status = locked
+            claim = None
+            try:
+                claim = self._claim_locked(name, fd, status, now, worker)
+            finally:
+                if claim is None:
+                    os.close(fd)
+        except OSError as error:
+            what = f"{self._dir.location}/pending/{name} cannot be claimed"
+            raise files.as_store_error(error, what) from error
+        if claim is not None:
+            self._registry.note(worker, (claim.job.id, claim.attempt), now)
+        return claim
+
+    def _claim_locked(
+        self, name: str, fd: int, status: os.stat_result, now: datetime, worker: str
+    ) -> HeldClaim | None:
+        job_id = pending_id(name)
+        job = self._waiting.read(fd, name, job_id, now)
+        if job is None:
+            return None
+        job = as_placed(job, State.PENDING, name, job_id)
+        running = processing_name(job_id, job.next_attempt)
+        if job.history or job.after or job.after_any:
+            # It has come from elsewhere, durable here before it moves on; see Submitter.retry.
+            files.sync_directory(self._dir.fd(State.PENDING))
+        try:
+            if not self._move(fd, status, name, running):
+                return None
+        except FileExistsError:
+            # A second document of a job in progress, which somebody has put here.
+            self._waiting.look_again(name, later(now, _LOOK_AGAIN_SECONDS))
+            return None
+        return HeldClaim(
+            worker=worker,
+            job=job,
+            attempt=job.next_attempt,
+            started_at=now,
+            pass_fds=((fd, LOCK_FD_IN_COMMAND),),
+            fd=fd,
+            name=running,
+            came_from=name,
+        )
+
+    def _move(self, fd: int, status: os.stat_result, name: str, running: str) -> bool:
+        """Move a locked document from pending/ to processing/; False if somebody was faster.
+
+        Raises: FileExistsError if one of that name is in progress; OSError.
+        """
+        pending_fd, processing_fd = self._dir.fd(State.PENDING), self._dir.fd(State.PROCESSING)
+        try:
+            files.move_new(pending_fd, name, processing_fd, running)
+        except FileNotFoundError:
+            # RACE: somebody, who takes no lock, has moved or removed it; see
+            # test_hand_that_moves_a_document_while_it_is_claimed.
+            return False
+        is_taken = False
+        try:
+            # RACE: somebody may have put another file there between check and rename; see
+            # test_hand_that_replaces_a_document_while_it_is_claimed.
+            if files.names_inode(processing_fd, running, status):
+                os.utime(fd)
+                is_taken = True
+        finally:
+            if not is_taken:  # it has not run, so it is not a lost attempt
+                with ExitStack() as held:
+                    with suppress(StoreError):  # better without the lock (rule 7) than not at all
+                        held.enter_context(self._lock.held())
+                    os.rename(running, name, src_dir_fd=processing_fd, dst_dir_fd=pending_fd)
+        return is_taken

@@ -1,0 +1,36 @@
+"""A claimed job of this process, and the lock that the command inherits (rule 4)."""
+
+import os
+from dataclasses import dataclass
+
+from queuectl.errors import StoreError
+from queuectl.store.base import Claim
+
+LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class HeldClaim(Claim):
+    """The locked descriptor of a claimed document, and what was already done to settle it."""
+
+    fd: int
+    name: str
+    came_from: str
+    recorded_fd: int = -1
+
+    def free(self) -> None:
+        """Free the lock of the document, and that of its successor."""
+        for fd in (self.recorded_fd, self.fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.recorded_fd = -1
+
+
+def check_descriptors() -> None:
+    """Check that a command can inherit its lock. Raises: StoreError."""
+    most = os.sysconf("SC_OPEN_MAX")
+    if 0 <= most <= LOCK_FD_IN_COMMAND:
+        raise StoreError(
+            f"a worker needs {LOCK_FD_IN_COMMAND + 1} file descriptors at least, and may have"
+            f" {most}: raise the limit (ulimit -n)"
+        )

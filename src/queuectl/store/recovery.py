@@ -1,0 +1,126 @@
+"""Settle the claims whose worker and command are gone (rule 8)."""
+
+import os
+from datetime import datetime
+
+from queuectl.clock import from_timestamp, utc_now
+from queuectl.errors import BadDataError, ConfigError, StoreError
+from queuectl.job import Attempt, NewerSchema, Outcome, State
+from queuectl.logs import log_name
+from queuectl.store.base import FINISHED, Decide, Recovered, RecoveryReport
+from queuectl.store.core import Core
+from queuectl.store.dependencies import Dependencies
+from queuectl.store.files import store_errors
+from queuectl.store.names import parse_processing
+from queuectl.store.orphans import Orphans
+from queuectl.store.settling import Settler
+
+
+class CommandStillRuns(Exception):
+    """Nobody holds a job's lock, and its command is running nevertheless."""
+
+
+class Recovery:
+    """What becomes of the documents in processing/ that nobody holds."""
+
+    def __init__(
+        self, core: Core, dependencies: Dependencies, settler: Settler, orphans: Orphans
+    ) -> None:
+        """Take the open store."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._registry = core.registry
+        self._dependencies = dependencies
+        self._settler = settler
+        self._orphans = orphans
+
+    def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
+        """Settle all that nobody holds; see Store.recover."""
+        recovered: list[Recovered] = []
+        held: set[tuple[str, int]] = set()
+        problems: list[str] = []
+        for name in list(self._dir.names(State.PROCESSING)):
+            parsed = parse_processing(name)
+            if parsed is None:
+                continue
+            path = f"{self._dir.location}/{State.PROCESSING}/{name}"
+            try:
+                with (
+                    store_errors(f"{path} cannot be recovered"),
+                    self._documents.locked(State.PROCESSING, name) as fd,
+                ):
+                    if fd is None:
+                        if self._documents.is_document(State.PROCESSING, name):
+                            held.add(parsed)
+                    elif (found := self.settle(name, fd, decide)) is not None:
+                        recovered.append(found)
+            except CommandStillRuns:
+                held.add(parsed)
+            except (ConfigError, StoreError) as error:
+                problems.append(str(error))
+        self._dependencies.release_children(
+            [each.job.id for each in recovered if each.job.state in FINISHED]
+        )
+        if any(each.lost for each in recovered):
+            try:
+                self._registry.tidy_records()  # that said who had run what was lost
+            except StoreError as error:
+                problems.append(str(error))
+        unowned = held if held and not only_lost else set()
+        if unowned:
+            unowned = held - {(each.job, each.attempt) for each in self._registry.workers()}
+        return RecoveryReport(
+            recovered=recovered,
+            running=len(held),
+            unowned=len(unowned) + len(problems),
+            overdue=() if only_lost else self._orphans.end_overdue(unowned),
+            problems=problems,
+        )
+
+    def settle(self, name: str, fd: int, decide: Decide) -> Recovered | None:
+        """Settle a locked document of processing/; None if it cannot be read.
+
+        Raises: CommandStillRuns, StoreError.
+        """
+        parsed = parse_processing(name)
+        assert parsed is not None, name
+        job_id, number = parsed
+        now = utc_now()
+        try:
+            job = self._documents.read_to_run(fd, job_id, now)
+        except NewerSchema:
+            return None
+        except BadDataError as error:
+            self._documents.set_aside(State.PROCESSING, name, str(error))
+            return None
+        if job.id != job_id:
+            job = job._replace(id=job_id)
+        if job.next_attempt > number:
+            self._settler.roll_forward(name, job)
+            self._registry.count([job.history[-1]])
+            return Recovered(job=job, attempt=number, lost=False)
+        if self._orphans.session_leaders(job_id, number):
+            raise CommandStillRuns
+        job = decide(job, self._lost_attempt(job_id, number, os.fstat(fd).st_mtime, now))
+        # Durable where it is before it moves on; see Submitter.retry.
+        self._dir.make_durable(State.PROCESSING)
+        recorded_fd = self._documents.record(State.PROCESSING, name, job)
+        try:
+            self._settler.roll_forward(name, job)
+        finally:
+            os.close(recorded_fd)
+        self._registry.count([job.history[-1]])
+        return Recovered(job=job, attempt=number, lost=True)
+
+    def _lost_attempt(self, job_id: str, number: int, started: float, now: datetime) -> Attempt:
+        return Attempt(
+            number=number,
+            worker=self._registry.last_runner_of(job_id, number),
+            started_at=from_timestamp(started),
+            finished_at=now,
+            duration_seconds=None,
+            exit_code=None,
+            signal=None,
+            outcome=Outcome.LOST,
+            log=log_name(job_id, number),
+        )

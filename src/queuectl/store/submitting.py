@@ -1,0 +1,109 @@
+"""Add jobs whose ids a person chose or that wait for others, and send finished jobs back."""
+
+import os
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from queuectl.errors import DuplicateId, JobNotFound, WrongState
+from queuectl.job import Job, State
+from queuectl.policy import retried
+from queuectl.store.adding import Publisher
+from queuectl.store.base import FINISHED, Progress
+from queuectl.store.core import Core
+
+if TYPE_CHECKING:
+    from queuectl.store.dependencies import Dependencies
+
+
+class Submitter:
+    """The way into pending/ and blocked/ of one store, under pending.lock (rule 7)."""
+
+    def __init__(self, core: Core, dependencies: Callable[[], "Dependencies"]) -> None:
+        """Take the open store, and what makes its dependencies if they are needed."""
+        self._dir = core.directory
+        self._documents = core.documents
+        self._lock = core.lock
+        self._lookup = core.lookup
+        self._get_dependencies = dependencies
+        self._publisher = Publisher(core.directory, core.documents)
+
+    def add(
+        self,
+        jobs: Collection[Job],
+        *,
+        chosen: Collection[str] = (),
+        skip_existing: bool = False,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Make new jobs durable, then visible in their order; see Store.add."""
+        parents = {each for job in jobs for each in job.parents}
+        if not chosen and not parents:
+            self._publisher.publish(jobs, progress, {}, None, chosen=())
+        else:
+            self._add_under_lock(jobs, frozenset(chosen), parents, progress, skip=skip_existing)
+        return [job.id for job in jobs]
+
+    def _add_under_lock(
+        self,
+        jobs: Collection[Job],
+        chosen: frozenset[str],
+        parents: set[str],
+        progress: Progress | None,
+        *,
+        skip: bool,
+    ) -> None:
+        with self._lock.held():
+            if chosen:
+                self._lookup.refuse_look_alikes(chosen)
+                # An id may be free because its job was purged a moment ago: a power failure that
+                # undid that and not the adding would leave two jobs of one id.
+                for state in FINISHED:
+                    self._dir.make_durable(state)
+            found = self._lookup.states_of(chosen | parents if parents else chosen)
+            present = found.keys() & chosen
+            if present and not skip:
+                first = next(job.id for job in jobs if job.id in present)
+                raise DuplicateId(first, found[first])
+            new = jobs
+            if present:
+                from queuectl.packed import Packed
+
+                new = Packed(job for job in jobs if job.id not in present)
+            if not parents:
+                self._publisher.publish(new, progress, {}, None, chosen=chosen)
+                return
+            dependencies = self._get_dependencies()
+            places = dependencies.places(new, found)
+            self._publisher.publish(new, progress, places, dependencies, chosen=chosen)
+            dependencies.look_again(places, found)
+
+    def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
+        """Send a job of one of the states back to pending; see Store.retry."""
+        with self._lock.held():
+            located = self._lookup.locate(job_id)
+            if located is None:
+                raise JobNotFound(f"no such job: {job_id}")
+            state, name = located
+            if state not in states:
+                raise WrongState(f"job {job_id} is {state}, not {', '.join(states)}")
+            with self._documents.locked(state, name) as fd:
+                if fd is None:
+                    raise WrongState(f"job {job_id} is being changed by somebody else; try again")
+                job = self._documents.read(state, name, job_id)
+                # RACE: somebody, who takes no lock, has removed it; see
+                # test_retry_of_a_job_that_a_hand_removes_is_refused.
+                if job is None:
+                    raise JobNotFound(f"no such job: {job_id}")
+                job = retried(job, now)
+                # Durable where it is before it moves on: else a power failure could undo the first
+                # move and keep the second, and leave the job in two places.
+                self._dir.make_durable(state)
+                if job.after or job.after_any:
+                    return self._get_dependencies().retry(state, name, job)
+                recorded_fd = self._documents.record(state, name, job)
+                try:
+                    self._documents.move_back(state, name, job)
+                finally:
+                    os.close(recorded_fd)
+        return job
