@@ -31,7 +31,8 @@ from benchmarks.measure import (
     write_json,
 )
 from queuectl.clock import utc_now
-from queuectl.job import Job, State, encode_job, new_id
+from queuectl.document import encode_job
+from queuectl.job import Job, State, new_id
 from queuectl.store import files, open_store
 from queuectl.store.names import filed_name
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from queuectl.clock import later
 from queuectl.config import Settings
-from queuectl.job import Attempt, Defaults, Job, Outcome, job_from_document, parse_object
+from queuectl.document import job_from_document, parse_object
+from queuectl.job import Attempt, Defaults, Job, Outcome
 from queuectl.logs import log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, ParentNames, Store

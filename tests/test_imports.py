@@ -21,6 +21,7 @@ LAYERS = (
     {"queuectl.line"},
     {"queuectl.loop", "queuectl.outlet"},
     {"queuectl.job"},
+    {"queuectl.document"},
     {"queuectl.config", "queuectl.lines", "queuectl.logs"},
     {"queuectl.policy", "queuectl.submit", "queuectl.when"},
     {"queuectl.store.base"},

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, shorten
-from queuectl.job import MAX_DOCUMENT_BYTES
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 # A string of JSON ends on its line, and a bracket within it is none. A quote alone has no end.

@@ -6,7 +6,7 @@ from datetime import datetime
 from queuectl.clock import later
 from queuectl.codes import includes
 from queuectl.config import Settings
-from queuectl.job import Attempt, Job, Outcome, State
+from queuectl.job import FINISHED, Attempt, Job, Outcome, State
 
 
 def backoff_seconds(attempts: int, settings: Settings, fraction: float) -> float:
@@ -106,4 +106,4 @@ def waits_for(
 def _is_met(job: Job, parent: str, state: State | None) -> bool:
     if parent in job.after:
         return state is State.COMPLETED
-    return state in (State.COMPLETED, State.DEAD, State.CANCELLED)
+    return state in FINISHED

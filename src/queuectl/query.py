@@ -15,10 +15,11 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from queuectl.clock import utc_now
+from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
-from queuectl.job import Job, Outcome, State, job_document
+from queuectl.job import FINISHED, Job, Outcome, State
 from queuectl.packed import Packed, Sorter
-from queuectl.store.base import FINISHED, Entry, Store
+from queuectl.store.base import Entry, Store
 
 # What runs, then what waits; these change too fast, and are too few or too well sorted, to merge.
 _UNFINISHED = (State.PROCESSING, State.PENDING, State.BLOCKED)

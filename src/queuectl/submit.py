@@ -12,22 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl.clock import format_instant, later
 from queuectl.codes import NO_RULE
 from queuectl.config import Settings
+from queuectl.document import RECORDED_KEYS, check_command, job_from_user, parse_object
 from queuectl.errors import BadDocument, QueuectlError, UsageError
-from queuectl.job import (
-    RECORDED_KEYS,
-    Job,
-    State,
-    check_command,
-    job_from_user,
-    new_id,
-    parse_object,
-)
+from queuectl.job import FINISHED, Job, State, new_id
 
 if TYPE_CHECKING:
     from queuectl.packed import Packed
 
-_ENDED = (State.COMPLETED, State.DEAD, State.CANCELLED)
-_NOT_BLOCKED = (State.PENDING, State.PROCESSING, *_ENDED)
+_NOT_BLOCKED = (State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Options(NamedTuple):
@@ -159,7 +151,7 @@ class Submitter:
         if not records:
             return document
         self.ignored.update(dict.fromkeys(key for key in document if key in records))
-        self.ended += document.get("state") in _ENDED
+        self.ended += document.get("state") in FINISHED
         return {key: value for key, value in document.items() if key not in records}
 
     def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:

@@ -18,7 +18,8 @@ from tests.cli.conftest import Run
 from tests.cli.placing import Placing
 
 from queuectl.clock import parse_instant, utc_now
-from queuectl.job import USER_KEYS, State, check_id
+from queuectl.document import USER_KEYS
+from queuectl.job import State, check_id
 
 HINT = " Try 'queuectl enqueue --help'."
 NOT_AN_ID = "is not an id; use 1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot or a dash"

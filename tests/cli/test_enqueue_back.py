@@ -10,7 +10,8 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing, attempt
 
-from queuectl.job import RECORDED_KEYS, State
+from queuectl.document import RECORDED_KEYS
+from queuectl.job import State
 
 OWN = {"x_ticket": "A-7", "x_deep": {"list": [1.5, None, {"ü": "\ud800"}]}}
 

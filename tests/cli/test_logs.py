@@ -7,7 +7,8 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import NOON, Placing, attempt, make_job
 
-from queuectl.job import Job, State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import Job, State
 from queuectl.store.directory import DirectoryStore
 
 

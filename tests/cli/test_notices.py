@@ -7,7 +7,8 @@ from tests.cli.conftest import Run
 from tests.cli.placing import NOON, Placing, make_job
 
 from queuectl.clock import format_instant, utc_now
-from queuectl.job import State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import State
 from queuectl.store import looking, open_store, waiting
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.lookup import Lookup

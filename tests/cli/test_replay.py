@@ -15,7 +15,8 @@ from tests.cli.terminal import Terminal, needs_tmux, opened
 from tests.process.support import until
 
 from queuectl.cli.replay import Replay
-from queuectl.job import State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import State
 from queuectl.line import Line, finally_shown
 
 ENDING = b"\x1b[0m"

@@ -25,8 +25,9 @@ from tests.jobs import (
 )
 
 from queuectl.clock import format_instant, later
+from queuectl.document import MAX_DOCUMENT_BYTES, encode_job
 from queuectl.errors import JobNotFound
-from queuectl.job import MAX_DOCUMENT_BYTES, Job, Outcome, State, encode_job
+from queuectl.job import Job, Outcome, State
 from queuectl.store import files, open_store
 from queuectl.store.base import Store
 from queuectl.store.layout import StoreDirectory

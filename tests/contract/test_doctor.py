@@ -12,8 +12,9 @@ from tests.cli.placing import attempt
 from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, claimed, drain, ended, fail_for_good, make_job, make_jobs
 
+from queuectl.document import encode_job
 from queuectl.errors import ConfigError, StoreUnavailable, UnsafeStore
-from queuectl.job import Outcome, State, encode_job
+from queuectl.job import Outcome, State
 from queuectl.logs import LogDir
 from queuectl.store import files
 from queuectl.store.base import Store

@@ -9,8 +9,9 @@ import pytest
 from tests.contract.conftest import Place
 from tests.jobs import LATER, claimed, decide, ended, make_job
 
+from queuectl.document import encode_job
 from queuectl.errors import StoreError
-from queuectl.job import Outcome, State, encode_job
+from queuectl.job import Outcome, State
 from queuectl.store import files
 from queuectl.store.base import Store
 

@@ -10,7 +10,8 @@ from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, make_job
 
 from queuectl.clock import later
-from queuectl.job import State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import State
 from queuectl.store.base import Store
 from queuectl.store.names import pending_name
 

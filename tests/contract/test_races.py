@@ -15,8 +15,9 @@ from tests.contract.conftest import Place
 from tests.jobs import LATER, NOON, claim_next, claimed, decide, drain, ended, make_job, make_jobs
 
 from queuectl.clock import later
+from queuectl.document import encode_job
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
-from queuectl.job import Job, Outcome, State, encode_job
+from queuectl.job import Job, Outcome, State
 from queuectl.store import files
 from queuectl.store.base import ParentNames, Store
 from queuectl.store.directory import DirectoryStore

@@ -19,8 +19,9 @@ from tests.jobs import (
     make_jobs,
 )
 
+from queuectl.document import encode_job
 from queuectl.errors import BadDocument, StoreError
-from queuectl.job import Defaults, Job, Outcome, State, encode_job
+from queuectl.job import Defaults, Job, Outcome, State
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
 

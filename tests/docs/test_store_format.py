@@ -5,7 +5,8 @@ import re
 from tests.docs.pages import ROOT
 
 from queuectl.clock import utc_now
-from queuectl.job import Attempt, Job, Outcome, State, job_document
+from queuectl.document import job_document
+from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.store import layout
 
 PAGE = (ROOT / "docs" / "store-format.md").read_text()

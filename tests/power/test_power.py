@@ -24,8 +24,9 @@ from tests.jobs import (
 )
 from tests.power.disk import Disk, Site, Tree, lay_down, quick
 
+from queuectl.document import parse_object
 from queuectl.errors import QueuectlError
-from queuectl.job import Defaults, Job, Outcome, State, parse_object
+from queuectl.job import Defaults, Job, Outcome, State
 from queuectl.store import adding, adopting, dependencies, open_store
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id

@@ -17,10 +17,10 @@ from tests.process.support import Queue
 
 from queuectl.clock import utc_now
 from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, WrongState
-from queuectl.job import Outcome, State
+from queuectl.job import FINISHED, Outcome, State
 from queuectl.query import find_job, select
 from queuectl.store import files, open_store
-from queuectl.store.base import FINISHED, Store
+from queuectl.store.base import Store
 
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 SEED = os.environ.get("QUEUECTL_TEST_SEED")

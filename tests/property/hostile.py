@@ -18,7 +18,8 @@ from tests.jobs import NOON, make_job
 from tests.program import QUEUECTL
 
 from queuectl.cli.group import run as run_command
-from queuectl.job import Attempt, Outcome, State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import Attempt, Outcome, State
 from queuectl.store.layout import DIRECTORIES, FILES
 from queuectl.store.names import pending_name
 

@@ -18,6 +18,7 @@ from queuectl.clock import (
     parse_duration,
     parse_instant,
 )
+from queuectl.document import NewerSchema, encode_job, job_document, new_job_from
 from queuectl.errors import BadDocument, BadId, QueuectlError, UsageError
 from queuectl.job import (
     ID_PATTERN,
@@ -25,13 +26,9 @@ from queuectl.job import (
     MAX_MAX_RETRIES,
     Attempt,
     Job,
-    NewerSchema,
     Outcome,
     State,
-    encode_job,
-    job_document,
     new_id,
-    new_job_from,
 )
 from queuectl.store.listing import Smallest
 from queuectl.store.names import (

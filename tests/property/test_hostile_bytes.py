@@ -17,8 +17,9 @@ from tests.property.hostile import TEXTS
 from queuectl.clock import parse_instant
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings, read_settings, settings_document
+from queuectl.document import encode_job, parse_object
 from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
-from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, encode_job, parse_object
+from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id
 from queuectl.logs import log_name, parse_log_name
 from queuectl.store.base import Tally
 from queuectl.store.registry import _read_record

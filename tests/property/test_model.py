@@ -37,7 +37,8 @@ from tests.property.model import (
 )
 
 from queuectl.clock import format_instant, later, parse_instant
-from queuectl.job import Job, Outcome, State, encode_job
+from queuectl.document import encode_job
+from queuectl.job import Job, Outcome, State
 from queuectl.store.base import Store
 from queuectl.store.listing import Slice
 from queuectl.store.names import pending_name

@@ -29,8 +29,8 @@ from tests.strace.tracing import (
 )
 
 from queuectl.clock import utc_now
+from queuectl.document import encode_job
 from queuectl.errors import QueuectlError
-from queuectl.job import encode_job
 from queuectl.store import open_store
 from queuectl.store.base import Store
 from queuectl.store.doctor import examine

@@ -8,16 +8,9 @@ from tests.jobs import DEFAULTS, NOON, decode_job
 
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings
+from queuectl.document import encode_job, job_from_user
 from queuectl.errors import BadDocument, UsageError
-from queuectl.job import (
-    Attempt,
-    Defaults,
-    Job,
-    Outcome,
-    State,
-    encode_job,
-    job_from_user,
-)
+from queuectl.job import Attempt, Defaults, Job, Outcome, State
 from queuectl.policy import after_attempt
 
 

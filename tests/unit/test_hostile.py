@@ -11,15 +11,9 @@ from tests.jobs import DEFAULTS, NOON, decode_job, make_job
 
 from queuectl.clock import from_timestamp, parse_duration, parse_instant
 from queuectl.codes import check_codes
+from queuectl.document import MAX_NESTING, encode_job, job_from_user, parse_object
 from queuectl.errors import BadDocument, ConfigError, QueuectlError, UsageError
-from queuectl.job import (
-    MAX_ATTEMPT,
-    MAX_COMMAND_BYTES,
-    MAX_NESTING,
-    encode_job,
-    job_from_user,
-    parse_object,
-)
+from queuectl.job import MAX_ATTEMPT, MAX_COMMAND_BYTES
 from queuectl.store import open_store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.tally import tally_from

@@ -7,24 +7,17 @@ from typing import Any
 import pytest
 from tests.jobs import decode_job
 
-from queuectl.errors import BadDocument, BadId, shorten
-from queuectl.job import (
-    MAX_COMMAND_BYTES,
+from queuectl.document import (
     MAX_DOCUMENT_BYTES,
     USER_KEYS,
-    Attempt,
-    Defaults,
-    Job,
     NewerSchema,
-    Outcome,
-    State,
     check_command,
-    check_id,
     encode_job,
     job_from_user,
-    new_id,
     parse_object,
 )
+from queuectl.errors import BadDocument, BadId, shorten
+from queuectl.job import MAX_COMMAND_BYTES, Attempt, Defaults, Job, Outcome, State, check_id, new_id
 
 NOW = datetime(2026, 11, 24, 21, 29, 59, 1002, UTC)
 DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/home/u", now=NOW)

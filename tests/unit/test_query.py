@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 from tests.jobs import NOON, make_job
 
-from queuectl.job import Job, State
+from queuectl.job import FINISHED, Job, State
 from queuectl.query import select
-from queuectl.store.base import FINISHED, Entry, Store
+from queuectl.store.base import Entry, Store
 
 
 class _Moving:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.jobs import NOON, decode_job, drain
 
-from queuectl.job import SCHEMA, Defaults, State, job_document
+from queuectl.document import SCHEMA, job_document
+from queuectl.job import Defaults, State
 from queuectl.store import open_store
 from queuectl.store.names import pending_name
 

@@ -20,8 +20,9 @@ from queuectl.cli.params import (
 )
 from queuectl.clock import utc_now
 from queuectl.codes import check_codes
+from queuectl.document import MAX_DOCUMENT_BYTES, check_env
 from queuectl.errors import BadDocument, CircularWait, DuplicateId, StoreError, UnknownParent
-from queuectl.job import MAX_DOCUMENT_BYTES, MAX_MAX_RETRIES, MAX_PRIORITY, Job, check_env
+from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, Job
 from queuectl.submit import Options, Submitter
 
 if TYPE_CHECKING:

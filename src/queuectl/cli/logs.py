@@ -12,10 +12,10 @@ import click
 from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.params import id_argument, whole
 from queuectl.errors import JobNotFound, LogNotFound, StoreBusy, StoreError
-from queuectl.job import Job
+from queuectl.job import FINISHED, WAITING, Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
-from queuectl.store.base import FINISHED, WAITING, Store
+from queuectl.store.base import Store
 
 _BLOCK = 65536
 POLL_SECONDS = 0.2

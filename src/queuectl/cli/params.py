@@ -162,7 +162,7 @@ def _starting_with(
     store: "Store", prefix: str, states: Sequence[State] = ()
 ) -> Iterator[tuple[str, State]]:
     """Yield the ids that start with a prefix, in the states or in any, each with its state."""
-    from queuectl.store.base import IN_ORDER
+    from queuectl.job import IN_ORDER
 
     for state in IN_ORDER:
         if not states or state in states:

@@ -9,12 +9,12 @@ from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant, utc_now
-from queuectl.job import State
+from queuectl.job import FINISHED, State
 from queuectl.logs import LogDir
 from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
-from queuectl.store.base import FINISHED, Entry, Store
+from queuectl.store.base import Entry, Store
 
 _DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
 

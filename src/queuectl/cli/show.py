@@ -10,8 +10,9 @@ from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.output import echo_json, echo_table, format_ago, format_in
 from queuectl.cli.params import id_argument, json_option
 from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
-from queuectl.job import Attempt, Job, Outcome, State, job_document
+from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.logs import LogDir
 from queuectl.query import attempts_text, find_job
 from queuectl.store.base import Store

@@ -5,8 +5,9 @@ from typing import BinaryIO
 
 import click
 
+from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument
-from queuectl.job import MAX_COMMAND_BYTES, MAX_DOCUMENT_BYTES
+from queuectl.job import MAX_COMMAND_BYTES
 from queuectl.submit import begins_like_object
 
 _UTF8_BOM = b"\xef\xbb\xbf"

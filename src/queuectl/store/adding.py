@@ -13,8 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from queuectl.config import Settings
+from queuectl.document import encode_job_to_run
 from queuectl.errors import StoreError
-from queuectl.job import Job, State, encode_job_to_run
+from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.documents import Documents
 from queuectl.store.layout import StoreDirectory

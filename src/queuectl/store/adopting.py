@@ -6,8 +6,9 @@ from contextlib import suppress
 from datetime import datetime
 
 from queuectl.clock import later, utc_now
+from queuectl.document import NewerSchema, encode_job
 from queuectl.errors import BadDataError, StoreError
-from queuectl.job import DEFAULT_PRIORITY, Job, NewerSchema, State, check_id, encode_job
+from queuectl.job import DEFAULT_PRIORITY, Job, State, check_id
 from queuectl.store import files
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors

@@ -16,11 +16,6 @@ from typing import Any, NamedTuple, Protocol
 from queuectl.config import Settings
 from queuectl.job import Attempt, Job, Outcome, State
 
-WAITING = (State.BLOCKED, State.PENDING)
-FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
-# The order in which a job moves, so that who looks at one state after another meets it (rule 7).
-IN_ORDER = (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
-
 
 class Entry(NamedTuple):
     """Tell what a store knows of a job without reading its document.

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
+from queuectl.document import encode_job
 from queuectl.errors import JobNotFound
-from queuectl.job import Attempt, Job, Outcome, State, encode_job
+from queuectl.job import FINISHED, Attempt, Job, Outcome, State
 from queuectl.store.adopting import Adopter
-from queuectl.store.base import FINISHED, Entry, Slow, WorkerRecord
+from queuectl.store.base import Entry, Slow, WorkerRecord
 from queuectl.store.channel import send
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies

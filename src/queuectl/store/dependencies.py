@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from queuectl.clock import utc_now
+from queuectl.document import NewerSchema
 from queuectl.errors import (
     BadDataError,
     BadDocument,
@@ -23,7 +24,7 @@ from queuectl.errors import (
     StoreError,
     UnknownParent,
 )
-from queuectl.job import Job, NewerSchema, State
+from queuectl.job import Job, State
 from queuectl.policy import find_circle, waits_for
 from queuectl.store import files
 from queuectl.store.base import ParentNames

@@ -7,18 +7,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from queuectl.clock import format_instant, utc_now
-from queuectl.errors import BadDataError, BadDocument, StoreError
-from queuectl.job import (
+from queuectl.document import (
     MAX_DOCUMENT_BYTES,
-    Defaults,
-    Job,
-    State,
     encode_job,
     encode_job_to_run,
     job_from_document,
     new_job_from,
     parse_object,
 )
+from queuectl.errors import BadDataError, BadDocument, StoreError
+from queuectl.job import Defaults, Job, State
 from queuectl.store import files
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory

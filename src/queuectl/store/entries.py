@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 
-from queuectl.job import DEFAULT_PRIORITY, State
+from queuectl.job import DEFAULT_PRIORITY, IN_ORDER, State
 from queuectl.store import files
-from queuectl.store.base import IN_ORDER, Counts, Entry
+from queuectl.store.base import Counts, Entry
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.names import (

@@ -5,9 +5,9 @@ import stat
 from collections.abc import Collection, Iterator
 
 from queuectl.clock import from_timestamp
-from queuectl.job import DEFAULT_PRIORITY, State
+from queuectl.job import DEFAULT_PRIORITY, FINISHED, State
 from queuectl.store import files
-from queuectl.store.base import FINISHED, Entry
+from queuectl.store.base import Entry
 from queuectl.store.documents import Documents
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory

@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, ConfigError, StoreUnavailable
-from queuectl.job import MAX_DOCUMENT_BYTES, State
+from queuectl.job import State
 from queuectl.store import files
 from queuectl.store.files import store_errors
 

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from queuectl.errors import AmbiguousPrefix, JobNotFound, LookAlike
-from queuectl.job import Job, State
-from queuectl.store.base import FINISHED, IN_ORDER, Entry
+from queuectl.job import FINISHED, IN_ORDER, Job, State
+from queuectl.store.base import Entry
 from queuectl.store.documents import Documents
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory

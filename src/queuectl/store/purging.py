@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from queuectl.clock import from_timestamp
-from queuectl.job import Job, State
+from queuectl.job import FINISHED, Job, State
 from queuectl.store import files
-from queuectl.store.base import FINISHED, Entry, ParentNames
+from queuectl.store.base import Entry, ParentNames
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors

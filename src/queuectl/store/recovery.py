@@ -4,10 +4,11 @@ import os
 from datetime import datetime
 
 from queuectl.clock import from_timestamp, utc_now
+from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError, StoreError
-from queuectl.job import Attempt, NewerSchema, Outcome, State
+from queuectl.job import FINISHED, Attempt, Outcome, State
 from queuectl.logs import log_name
-from queuectl.store.base import FINISHED, Decide, Recovered, RecoveryReport
+from queuectl.store.base import Decide, Recovered, RecoveryReport
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors

@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from queuectl.clock import parse_instant
+from queuectl.document import parse_object
 from queuectl.errors import BadDocument, NameTaken, UsageError
-from queuectl.job import Attempt, State, parse_object
+from queuectl.job import Attempt, State
 from queuectl.store import files
 from queuectl.store.base import Tally, WorkerRecord
 from queuectl.store.channel import STOP, STOP_NOW, channel_name, channel_owner, open_channel

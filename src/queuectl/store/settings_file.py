@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from queuectl.config import Settings, read_settings
+from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError
-from queuectl.job import parse_object
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.pending_lock import PendingLock

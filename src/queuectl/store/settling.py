@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from queuectl.clock import utc_now
+from queuectl.document import encode_job
 from queuectl.errors import StoreError
-from queuectl.job import Job, State, encode_job
+from queuectl.job import FINISHED, Job, State
 from queuectl.store import files
-from queuectl.store.base import FINISHED, Claim
+from queuectl.store.base import Claim
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.held_claim import HeldClaim

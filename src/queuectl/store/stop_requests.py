@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import format_instant, utc_now
+from queuectl.document import parse_object
 from queuectl.errors import BadDocument
-from queuectl.job import parse_object
 from queuectl.store import files
 from queuectl.store.channel import STOP, STOP_NOW, send
 from queuectl.store.core import Core

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from queuectl.errors import DuplicateId, JobNotFound, WrongState
-from queuectl.job import Job, State
+from queuectl.job import FINISHED, Job, State
 from queuectl.policy import retried
 from queuectl.store.adding import Publisher
-from queuectl.store.base import FINISHED, Progress
+from queuectl.store.base import Progress
 from queuectl.store.core import Core
 
 if TYPE_CHECKING:

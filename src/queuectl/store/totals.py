@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 
+from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError, StoreError
-from queuectl.job import parse_object
 from queuectl.store import files
 from queuectl.store.base import Tally
 from queuectl.store.files import store_errors

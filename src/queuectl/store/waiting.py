@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from operator import attrgetter
 
 from queuectl.errors import JobNotFound, StoreBusy
-from queuectl.job import Job
-from queuectl.store.base import FINISHED, Entry, Looked
+from queuectl.job import FINISHED, Job
+from queuectl.store.base import Entry, Looked
 from queuectl.store.core import Core
 from queuectl.store.names import filed_name, parse_filed
 from queuectl.store.watch import Watch

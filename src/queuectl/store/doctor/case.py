@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from queuectl.clock import utc_now
+from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError
-from queuectl.job import Job, NewerSchema, State
+from queuectl.job import FINISHED, Job, State
 from queuectl.store import files
-from queuectl.store.base import FINISHED
 from queuectl.store.core import Core
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.layout import ROOT

@@ -4,9 +4,9 @@ import os
 import time
 from collections.abc import Iterator
 
-from queuectl.job import NewerSchema, State
+from queuectl.document import NewerSchema
+from queuectl.job import WAITING, State
 from queuectl.store import files
-from queuectl.store.base import WAITING
 from queuectl.store.doctor.case import ASIDE, Case, Finding, foreign
 from queuectl.store.documents import STILL_BEING_WRITTEN_SECONDS, as_placed
 from queuectl.store.names import id_in_name, is_stranger, parse_filed

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 
 from queuectl.config import parse_value
+from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError
-from queuectl.job import parse_object
 from queuectl.store import files
 from queuectl.store.doctor.case import ASIDE, Case, Finding
 from queuectl.store.documents import STILL_BEING_WRITTEN_SECONDS
