@@ -41,7 +41,7 @@ def _open_fds() -> dict[int, str]:
 
 
 # Where tests run in this process, most of them: their descriptors are those of the next test.
-_CHECKED = tuple(f"tests/{ring}/" for ring in ("unit", "contract", "cli"))
+_CHECKED = tuple(f"tests/{ring}/" for ring in ("unit", "contract", "directory", "cli"))
 _FDS = pytest.StashKey[dict[int, str]]()
 _PASSED = pytest.StashKey[bool]()
 

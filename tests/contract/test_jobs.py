@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.contract.conftest import Place
 from tests.jobs import (
     LATER,
     NOON,
@@ -14,6 +13,7 @@ from tests.jobs import (
     make_job,
     make_jobs,
 )
+from tests.stores import Place
 
 from queuectl.clock import later, utc_now
 from queuectl.errors import (

@@ -1,13 +1,11 @@
 """What workers do with a store: claim in order, settle, give back, recover, wait."""
 
-import errno
 import os
 import select
 import time
 from collections.abc import Callable
 
 import pytest
-from tests.contract.conftest import Place
 from tests.jobs import (
     LATER,
     NOON,
@@ -20,10 +18,10 @@ from tests.jobs import (
     make_job,
     make_jobs,
 )
+from tests.stores import Place
 
 from queuectl.clock import later
 from queuectl.job import Job, Outcome, State
-from queuectl.store import files
 from queuectl.store.base import Store
 
 
@@ -428,103 +426,6 @@ def test_history_holds_every_attempt_that_ran(store: Store) -> None:
     job: Job = store.get("a")
     assert list(job.history) == recorded
     assert [attempt.number for attempt in job.history] == [1, 2, 3, 4]
-
-
-def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
-    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bad sector under one job keeps no other from being run again; it is told which one."""
-    ids = ["a", "b", "c"]
-    store.add(make_jobs(*ids))
-
-    def claim_all(other: Store) -> None:
-        for _ in ids:
-            claimed(other)
-
-    place.process_that(claim_all)
-    original = files.open_document
-
-    def refuse(directory_fd: int, name: str) -> int | None:
-        if name == "b.1.json":
-            raise OSError(errno.EIO, "Input/output error")
-        return original(directory_fd, name)
-
-    monkeypatch.setattr(files, "open_document", refuse)
-    report = store.recover(decide)
-    assert sorted(each.job.id for each in report.recovered) == ["a", "c"]
-    assert report.unowned == 1
-    (problem,) = report.problems
-    assert "processing/b.1.json cannot be" in problem
-    monkeypatch.undo()
-    assert [each.job.id for each in store.recover(decide).recovered] == ["b"]
-
-
-def test_recovery_tells_what_it_has_recovered_where_a_record_cannot_be_removed(
-    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The record of a killed worker is in nobody's way: it is told, and no worker ends with it."""
-    store.add(make_jobs("a"))
-
-    def work(other: Store) -> None:
-        other.register("w-2", NOON)
-        claimed(other)
-
-    place.process_that(work)
-
-    def refuse(name: str, *, dir_fd: int) -> None:
-        del dir_fd
-        raise OSError(errno.EIO, "Input/output error", name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", refuse)
-        report = store.recover(decide)
-    assert [(each.job.id, each.lost) for each in report.recovered] == [("a", True)]
-    (problem,) = report.problems
-    assert problem.endswith("workers cannot be tidied: Input/output error")
-    assert report.unowned == 1  # looked after again
-    assert store.recover(decide).problems == []
-
-
-def test_clock_that_was_set_back_leaves_only_what_was_asked_for_to_the_clock(
-    place: Place, store: Store
-) -> None:
-    """What was due is due in its order, a backoff is waited for, an instant stays."""
-    before = later(NOON, -3600.0)
-    store.add(make_jobs("a", "b"))
-    store.add([make_job("asked-for", run_at=later(NOON, 60.0))])
-    backoff = make_job("backoff", attempts=1, run_at=later(NOON, 20.0))
-    store.add([backoff, make_job("urgent", priority=0)])
-    other = place.open()
-    assert drain(other, before) == ["urgent", "a", "b"]
-    names = sorted(path.name[2:] for path in (place.path / "pending").iterdir())
-    assert [name.partition("Z-")[2] for name in names] == ["backoff.json", "asked-for.json"]
-    assert other.next_due() == later(before, 20.0)
-    assert drain(other, later(before, 19.9)) == []
-    assert drain(other, later(before, 20.0)) == ["backoff"]
-    assert drain(other, later(NOON, 59.0)) == []
-    assert drain(other, later(NOON, 60.0)) == ["asked-for"]
-
-
-def test_job_that_was_put_off_by_a_clock_that_was_set_back_is_looked_at(
-    place: Place, store: Store
-) -> None:
-    """That somebody held its lock a moment ago does not put it off for an hour."""
-    store.add(make_jobs("a"))
-    (path,) = (place.path / "pending").iterdir()
-    fd = os.open(path, os.O_RDONLY)
-    assert files.lock(fd)
-    assert claim_next(store, later(NOON, 5.0)) is None
-    os.close(fd)
-    assert claimed(store, later(NOON, -3600.0)).job.id == "a"
-
-
-def test_clock_that_is_set_right_by_a_little_changes_no_name(place: Place, store: Store) -> None:
-    """A few seconds are waited out: names are not changed for what ntp does."""
-    store.add(make_jobs("a", run_at=later(NOON, 1.0)))
-    before = sorted(os.listdir(place.path / "pending"))
-    assert claim_next(store, NOON) is None
-    assert claim_next(store, later(NOON, -9.0)) is None
-    assert sorted(os.listdir(place.path / "pending")) == before
 
 
 def test_clock_that_was_set_back_is_noticed_behind_a_job_that_is_gone(place: Place) -> None:

@@ -4,10 +4,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.contract import test_doctor as damages
 from tests.crash.scenarios import SCENARIOS, Scenario, Scene, snapshot
 from tests.crash.steps import crash_at
 from tests.crash.test_crash import prepared
+from tests.directory import damages
 
 from queuectl.job import State
 from queuectl.store import open_store

@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.contract.conftest import KINDS, make_place
 from tests.jobs import NOON, make_job
 from tests.property.actors import Actor, Crash, Died, Refused
 from tests.property.model import (
@@ -35,6 +34,7 @@ from tests.property.model import (
     known_job,
     observe,
 )
+from tests.stores import KINDS, make_place
 
 from queuectl.clock import format_instant, later, parse_instant
 from queuectl.document import encode_job

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.contract import test_doctor as damages
 from tests.crash.scenarios import Found, Snapshot, snapshot
+from tests.directory import damages
 from tests.jobs import claimed, ended, make_job
 
 from queuectl.clock import utc_now

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 from tests.conftest import FAULT
-from tests.contract.test_doctor import jobs_in
 from tests.crash.scenarios import Found, Snapshot
+from tests.directory.damages import jobs_in
 from tests.jobs import decide, drain
 from tests.process.support import Answer, Queue, until
 from tests.program import QUEUECTL

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import FAULT
-from tests.contract import test_doctor as damages
 from tests.crash.scenarios import snapshot
+from tests.directory import damages
 from tests.jobs import claimed, ended
 from tests.process.support import Pool, Queue, lives, until
 from tests.strace.commands import job, nothing

@@ -9,7 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import LATER, claimed, ended, make_job, make_jobs
 
 from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, StoreBusy

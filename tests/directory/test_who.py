@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import LATER, NOON, SETTINGS, claimed, decide, drain, ended, make_job, make_jobs
 from tests.trees import tree
 

@@ -2,11 +2,9 @@
 
 import os
 import tracemalloc
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import LATER, NOON, make_job
 
 from queuectl.clock import later
@@ -16,20 +14,6 @@ from queuectl.store.base import Store
 from queuectl.store.names import pending_name
 
 _MANY = 12_000  # fewer than the kernel holds of arrivals, so that each is told
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Return an empty directory store."""
-    made = Place(str(tmp_path / "store"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(place: Place) -> Store:
-    """Return a store, opened once."""
-    return place.open()
 
 
 def allocated(act: Callable[[], object]) -> tuple[int, int]:

@@ -1,12 +1,15 @@
 """A clock that is set back puts nothing off that was to run at once or after a failure."""
 
+import os
+
 import pytest
-from tests.contract.conftest import Place
-from tests.jobs import NOON, claim_next, ended, make_job, make_jobs
+from tests.directory.conftest import Place
+from tests.jobs import NOON, claim_next, claimed, drain, ended, make_job, make_jobs
 
 from queuectl.clock import later
 from queuectl.job import Outcome, State
-from queuectl.store import setback
+from queuectl.store import files, setback
+from queuectl.store.base import Store
 from queuectl.store.listing import Slice
 
 HOUR = 3600.0
@@ -74,3 +77,45 @@ def test_job_behind_all_that_a_worker_knew_of_tells_that_the_clock_was_set_back(
     claim = claim_next(worker, now)
     assert claim is not None
     assert claim.job.id == "put-off"
+
+
+def test_clock_that_was_set_back_leaves_only_what_was_asked_for_to_the_clock(
+    place: Place, store: Store
+) -> None:
+    """What was due is due in its order, a backoff is waited for, an instant stays."""
+    before = later(NOON, -3600.0)
+    store.add(make_jobs("a", "b"))
+    store.add([make_job("asked-for", run_at=later(NOON, 60.0))])
+    backoff = make_job("backoff", attempts=1, run_at=later(NOON, 20.0))
+    store.add([backoff, make_job("urgent", priority=0)])
+    other = place.open()
+    assert drain(other, before) == ["urgent", "a", "b"]
+    names = sorted(path.name[2:] for path in (place.path / "pending").iterdir())
+    assert [name.partition("Z-")[2] for name in names] == ["backoff.json", "asked-for.json"]
+    assert other.next_due() == later(before, 20.0)
+    assert drain(other, later(before, 19.9)) == []
+    assert drain(other, later(before, 20.0)) == ["backoff"]
+    assert drain(other, later(NOON, 59.0)) == []
+    assert drain(other, later(NOON, 60.0)) == ["asked-for"]
+
+
+def test_job_that_was_put_off_by_a_clock_that_was_set_back_is_looked_at(
+    place: Place, store: Store
+) -> None:
+    """That somebody held its lock a moment ago does not put it off for an hour."""
+    store.add(make_jobs("a"))
+    (path,) = (place.path / "pending").iterdir()
+    fd = os.open(path, os.O_RDONLY)
+    assert files.lock(fd)
+    assert claim_next(store, later(NOON, 5.0)) is None
+    os.close(fd)
+    assert claimed(store, later(NOON, -3600.0)).job.id == "a"
+
+
+def test_clock_that_is_set_right_by_a_little_changes_no_name(place: Place, store: Store) -> None:
+    """A few seconds are waited out: names are not changed for what ntp does."""
+    store.add(make_jobs("a", run_at=later(NOON, 1.0)))
+    before = sorted(os.listdir(place.path / "pending"))
+    assert claim_next(store, NOON) is None
+    assert claim_next(store, later(NOON, -9.0)) is None
+    assert sorted(os.listdir(place.path / "pending")) == before

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import LATER, claim_next, claimed, ended, make_job
 
 from queuectl.errors import JobNotFound, LookAlike

@@ -1,12 +1,10 @@
 """Where the kernel does not tell of arrivals, a worker looks for them, at a bounded cost."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import inotify_simple
 import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import NOON, claim_next, claimed, make_job
 
 from queuectl.store import claiming, listing, watch
@@ -38,14 +36,6 @@ class _Clock:
     def sleep(self, seconds: float) -> None:
         """Sleep as it does."""
         self.now += seconds
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Return an empty directory store."""
-    made = Place(str(tmp_path / "store"))
-    yield made
-    made.close()
 
 
 @pytest.fixture

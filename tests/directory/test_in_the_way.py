@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.contract.conftest import Place
+from tests.directory.conftest import Place
 from tests.jobs import LATER, claimed, decide, ended, make_job
 
 from queuectl.document import encode_job

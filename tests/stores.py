@@ -1,0 +1,78 @@
+"""Places that keep jobs, of each kind of store, for the tests of stores."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import filelock  # noqa: F401  (imported before a fork, not in it)
+import pytest
+
+from queuectl.store import open_store
+from queuectl.store.base import Claim, Store
+from queuectl.store.directory import DirectoryStore
+from queuectl.store.held_claim import HeldClaim
+
+KINDS = ("directory",)
+
+
+class Place:
+    """A place that keeps jobs, which any number of processes may open."""
+
+    def __init__(self, location: str) -> None:
+        """Take what --store takes."""
+        self.location = location
+        self._opened: list[Store] = []
+
+    def open(self, *, create: bool = True) -> Store:
+        """Open the store once more, as another process would; it is closed after the test."""
+        store = open_store(self.location, create=create)
+        self._opened.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close what is open still."""
+        for store in self._opened:
+            store.close()
+
+    def process_that(self, act: Callable[[Store], None]) -> None:
+        """Open the store and act in another process, which then dies without leaving in order."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside xdist's threads
+            pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                act(open_store(self.location, create=True))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "the other process failed"
+
+
+def make_place(kind: str, directory: Path) -> Place:
+    """Return a new, empty place of a kind; what it keeps in files lies in a directory."""
+    assert kind == "directory"
+    return Place(str(directory / "store"))
+
+
+@contextmanager
+def freed_claims() -> Iterator[list[Claim]]:
+    """Collect what this process claims meanwhile, and free at the end what is still held."""
+    made: list[Claim] = []
+    claim_each = DirectoryStore.claim_each
+
+    def noted(self: DirectoryStore, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        found = claim_each(self, now, workers)
+        made.extend(found)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it has patched
+        patch.setattr(DirectoryStore, "claim_each", noted)
+        yield made
+    for claim in made:
+        assert isinstance(claim, HeldClaim)
+        claim.free()
