@@ -4,151 +4,16 @@ Nothing here is shared with the program but its words: what a failure leads to, 
 and which job is next are said once more, so that two have to be wrong in the same way.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
 
-from tests.jobs import named_parents
+from tests.property.known import AT_ONCE, ENDS, Jobs, Known, claimed, recorded
 
-from queuectl.config import Settings
-from queuectl.job import DEFAULT_PRIORITY, Job, Outcome, State
-from queuectl.store.base import Counts, Entry, Store
+from queuectl.job import DEFAULT_PRIORITY, Outcome, State
 
-ENDS = (State.COMPLETED, State.DEAD, State.CANCELLED)
-_BACKOFF_MAX_SECONDS = Settings().backoff_max
-_PROOF = timedelta(seconds=10)  # what was written so much later than now was by another clock
-_AT_ONCE = timedelta(seconds=2)
 _IN_A_ROW = timedelta(milliseconds=1)  # what many that are due at once may differ by
-_NUMBERS = re.compile("(-[0-9]+)+$")  # what an id is given that was taken
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """Say what is known of one job, wherever it is; what is not compared cannot be seen.
-
-    ``run_at`` is None for a job that is due since it was put there by a hand. ``parent`` is the one
-    under which a blocked job waits, ``attempt`` the one that runs. One that is ``ahead`` has been
-    recorded while it still lies where it ran; ``then`` is where it goes. ``written_at`` is when its
-    document was written, of one that can still run. ``document`` holds the priority and due time
-    that are written down, which a hand or a clock may have overruled. ``wanted`` is the id under
-    which one that a hand has put there wants to be adopted; until then its own begins with a plus,
-    since there may be another of the same name.
-    """
-
-    id: str
-    state: State
-    command: str = ""
-    priority: int = DEFAULT_PRIORITY
-    run_at: datetime | None = None
-    attempts: int = 0
-    max_retries: int = 0
-    outcomes: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    after_any: tuple[str, ...] = ()
-    parent: str | None = None
-    attempt: int | None = None
-    torn: bool = False
-    written_at: datetime | None = None
-    then: State = field(default=State.PENDING, compare=False)
-    document: tuple[int, datetime | None] = field(default=(0, None), compare=False)
-    wanted: str = field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        """Forget when it was written, where nothing comes of that."""
-        if self.state in ENDS or self.dropped:
-            object.__setattr__(self, "written_at", None)
-
-    @property
-    def ahead(self) -> bool:
-        """Return whether the attempt that lies where it ran has been recorded."""
-        return self.attempt is not None and len(self.outcomes) >= self.attempt
-
-    @property
-    def dropped(self) -> bool:
-        """Return whether it was put there by a hand, and waits to be adopted."""
-        return self.state is State.PENDING and self.run_at is None
-
-    def is_rival_of(self, other: "Known") -> bool:
-        """Tell whether two that wait to be adopted may want one id, plain or with a number."""
-        mine, others = (
-            {_NUMBERS.sub("", each) for each in (known.id[1:], known.wanted) if each}
-            for known in (self, other)
-        )
-        return self.id != other.id and bool(mine & others)
-
-    @property
-    def filed(self) -> str:
-        """Return what ends its name, which sorts a-2 before a, since a dot comes after a dash."""
-        return f"{self.id}.json"
-
-    @property
-    def order(self) -> tuple[int, datetime, str]:
-        """Return what jobs that are due are sorted by."""
-        assert self.run_at is not None
-        return self.priority, self.run_at, self.filed
-
-    def is_due(self, now: datetime) -> bool:
-        """Tell whether it can be claimed."""
-        return self.state is State.PENDING and (self.run_at is None or self.run_at <= now)
-
-    @property
-    def waits(self) -> timedelta | None:
-        """Return how long it was to wait when it was written down; None if its time was past."""
-        if self.run_at is None or self.written_at is None or self.run_at < self.written_at:
-            return None
-        return self.run_at - self.written_at
-
-    def is_put_off(self, now: datetime) -> bool:
-        """Tell whether it waits for no other reason than that the clock was set back since.
-
-        That is so where nobody asked for the wait: it was to run at once, or after a failure.
-        """
-        return (
-            self.state is State.PENDING
-            and self.waits is not None
-            and self.written_at is not None
-            and self.written_at - _PROOF > now
-            and (self.attempts > 0 or self.waits <= _AT_ONCE)
-        )
-
-
-def known_job(job: Job) -> Known:
-    """Return what is known of a job as it is written down."""
-    return Known(
-        id=job.id,
-        state=job.state,
-        command=job.command,
-        priority=job.priority,
-        run_at=job.run_at,
-        attempts=job.attempts,
-        max_retries=job.max_retries,
-        outcomes=tuple(attempt.outcome for attempt in job.history),
-        after=job.after,
-        after_any=job.after_any,
-        written_at=job.updated_at,
-        document=(job.priority, job.run_at),
-    )
-
-
-def recorded(known: Known, outcome: Outcome, now: datetime) -> Known:
-    """Return a running job whose attempt has been recorded, and not moved on."""
-    known = replace(known, outcomes=(*known.outcomes, outcome), written_at=now)
-    if outcome is Outcome.SUCCEEDED:
-        known = replace(known, then=State.COMPLETED)
-    elif outcome is Outcome.CANCELLED:
-        known = replace(known, then=State.CANCELLED)
-    else:
-        attempts = known.attempts + 1
-        known = replace(known, attempts=attempts, then=State.DEAD)
-        if attempts < known.max_retries:
-            wait = timedelta(seconds=min(2.0**attempts, _BACKOFF_MAX_SECONDS))
-            known = replace(known, then=State.PENDING, run_at=now + wait)
-    return replace(known, document=(known.priority, known.run_at))
-
-
-Jobs = dict[str, Known]
 
 
 class Model:
@@ -391,7 +256,7 @@ class Model:
                 continue
             if passed_over is not None and passed_over.run_at != known.run_at:
                 wrong.append(f"{passed_over.id} is passed over")
-            if known.waits > _AT_ONCE:
+            if known.waits > AT_ONCE:
                 if due != now + known.waits:
                     wrong.append(f"{known.id} is due at {due}, not {known.waits} after {now}")
                 continue
@@ -409,7 +274,7 @@ class Model:
         if not any(not known.torn for known in self.next_due(now)):
             self._puts_right_at = now
             for known in self.put_off(now):
-                if known.waits is not None and known.waits <= _AT_ONCE:
+                if known.waits is not None and known.waits <= AT_ONCE:
                     self.stages.append(self.jobs | {known.id: claimed(known)})
 
     def _put_right_in_part(self, seen: Jobs) -> list[str]:
@@ -510,97 +375,3 @@ class Model:
     def release_blocked(self) -> None:
         """Let those go on whose parents' ends were missed."""
         self.release(sorted({each.parent or "" for each in self.in_state(State.BLOCKED)}))
-
-
-def claimed(known: Known) -> Known:
-    """Return a job that runs: its document is as it was."""
-    priority, run_at = known.document
-    attempt = len(known.outcomes) + 1
-    return replace(known, state=State.PROCESSING, attempt=attempt, priority=priority, run_at=run_at)
-
-
-# --- what a store shows ---------------------------------------------------------------------------
-
-
-def observe(store: Store, now: datetime) -> Jobs:
-    """Return what a store shows of each job; fail where one is shown twice."""
-    from queuectl.errors import BadDocument
-
-    seen: Jobs = {}
-    for state in State:
-        for entry in store.entries(state, now):
-            dropped = state is State.PENDING and entry.run_at is None
-            key = f"+{entry.id}" if dropped else entry.id
-            assert key not in seen, f"{key} is {seen[key].state} and {state}"
-            try:
-                job = store.read(entry)
-            except BadDocument:
-                seen[key] = replace(_torn(entry), id=key)
-                continue
-            assert job is not None, f"{entry.id} is told of and cannot be read"
-            assert (job.id, job.state) == (entry.id, state)
-            assert [each.number for each in job.history] == list(range(1, len(job.history) + 1))
-            known = known_job(job)
-            if state is State.PENDING:
-                assert entry.run_at in (None, job.run_at)
-                assert entry.run_at is None or entry.priority == job.priority
-                known = replace(known, priority=entry.priority or 0, run_at=entry.run_at)
-            seen[key] = replace(known, id=key, parent=entry.parent, attempt=entry.attempt)
-    commands = [known.command for known in seen.values() if not known.torn]
-    assert len(commands) == len(set(commands)), f"a job is there twice: {sorted(commands)}"
-    return seen
-
-
-def _torn(entry: Entry) -> Known:
-    assert entry.priority is not None
-    return Known(
-        id=entry.id, state=entry.state, priority=entry.priority, run_at=entry.run_at, torn=True
-    )
-
-
-def check_lookups(store: Store, model: Model, now: datetime) -> None:
-    """Check that lists, counts and finds tell what the model tells."""
-    pending = model.in_state(State.PENDING)
-    due = [known for known in pending if known.is_due(now)]
-    later = [known for known in pending if not known.is_due(now)]
-    counts = Counts(
-        by_state={state: len(model.in_state(state)) for state in State},
-        due=len(due),
-        oldest_due=min((each.run_at for each in due if each.run_at), default=None),
-        next_due=min((each.run_at for each in later if each.run_at), default=None),
-        unreadable=model.unreadable,
-    )
-    _must_be("counts", store.counts(now), counts)
-    # What was dropped is due now, after all that have become due by now.
-    in_order = sorted(
-        due, key=lambda each: (each.priority, each.run_at or now, each.dropped, each.filed)
-    )
-    in_order += sorted(later, key=lambda each: (each.run_at or now, each.priority, each.filed))
-    ids = [known.id.lstrip("+") for known in in_order]
-    _must_be("pending", [entry.id for entry in store.entries(State.PENDING, now)], ids)
-    _must_be("first", [entry.id for entry in store.entries(State.PENDING, now, 2)], ids[:2])
-    states = {known.id: known.state for known in model.jobs.values() if not known.dropped}
-    for known in due:
-        # The store is walked through as jobs move: what is blocked is met before what is pending.
-        if known.dropped and states.get(known.id[1:]) is not State.BLOCKED:
-            states[known.id[1:]] = known.state
-    found = store.find([*states, "nobody"])
-    _must_be("found", {job_id: entry.state for job_id, entry in found.items()}, states)
-    for state in State:
-        ids = sorted(known.id.lstrip("+") for known in model.in_state(state))
-        _must_be(state, sorted(store.ids(state)), ids)
-        entries = store.entries(state, now)
-        if state in ENDS:
-            told = [entry.changed_at for entry in entries]
-            in_time = sorted(told, key=lambda at: at or now, reverse=True)
-            _must_be(f"ends of {state}", told, in_time)
-            _must_be(f"all {state}", sorted(entry.id for entry in store.finished(state)), ids)
-        if state is State.BLOCKED:
-            parents = {entry.parent: entry.parent_state for entry in entries}
-            ends = {parent: model.end_of(parent or "") for parent in parents}
-            _must_be("parents", parents, ends)
-    _must_be("named parents", named_parents(store), model.named_parents())
-
-
-def _must_be(what: str, told: object, expected: object) -> None:
-    assert told == expected, f"{what}: {told}, not {expected}"
