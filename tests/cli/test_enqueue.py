@@ -172,5 +172,5 @@ def test_what_is_within_bounds_is_taken(run: Run, words: list[str]) -> None:
 
 def test_the_earliest_time_is_taken(run: Run) -> None:
     """It is in the past, which is said."""
-    note = "--run-at 0001-01-02T00:00Z is in the past: the job is due now\n"
+    note = "--run-at 0001-01-02T00:00Z is in the past, and so due now\n"
     assert run("enqueue", "--id", "a", "true", "--run-at", "0001-01-02T00:00Z") == (0, "a\n", note)

@@ -29,7 +29,7 @@ def jobs(text: str) -> dict[str, dict[str, Any]]:
     }
 
 
-NOT_TAKEN = "state, attempts, created_at, updated_at and history are ignored"
+IGNORED = "ignored in new jobs: state, attempts, created_at, updated_at, history"
 
 
 def test_what_list_prints_makes_the_same_jobs_elsewhere(
@@ -50,7 +50,7 @@ def test_what_list_prints_makes_the_same_jobs_elsewhere(
         run("--store", other, "config", "set", key, value)
     pipe(monkeypatch, printed)
     code, stdout, stderr = run("--store", other, "enqueue", "--batch", "-")
-    assert (code, stderr) == (0, f"the jobs are new: their {NOT_TAKEN}\n")
+    assert (code, stderr) == (0, f"{IGNORED}\n")
     assert stdout.split() == list(jobs(printed))
     again = run("--store", other, "list", "--json").stdout
     assert jobs(again) == jobs(printed)
@@ -67,7 +67,7 @@ def test_what_show_prints_is_a_job_as_well(
     printed = run("show", "a", "--json").stdout
     pipe(monkeypatch, printed)
     words = ["--batch", "-"] if batch else ["-"]
-    message = f"the job is new: its {NOT_TAKEN}\n"
+    message = f"{IGNORED}\n"
     other = str(tmp_path / "other")
     assert run("--store", other, "enqueue", *words) == (0, "a\n", message)
     shown = run("--store", other, "show", "a", "--json").stdout
@@ -84,10 +84,10 @@ def test_jobs_that_had_ended_are_said_to_run_again(
     pipe(monkeypatch, run("dlq", "list", "--json").stdout)
     other = str(tmp_path / "other")
     answer = run("--store", other, "enqueue", "--batch", "-")
-    assert answer == (0, "a\n", f"the job is new: its {NOT_TAKEN}, and it will run again\n")
+    assert answer == (0, "a\n", f"{IGNORED}; 1 had ended and will run again\n")
     pipe(monkeypatch, run("list", "--json").stdout)
     answer = run("--store", other, "enqueue", "--batch", "-", "--if-exists", "skip")
-    message = f"the jobs are new: their {NOT_TAKEN}, and 2 that had ended will run again\n"
+    message = f"{IGNORED}; 2 had ended and will run again\n"
     assert answer.stderr == message
     words = ("list", "--json", "--sort", "id", "--limit", "1")
     (document,) = json.loads(run("--store", other, *words).stdout)

@@ -36,22 +36,20 @@ def test_an_id_that_cannot_be_printed_is_in_the_message(store_dir: Path) -> None
         done = queuectl("enqueue", "true", "--id", "a", store_dir=store_dir, stdout=full)
     assert done.returncode == 74
     assert done.stderr.decode() == (
-        "Error: the id cannot be printed (No space left on device), but the job is in the queue:"
-        " a\n"
+        "Error: stdout cannot be written (No space left on device), but added to the queue: a\n"
     )
     done = queuectl(
         "enqueue", "true", "--id", "b", store_dir=store_dir, preexec_fn=lambda: os.close(1)
     )
     assert done.returncode == 74
-    assert done.stderr.decode().endswith("but the job is in the queue: b\n")
+    assert done.stderr.decode().endswith("but added to the queue: b\n")
     with open("/dev/full", "wb") as full:
         done = queuectl(
             "enqueue", "--batch", "-", store_dir=store_dir, stdout=full,
             input=b'{"id": "c", "command": "true"}\n{"id": "d", "command": "true"}\n',
         )  # fmt: skip
     assert done.stderr.decode() == (
-        "Error: the ids cannot be printed (No space left on device), but the jobs are in the"
-        " queue: c d\n"
+        "Error: stdout cannot be written (No space left on device), but added to the queue: c d\n"
     )
     assert len(pending(store_dir)) == 4
 

@@ -62,12 +62,12 @@ def test_a_time_that_is_skipped_is_refused(run: Run) -> None:
 
 def test_a_time_in_the_past_is_said_to_be(run: Run, tmp_path: Path) -> None:
     """A mistyped year is seen; who meant it has the job at once."""
-    note = "--run-at 2020-01-01 02:30 is in the past: the job is due now\n"
+    note = "--run-at 2020-01-01 02:30 is in the past, and so due now\n"
     assert run("enqueue", "--id", "a", "--run-at", "2020-01-01 02:30", "true") == (0, "a\n", note)
     batch = tmp_path / "batch"
     batch.write_text("true\ntrue\n")
     code, _, stderr = run("enqueue", "--run-at", "2020-01-01T00:00Z", "--batch", str(batch))
-    note = "--run-at 2020-01-01T00:00Z is in the past: the jobs are due now\n"
+    note = "--run-at 2020-01-01T00:00Z is in the past, and so due now\n"
     assert (code, stderr) == (0, note)
 
 

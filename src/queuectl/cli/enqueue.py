@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
@@ -33,13 +33,26 @@ _IDS_AT_ONCE = 1000
 _PAST_SECONDS = 1.0
 
 
-class _Variable(click.ParamType[str]):
-    """``NAME`` or ``NAME=VALUE``; in a variable of the environment, one on each line."""
+class _Variable(click.ParamType[tuple[str, str]]):
+    """``NAME=VALUE``, or ``NAME`` alone for its current value."""
 
     name = "variable"
 
     def split_envvar_value(self, rv: str) -> Sequence[str]:
-        return [line for line in rv.split("\n") if line.strip()]
+        return [line for line in rv.split("\n") if line.strip()]  # a value may contain spaces
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        name, separator, text = value.partition("=")
+        if not separator and name not in os.environ:
+            self.fail(f"{name} is not set; write NAME=VALUE", param, ctx)
+        text = text if separator else os.environ[name]
+        try:
+            check_env(name, text)
+        except BadDocument as error:
+            self.fail(str(error), param, ctx)
+        return name, text
 
 
 class _BatchFile(click.File):
@@ -70,30 +83,13 @@ class _Enqueue(click.Command):
             ) from error
 
 
-def _environment(
-    ctx: click.Context, param: click.Parameter, values: Sequence[str]
-) -> dict[str, str]:
-    env: dict[str, str] = {}
-    for each in values:
-        name, separator, value = each.partition("=")
-        if not separator:
-            if name not in os.environ:
-                raise click.BadParameter(f"{name} is not set; write NAME=VALUE", ctx, param)
-            value = os.environ[name]
-        try:
-            check_env(name, value)
-        except BadDocument as error:
-            raise click.BadParameter(str(error), ctx, param) from error
-        env[name] = value
-    return env
-
-
 def _codes(rule: str) -> Parsed[str]:
     return Parsed("codes", lambda text: check_codes(text, rule), quote=True)
 
 
-def _option(name: str, metavar: str, text: str, **more: Any) -> Callable[..., Any]:
-    return click.option(name, metavar=metavar, help=text, **more)
+def _option(names: str, metavar: str, text: str, **more: Any) -> Callable[..., Any]:
+    """Return an option; its parameter may have a name of its own, after a space."""
+    return click.option(*names.split(), metavar=metavar, help=text, **more)
 
 
 def _parents_option(name: str, end: str) -> Callable[..., Any]:
@@ -119,7 +115,12 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     f"Priority, from 0 (first) to {MAX_PRIORITY} (last)  [default: the setting]",
     type=whole(0, MAX_PRIORITY),
 )
-@_option("--delay", "D", "Earliest start, from now: 90s, 15m, 1h30m.", type=DURATION_OR_ZERO)
+@_option(
+    "--delay delay_seconds",
+    "D",
+    "Earliest start, from now: 90s, 15m, 1h30m.",
+    type=DURATION_OR_ZERO,
+)
 @_option(
     "--run-at",
     "T",
@@ -134,7 +135,10 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     type=whole(0, MAX_MAX_RETRIES),
 )
 @_option(
-    "--timeout", "D", "End an attempt that takes longer  [default: the setting]", type=DURATION
+    "--timeout timeout_seconds",
+    "D",
+    "End an attempt that takes longer  [default: the setting]",
+    type=DURATION,
 )
 @_option(
     "--retry-on",
@@ -153,6 +157,7 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     "DIR",
     "Working directory  [default: the current one]",
     type=click.Path(exists=True, file_okay=False),
+    callback=lambda _ctx, _param, path: None if path is None else _absolute(path),
 )
 @_option(
     "--env",
@@ -160,7 +165,7 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     "Set a variable; NAME alone copies its current value. Can be repeated.",
     type=_Variable(),
     multiple=True,
-    callback=_environment,
+    callback=lambda _ctx, _param, variables: dict(variables),
 )
 @_parents_option("--after", "has completed")
 @_parents_option("--after-any", "has ended, also dead or cancelled")
@@ -187,10 +192,7 @@ def enqueue(
     command: tuple[str, ...],
     batch: BinaryIO | None,
     if_exists: str,
-    cwd: str | None,
     run_at: "When | None",
-    delay: float | None,
-    timeout: float | None,
     **given: Any,
 ) -> None:
     """Add a job, or a batch of jobs, and print its id.
@@ -201,18 +203,9 @@ def enqueue(
     single - reads the string or the JSON object from stdin; the string may be a script of several
     lines.
     """
-    if delay is not None and run_at is not None:
-        raise click.UsageError("--delay and --run-at exclude each other.")
-    _check_usage(command, batch, given["id"])
-    cwd = None if cwd is None else _absolute(cwd)
-    options = Options(
-        here=cwd or _here(),
-        cwd=cwd,
-        run_at=None if run_at is None else run_at.instant,
-        delay_seconds=delay,
-        timeout_seconds=timeout,
-        **given,
-    )
+    _check_usage(command, batch, run_at, given)
+    instant = run_at.instant if run_at else None
+    options = Options(here=given["cwd"] or _here(), run_at=instant, **given)
     # A missing store is made only for jobs that are known to be good. Opening it for more than
     # plain jobs imports twice as much.
     store = app.open() if options.id or options.after or options.after_any else None
@@ -227,12 +220,18 @@ def enqueue(
     adder.make()
     _add(adder, store, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
     _report_ignored(submitter)
-    if run_at is not None:
-        _report_time(run_at, now, len(submitter.jobs))
+    _report_time(run_at, now)
     _print_ids(submitter.jobs)
 
 
-def _check_usage(command: Sequence[str], batch: BinaryIO | None, job_id: str | None) -> None:
+def _check_usage(
+    command: Sequence[str],
+    batch: BinaryIO | None,
+    run_at: "When | None",
+    given: Mapping[str, Any],
+) -> None:
+    if run_at is not None and given["delay_seconds"] is not None:
+        raise click.UsageError("--delay and --run-at exclude each other.")
     if batch is None:
         if not command:
             raise click.UsageError("Missing command: give one, - for stdin, or --batch FILE.")
@@ -240,7 +239,7 @@ def _check_usage(command: Sequence[str], batch: BinaryIO | None, job_id: str | N
             raise click.UsageError("- reads the command from stdin, and takes no other words.")
     elif command:
         raise click.UsageError("--batch and a command exclude each other.")
-    elif job_id is not None:
+    elif given["id"] is not None:
         raise click.UsageError("--id is for one job; in a batch, write it into each line.")
 
 
@@ -308,27 +307,20 @@ def _add(
 
 def _report_ignored(submitter: Submitter) -> None:
     """Report once on stderr what was ignored in printed documents."""
-    if not submitter.ignored:
-        return
-    *first, last = submitter.ignored
-    keys = f"{', '.join(first)} and {last} are" if first else f"{last} is"
-    if len(submitter.jobs) == 1:
-        again = ", and it will run again" if submitter.ended else ""
-        text = f"the job is new: its {keys} ignored{again}"
-    else:
-        again = f", and {submitter.ended} that had ended will run again" if submitter.ended else ""
-        text = f"the jobs are new: their {keys} ignored{again}"
-    click.echo(text, err=True)
+    if submitter.ignored:
+        again = f"; {submitter.ended} had ended and will run again" if submitter.ended else ""
+        click.echo(f"ignored in new jobs: {', '.join(submitter.ignored)}{again}", err=True)
 
 
-def _report_time(run_at: "When", now: datetime, jobs: int) -> None:
+def _report_time(run_at: "When | None", now: datetime) -> None:
     """Report on stderr what is surprising about a time."""
+    if run_at is None:
+        return
     if run_at.note:
         click.echo(f"--run-at {run_at.text}: {run_at.note}", err=True)
     # Not of "now", which was a moment ago.
     if (now - run_at.instant).total_seconds() >= _PAST_SECONDS:
-        due = "the job is" if jobs == 1 else "the jobs are"
-        click.echo(f"--run-at {run_at.text} is in the past: {due} due now", err=True)
+        click.echo(f"--run-at {run_at.text} is in the past, and so due now", err=True)
 
 
 def _print_ids(jobs: Iterable[Job]) -> None:
@@ -338,9 +330,7 @@ def _print_ids(jobs: Iterable[Job]) -> None:
             echo("\n".join(some))
     except (OSError, StoreError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        all_ids = [job.id for job in jobs]
-        these, are = ("id", "job is") if len(all_ids) == 1 else ("ids", "jobs are")
+        added = " ".join(job.id for job in jobs)
         raise StoreError(
-            f"the {these} cannot be printed ({reason}), but the {are} in the queue:"
-            f" {' '.join(all_ids)}"
+            f"stdout cannot be written ({reason}), but added to the queue: {added}"
         ) from error

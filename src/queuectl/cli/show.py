@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 import click
 
@@ -76,8 +75,11 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
         logs = LogDir.of(store.location)
         deleted = "" if logs.exists(job.id, last) else " (deleted)"
         yield "last log", logs.path(job.id, last) + deleted
-    for name, value in job.extra.items():
-        yield name, _json_text(value)
+    if job.extra:
+        import json
+
+        for name, value in job.extra.items():
+            yield name, json.dumps(value, ensure_ascii=False)
 
 
 def _state_of(store: Store, job_id: str) -> str:
@@ -94,12 +96,6 @@ def _state_of(store: Store, job_id: str) -> str:
 def _instant_text(instant: datetime, now: datetime) -> str:
     ahead = (instant - now).total_seconds()
     return f"{format_instant(instant)} ({format_in(ahead) if ahead > 0 else format_ago(-ahead)})"
-
-
-def _json_text(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _attempt_rows(job: Job) -> Iterator[tuple[object, ...]]:
