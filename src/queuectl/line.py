@@ -1,27 +1,28 @@
-"""One line of a terminal, as what a command writes on it leaves it.
+"""One line of a terminal, as the text that a command writes to it leaves it.
 
 Carriage returns, backspaces, tabs and the sequence that erases in a line do what they would have
-done on a terminal that is wide enough, and colours and styles are kept. Whatever else a terminal
+done on a terminal that is wide enough, and colours and styles are kept. All else that a terminal
 would obey is shown as text.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 from queuectl.sgr import NO_STYLE, RESET, changed
 from queuectl.text import as_read, char_columns, escaped, is_in, output_encoding
 
-MOST_COLUMNS = 4096
+MAX_COLUMNS = 4096
 _TAB = 8
-_MOST_MARKS = 16
-# Longer than all that a command could mean; the beginning of one may be the end of what is read.
+_MAX_MARKS = 16
+# Longer than any meaningful one; a sequence may be cut off at the end of what was read.
 _PARAMETERS = "[0-9:;]{0,128}"
 _TOKEN = re.compile(
     r"(?P<plain>[ -~]+)"
     rf"|\x1b\[(?P<style>{_PARAMETERS})m"
     r"|\x1b\[(?P<erase>[012]?)K"
-    r"|(?P<nothing>\x1b\(B|\x0f)"  # what terminfo has beside SGR to end all styles
+    r"|(?P<ignored>\x1b\(B|\x0f)"  # terminfo ends all styles with these beside SGR
     r"|(?P<move>[\r\b\t])"
     r"|(?P<text>[^\x00-\x1f\x7f]+)"
     r"|(?P<control>.)",
@@ -29,18 +30,16 @@ _TOKEN = re.compile(
 )
 _UNFINISHED = re.compile(rf"\x1b(\[{_PARAMETERS}|\()?\Z")
 _UNFINISHED_BYTES = re.compile(r"[^\x00-\x7f]+\Z")
-_MOST_UNFINISHED = 256
-# Spaces of several widths, and what joins letters and emoji.
-_SPACES = frozenset("\xa0\u1680\u202f\u205f\u3000\u200c\u200d") | set(
-    map(chr, range(0x2000, 0x200B))
-)
+_MAX_UNFINISHED = 256
+# Spaces of several widths, and joiners of letters and emoji.
+_SPACES = {*"\xa0\u1680\u202f\u205f\u3000\u200c\u200d", *map(chr, range(0x2000, 0x200B))}
 
 
 class Line:
-    """One line: its cells, the style of each, and the column in which the next character goes.
+    """The cells of a line, the style of each, and the column of the next character.
 
-    A cell that a wide character or a tab covers in part is empty. With ``when_full`` the line is
-    bounded: that is called where the next character has no column, and must clear the line.
+    A wide character or a tab leaves the other cells that it covers empty. With ``when_full`` the
+    line is bounded: it is called when the next character has no column, and must clear the line.
     """
 
     def __init__(
@@ -55,21 +54,21 @@ class Line:
         self._rest = ""
 
     def is_fresh(self) -> bool:
-        """Return whether a text would stand on the line just as it is."""
+        """Return whether plain text written now would be shown unchanged."""
         return not (self.cells or self._column or self._rest or self._style.sequence)
 
     def clear(self) -> None:
-        """Begin at the first column of an empty line, in the style that was chosen."""
+        """Start an empty line in the current style."""
         self.cells, self.styles, self._column = [], [], 0
 
     def end_style(self) -> None:
-        """Write what comes in no style."""
+        """Reset the style of the text to come."""
         self._style = NO_STYLE
 
-    def write(self, text: str, *, goes_on: bool = False) -> None:
-        """Write on the line; with ``goes_on`` a sequence that is cut off waits for its end."""
+    def write(self, text: str, *, more: bool = False) -> None:
+        """Write on the line; with ``more`` text to come, keep a sequence that is cut off."""
         text = self._rest + text
-        self._rest = _unfinished(text[-_MOST_UNFINISHED:]) if goes_on else ""
+        self._rest = _unfinished(text[-_MAX_UNFINISHED:]) if more else ""
         for match in _TOKEN.finditer(text, 0, len(text) - len(self._rest)):
             kind, token = match.lastgroup or "", match[0]
             if kind == "plain":
@@ -94,13 +93,12 @@ class Line:
             text = text[room:]
 
     def _put_text(self, text: str) -> None:
+        """Write characters of any width."""
         encoding = output_encoding()
-        if encoding != "utf-8":
-            text = as_read(text, encoding)
-        elif text.isprintable() and set(map(char_columns, text)) == {1}:
+        if encoding == "utf-8" and text.isprintable() and set(map(char_columns, text)) == {1}:
             self._put(text)
             return
-        for each in text:
+        for each in as_read(text, encoding):
             if not (each.isprintable() or each in _SPACES) or not is_in(encoding, each):
                 self._put(escaped(each))
             elif (count := char_columns(each)) == 0:
@@ -109,31 +107,27 @@ class Line:
                 self._room(count, count)
                 self._put_cells([each, *[""] * (count - 1)])
 
-    def _room(self, least: int, wanted: int) -> int:
-        """Return how many of the wanted columns there are, after making room for the least."""
+    def _room(self, needed: int, wanted: int) -> int:
+        """Return how many of the wanted columns are free, after making room for the needed."""
         if self._when_full is None:
             return wanted
-        if self._column > MOST_COLUMNS - least:
+        if self._column > MAX_COLUMNS - needed:
             self._when_full()
-        return min(wanted, MOST_COLUMNS - self._column)
+        return min(wanted, MAX_COLUMNS - self._column)
 
     def _put_cells(self, cells: Sequence[str]) -> None:
         begin, end = self._column, self._column + len(cells)
-        self._fill(begin)
+        if (missing := begin - len(self.cells)) > 0:
+            self.cells += " " * missing
+            self.styles += [""] * missing
         self._split(begin)
         self._split(end)
         self.cells[begin:end] = cells
         self.styles[begin:end] = [self._style.sequence] * len(cells)
         self._column = end
 
-    def _fill(self, end: int) -> None:
-        """Fill the line with spaces up to a column."""
-        if (missing := end - len(self.cells)) > 0:
-            self.cells += " " * missing
-            self.styles += [""] * missing
-
     def _split(self, column: int) -> None:
-        """Make spaces of a wide character or a tab that a column would cut in two."""
+        """Replace a wide character or a tab that a column would cut in two by spaces."""
         if not (0 < column < len(self.cells)) or self.cells[column]:
             return
         begin, end = column, column
@@ -144,11 +138,11 @@ class Line:
         self.cells[begin:end] = " " * (end - begin)
 
     def _mark(self, mark: str) -> None:
-        """Add a combining mark to the character in front of the cursor."""
+        """Add a combining mark to the character before the cursor."""
         at = min(self._column, len(self.cells)) - 1
         while at >= 0 and not self.cells[at]:
             at -= 1
-        takes_it = at >= 0 and self.cells[at] != "\t" and len(self.cells[at]) <= _MOST_MARKS
+        takes_it = at >= 0 and self.cells[at] != "\t" and len(self.cells[at]) <= _MAX_MARKS
         if takes_it and self._column <= len(self.cells):
             self.cells[at] += mark
         else:
@@ -179,7 +173,7 @@ class Line:
 
 
 def _unfinished(text: str) -> str:
-    """Return the end of a text that only what comes next can tell the meaning of."""
+    """Return the end of a text whose meaning depends on the text to come."""
     match = _UNFINISHED.search(text)
     if match is None and output_encoding() != "utf-8":
         match = _UNFINISHED_BYTES.search(text)
@@ -187,16 +181,11 @@ def _unfinished(text: str) -> str:
 
 
 def rendered(cells: Sequence[str], styles: Sequence[str]) -> str:
-    """Return what shows cells in their styles, and leaves no style behind."""
-    if not any(styles):
-        return "".join(cells)
+    """Return text that shows cells in their styles, and leaves no style on."""
     parts = []
-    begin = 0
-    for style, group in groupby(styles):
-        end = begin + sum(1 for _ in group)
-        text = "".join(cells[begin:end])
+    for style, group in groupby(zip(styles, cells, strict=True), itemgetter(0)):
+        text = "".join(cell for _, cell in group)
         parts.append(f"{style}{text}{RESET}" if style else text)
-        begin = end
     return "".join(parts)
 
 

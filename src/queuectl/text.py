@@ -1,4 +1,4 @@
-"""Make text that jobs and users brought fit for a terminal: harmless, and measured in columns.
+"""Text from jobs and users, made harmless for a terminal and measured in its columns.
 
 A terminal gives East Asian characters and emoji two columns, and combining marks none. Only text
 that is not ASCII pays for finding that out.
@@ -8,51 +8,53 @@ import sys
 from contextlib import suppress
 from functools import lru_cache
 
+# The second and third part of a Korean syllable are drawn into its first.
+_JOINED = frozenset(map(chr, [0x200C, 0x200D, *range(0x1160, 0x1200), *range(0xD7B0, 0xD800)]))
+
 
 def printable(text: str) -> str:
-    r"""Return text that does nothing to a terminal: what is not printable is shown as \x1b.
-
-    Nor is what the terminal's encoding does not have.
-    """
-    if text.isascii():
-        return text if text.isprintable() else "".join(map(_shown, text))
+    r"""Return text with all that is not printable, or not in the output's encoding, as \x1b."""
+    if text.isascii() and text.isprintable():
+        return text
     encoding = output_encoding()
-    if encoding != "utf-8":
-        shown = _printable_in(encoding, text)
-    elif text.isprintable():
-        shown = text
-    else:
-        shown = "".join(map(_shown, text))
-    if not char_columns(shown[0]):  # it would change the character in front of the text
-        shown = escaped(shown[0]) + shown[1:]
-    return shown
+    if encoding != "utf-8" or not text.isprintable():
+        text = "".join(
+            each if each.isprintable() and is_in(encoding, each) else escaped(each)
+            for each in as_read(text, encoding)
+        )
+    # A combining mark would change the character in front of the text.
+    return text if char_columns(text[0]) else escaped(text[0]) + text[1:]
+
+
+def one_line(text: str) -> str:
+    """Return a message as one printable line."""
+    return printable(" ".join(text.split()))
+
+
+def escaped(character: str) -> str:
+    r"""Return a character as an escape sequence such as \x1b."""
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as Python holds it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def output_encoding() -> str:
-    """Return the encoding of what is written for the user."""
+    """Return the encoding of stdout."""
     encoding: str = getattr(sys.stdout, "encoding", None) or "utf-8"
     return "utf-8" if encoding.lower() == "utf8" else encoding.lower()
 
 
 def encoded(text: str) -> bytes:
-    """Return text as the user's terminal, or file, is to be given it."""
+    """Return text in the encoding of stdout."""
     return text.encode(output_encoding(), "backslashreplace")
 
 
-def _printable_in(encoding: str, text: str) -> str:
-    """Return text as it is shown in an encoding that is not UTF-8."""
-    return "".join(
-        each if each.isprintable() and is_in(encoding, each) else escaped(each)
-        for each in as_read(text, encoding)
-    )
-
-
 def as_read(text: str, encoding: str) -> str:
-    """Return text as who reads an encoding that is not UTF-8 means it.
+    """Return text as a reader of ``encoding`` sees it.
 
-    Text that is no UTF-8 was written in another encoding, and most likely in this one.
+    Bytes that are not UTF-8 were most likely written in that encoding.
     """
-    if any("\udc80" <= each <= "\udcff" for each in text):
+    if encoding != "utf-8" and any("\udc80" <= each <= "\udcff" for each in text):
         with suppress(UnicodeEncodeError):  # a lone surrogate that stands for no byte
             return text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape")
     return text
@@ -60,29 +62,11 @@ def as_read(text: str, encoding: str) -> str:
 
 def is_in(encoding: str, character: str) -> bool:
     """Return whether an encoding has a character."""
-    if encoding == "utf-8":
-        return not "\ud800" <= character <= "\udfff"
     try:
         character.encode(encoding)
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else escaped(character)
-
-
-def one_line(text: str) -> str:
-    """Return a message on one line, with nothing in it that a terminal would obey."""
-    return printable(" ".join(text.split()))
-
-
-def escaped(character: str) -> str:
-    r"""Return a character as \x1b or the like shows it."""
-    if "\udc80" <= character <= "\udcff":  # a byte that was no UTF-8, as Python holds it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
 
 
 def columns(text: str) -> int:
@@ -97,29 +81,23 @@ def char_columns(character: str) -> int:
         return 1
     from unicodedata import category, east_asian_width
 
-    # The second and third part of a Korean syllable are drawn into its first.
     if category(character) in ("Mn", "Me") or character in _JOINED:
         return 0
     return 2 if east_asian_width(character) in ("W", "F") else 1
 
 
-_JOINED = frozenset(map(chr, [0x200C, 0x200D, *range(0x1160, 0x1200), *range(0xD7B0, 0xD800)]))
-
-
-def clip(text: str, most: int) -> str:
-    """Return as much of the beginning of a text as fits into ``most`` columns."""
-    if len(text) <= most and columns(text) <= most:
-        return text
+def clip(text: str, width: int) -> str:
+    """Return as much of the beginning of a text as fits into ``width`` columns."""
     if text.isascii():
-        return text[:most]
+        return text[:width]
     taken = 0
     for index, each in enumerate(text):
         taken += char_columns(each)
-        if taken > most:
+        if taken > width:
             return text[:index]
     return text
 
 
-def shortened(text: str, most: int) -> str:
-    """Return a text that fits into ``most`` columns, with ``...`` for what is cut off."""
-    return text if columns(text) <= most else clip(text, most - 3) + "..."
+def shortened(text: str, width: int) -> str:
+    """Return a text cut to ``width`` columns, ending in ``...`` if it was cut."""
+    return text if columns(text) <= width else clip(text, width - 3) + "..."

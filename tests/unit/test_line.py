@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuectl.line import MOST_COLUMNS, Line, finally_shown, rendered
+from queuectl.line import MAX_COLUMNS, Line, finally_shown, rendered
 from queuectl.text import columns
 
 _ACUTE = "\u0301"
@@ -83,7 +83,7 @@ def styled(*parts: str) -> str:
     """Return what a line with styles shows of texts that came one after the other."""
     line = Line(has_styles=True)
     for part in parts:
-        line.write(part, goes_on=True)
+        line.write(part, more=True)
     line.write("")
     return rendered(line.cells, line.styles)
 
@@ -166,14 +166,14 @@ def test_line_is_bounded() -> None:
     parts: list[str] = []
 
     def take() -> None:
-        assert len(line.cells) <= MOST_COLUMNS
+        assert len(line.cells) <= MAX_COLUMNS
         parts.append("".join(line.cells))
         line.clear()
 
     line = Line(when_full=take)
     text = ("x" * 1000 + "日" * 1001 + "\t") * 20
     for at in range(0, len(text), 7000):
-        line.write(text[at : at + 7000], goes_on=True)
+        line.write(text[at : at + 7000], more=True)
     take()
     assert "".join(parts) == text
 
@@ -187,5 +187,5 @@ def test_line_is_bounded_whatever_comes(pieces: list[str]) -> None:
 
     line = Line(when_full=clear)
     for piece in pieces:
-        line.write(piece, goes_on=True)
-        assert len(line.cells) <= MOST_COLUMNS
+        line.write(piece, more=True)
+        assert len(line.cells) <= MAX_COLUMNS
