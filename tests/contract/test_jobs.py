@@ -158,12 +158,12 @@ def test_row_of_a_job_that_moves_before_it_is_read_tells_when(store: Store) -> N
     entries = {entry.id: entry for entry in store.entries(State.PROCESSING, LATER)}
     store.settle([ended(first), ended(second, Outcome.FAILED)])
     before = utc_now()
-    completed = read_row(store, entries["ends"])
+    completed = read_row(store, entries["ends"], before)
     assert completed is not None
     assert completed.entry.state is State.COMPLETED
     assert completed.entry.changed_at is not None
     assert before <= completed.entry.changed_at <= utc_now()
-    pending = read_row(store, entries["fails"])
+    pending = read_row(store, entries["fails"], before)
     assert pending is not None
     assert pending.job is not None
     (listed,) = store.entries(State.PENDING, LATER)
