@@ -18,7 +18,7 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_METHODS = 400, 50, 20
 LAYERS = (
     {"queuectl"},
     {"queuectl.errors", "queuectl.packed"},
-    {"queuectl.clock", "queuectl.codes", "queuectl.text"},
+    {"queuectl.clock", "queuectl.codes", "queuectl.store.files", "queuectl.text"},
     {"queuectl.sgr"},
     {"queuectl.line"},
     {"queuectl.loop", "queuectl.outlet"},
@@ -162,6 +162,7 @@ KNOW_A_STORE_FROM_INSIDE: set[str] = {
     "queuectl.cli.status: corrupt/",
     "queuectl.cli.watch: LogDir.of",
     "queuectl.logs: fcntl",
+    "queuectl.logs: queuectl.store.files",
     "queuectl.pool: LogDir.of",
     "queuectl.settler: processing/",
     "queuectl.worker: LogDir.of",

@@ -1,8 +1,7 @@
-"""Keep the output of each attempt, on the machine that ran it.
+"""The output of each attempt, on the machine that ran it.
 
-Logs are not the store's: a job is claimed anywhere, its output lies where it was written. The log
-of attempt N of job ID is ``ID.N.log``; it is opened for appending and never overwritten. A job that
-was removed by hand leaves its logs; those do not count as logs of a later job of its id.
+The log of attempt N of job ID is ``ID.N.log``; it is opened for appending and never overwritten. A
+job that was removed by hand leaves its logs; they do not count as logs of a later job of its id.
 """
 
 import errno
@@ -18,27 +17,24 @@ from typing import NamedTuple
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job
+from queuectl.store import files
 
 # The time of a file may lag behind the clock by a tick of the kernel.
 _TICK_SECONDS = 0.02
 _NAME = re.compile(rf"({ID_PATTERN})\.([1-9][0-9]{{0,8}})\.log")
-_FILE_MODE = 0o600
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_MAX_WORKER_LOG_BYTES = 10 * 1024 * 1024
+_CHUNK = 1024 * 1024
 
 
 class Log(NamedTuple):
-    """Tell of one log: whose it is, and when it was last written to."""
+    """The log of an attempt, and when it was last written to."""
 
     job_id: str
     attempt: int
     modified_at: datetime
-
-
-_MOST_TALK_BYTES = 10 * 1024 * 1024
-_OLD = ".1"
-_CHUNK = 1024 * 1024
 
 
 def log_name(job_id: str, attempt: int) -> str:
@@ -47,140 +43,89 @@ def log_name(job_id: str, attempt: int) -> str:
 
 
 def parse_log_name(name: str) -> tuple[str, int] | None:
-    """Return the job's id and the attempt that a log's name tells, None where it is no log."""
+    """Return the job id and the attempt in a log's name, None if it is not a log's name."""
     match = _NAME.fullmatch(name)
     return (match[1], int(match[2])) if match else None
 
 
 class LogDir:
-    """Open, find and remove the logs in one directory."""
+    """The directory of the logs of a store."""
 
-    def __init__(self, directory: str) -> None:
-        """Take the directory's path; nothing is opened or made before it is needed."""
-        self.directory = directory
+    def __init__(self, path: str) -> None:
+        """Take the directory's path; nothing is opened or made yet."""
+        self.directory = path
+        self.worker_log = WorkerLog(os.path.join(os.path.dirname(path), "worker.log"))
         self._dir_fd: int | None = None
-        self._sets_mode = False
 
     @classmethod
     def of(cls, location: str) -> "LogDir":
-        """Return the logs of the store at a location: inside a directory store, else the user's."""
-        if "://" in location:
-            state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-            return cls(os.path.join(state, "queuectl", "logs"))
+        """Return the logs of the store at a location."""
         return cls(os.path.join(location, "logs"))
 
     def path(self, job_id: str, attempt: int) -> str:
-        """Return the path of an attempt's log, whether it is there or not."""
+        """Return the path of an attempt's log, whether it exists or not."""
         return os.path.join(self.directory, log_name(job_id, attempt))
-
-    def talk_path(self) -> str:
-        """Return the path of the file that workers in the background tell their events to."""
-        return os.path.join(os.path.dirname(self.directory), "worker.log")
-
-    def open_talk(self) -> int:
-        """Open that file for appending. Raises: StoreUnavailable."""
-        path = self.talk_path()
-        try:
-            return _open_own(path, None, sets_mode=True)
-        except OSError as error:
-            raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
-
-    def bound_talk(self) -> None:
-        """Put what that file holds into a second one, its name and .1, where it has grown long.
-
-        It is emptied and not renamed: any number of pools may append to it, and so they go on with
-        what they have open. A line that comes between the last look and that is lost.
-        Raises: OSError.
-        """
-        path = self.talk_path()
-        with suppress(FileNotFoundError):
-            if os.stat(path, follow_symlinks=False).st_size <= _MOST_TALK_BYTES:
-                return
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                with suppress(BlockingIOError):  # another pool does it
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if _is_own_alone(status := os.fstat(fd)) and status.st_size > _MOST_TALK_BYTES:
-                        _move_contents(fd, path + _OLD)
-            finally:
-                os.close(fd)
-
-    def remove_old_talk(self, unchanged_since: datetime) -> None:
-        """Delete that second file, unless it was written to later than that. Raises: OSError."""
-        path = self.talk_path() + _OLD
-        with suppress(FileNotFoundError):
-            if from_timestamp(os.stat(path, follow_symlinks=False).st_mtime) <= unchanged_since:
-                os.unlink(path)
 
     def open_for_append(
         self, job_id: str, attempt: int, *, created_at: datetime | None = None
     ) -> int:
         """Open an attempt's log for its command to write to; the caller closes the descriptor.
 
-        A log that is older than ``created_at``, when the job was made, is of a job that had its id
-        before, and goes.
-        Raises: OSError where it cannot be opened, or is no file of ours alone; StoreUnavailable,
-        UnsafeStore where the directory is at fault.
+        A log that is older than ``created_at``, when the job was made, is that of an earlier job of
+        this id, and is deleted.
+        Raises: OSError if it cannot be opened, or is not a private file; StoreUnavailable,
+        UnsafeStore for the directory.
         """
         if self._dir_fd is None:
             self._dir_fd = self._open_directory(create=True)
-            before = os.umask(0o077)
-            os.umask(before)
-            self._sets_mode = before & _FILE_MODE != 0
-        name = log_name(job_id, attempt)
-        return _open_own(name, self._dir_fd, sets_mode=self._sets_mode, made_at=created_at)
+        return _open_private(log_name(job_id, attempt), self._dir_fd, made_at=created_at)
 
     def open_for_reading(
         self, job_id: str, attempt: int, *, created_at: datetime | None = None
     ) -> int | None:
-        """Open an attempt's log to read it, None where there is none; the caller closes it.
+        """Open an attempt's log to read it, None if there is none; the caller closes it.
 
-        One that is older than ``created_at`` is of another job, and does not count.
-        Raises: OSError; UnsafeStore where it is no regular file of this user.
+        A log that is older than ``created_at`` is that of another job, and does not count.
+        Raises: OSError; UnsafeStore if it is not a regular file of this user.
         """
-        with self._directory() as dir_fd:
-            if dir_fd is None:
-                return None
-            try:
+        try:
+            with self._open() as dir_fd:
                 fd = os.open(log_name(job_id, attempt), _READ, dir_fd=dir_fd)
-            except FileNotFoundError:
-                return None
+        except FileNotFoundError:
+            return None
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            os.close(fd)
-            raise UnsafeStore(
-                f"{self.path(job_id, attempt)} is no regular file of yours: remove it"
-            )
-        if _is_older(status, created_at):
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            if not _is_older(status, created_at):
+                return fd
             os.close(fd)
             return None
-        return fd
+        os.close(fd)
+        path = self.path(job_id, attempt)
+        raise UnsafeStore(f"{path} is not a regular file owned by you: remove it")
 
     def is_at_fault(self, job_id: str, attempt: int, error: OSError) -> bool:
-        """Return whether a log cannot be opened because something else lies in its place."""
+        """Return whether a log cannot be opened because something else is in its place."""
         kinds = (errno.EPERM, errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO)
         return error.errno in kinds and self.exists(job_id, attempt)
 
     def exists(self, job_id: str, attempt: int) -> bool:
-        """Tell whether anything lies where an attempt's log is, or was."""
+        """Return whether there is anything at the path of an attempt's log."""
         return os.path.lexists(self.path(job_id, attempt))
 
-    def tail(self, job_id: str, attempt: int, most_bytes: int) -> list[str]:
-        """Return the lines at the end of an attempt's log, none where there is nothing to read.
+    def tail(self, job_id: str, attempt: int, max_bytes: int) -> list[str]:
+        """Return the last lines of an attempt's log, none if there is nothing to read.
 
-        A byte that is no UTF-8 is a lone surrogate.
+        A byte that is not UTF-8 is a lone surrogate.
         """
         try:
             fd = self.open_for_reading(job_id, attempt)
             if fd is None:
                 return []
-            try:
-                size = os.fstat(fd).st_size
-                start = max(0, size - most_bytes)
-                data = os.pread(fd, size - start, start)
-            finally:
-                os.close(fd)
-        except (OSError, UnsafeStore):  # no regular file, or none of ours: nothing is to be shown
+            with open(fd, "rb") as file:
+                start = max(0, os.fstat(fd).st_size - max_bytes)
+                file.seek(start)
+                data = file.read(max_bytes)
+        except (OSError, UnsafeStore):
             return []
         lines = data.decode("utf-8", "surrogateescape").split("\n")
         if start > 0:  # the first is cut: a progress bar begins again, another line does not
@@ -188,45 +133,31 @@ class LogDir:
         return lines
 
     def all(self) -> Iterator[Log]:
-        """Stream what logs there are, in no order; what has another name is no log."""
-        with self._directory() as dir_fd:
-            if dir_fd is None:
-                return
-            # Opened anew: it may be shared with processes that were forked, and its position, too.
-            own_fd = os.open(".", _DIRECTORY, dir_fd=dir_fd)
-            try:
-                found = os.scandir(own_fd)
-            except BaseException:
-                os.close(own_fd)
-                raise
+        """Yield the logs, in no order; files of other names are skipped."""
         try:
-            for entry in found:
-                parsed = parse_log_name(entry.name)
-                if parsed is None:
-                    continue
-                try:
-                    modified = entry.stat(follow_symlinks=False).st_mtime
-                except FileNotFoundError:
-                    continue
-                yield Log(*parsed, modified_at=from_timestamp(modified))
+            # Opened again: the position in a directory is shared with forked processes.
+            fd = self._open_directory()
+        except FileNotFoundError:
+            return
+        try:
+            with os.scandir(fd) as found:
+                for entry in found:
+                    if parsed := parse_log_name(entry.name):
+                        with suppress(FileNotFoundError):
+                            modified = entry.stat(follow_symlinks=False).st_mtime
+                            yield Log(*parsed, modified_at=from_timestamp(modified))
         finally:
-            found.close()
-            os.close(own_fd)
+            os.close(fd)
 
     def remove(self, job_id: str, attempt: int, *, unchanged_since: datetime | None = None) -> None:
         """Delete the log of an attempt, unless it was written to after ``unchanged_since``."""
         name = log_name(job_id, attempt)
-        with self._directory() as dir_fd, suppress(FileNotFoundError):
-            if dir_fd is None:
-                return
-            if unchanged_since is not None:
-                modified = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mtime
-                if from_timestamp(modified) > unchanged_since:
-                    return
-            os.unlink(name, dir_fd=dir_fd)
+        with suppress(FileNotFoundError), self._open() as dir_fd:
+            if unchanged_since is None or _is_unchanged(name, dir_fd, unchanged_since):
+                os.unlink(name, dir_fd=dir_fd)
 
     def remove_all(self, job: Job) -> None:
-        """Delete the logs of a job's attempts, that of one which was given back included."""
+        """Delete the logs of a job's attempts, that of one returned to the queue included."""
         attempts = {*(each.number for each in job.history), job.next_attempt}
         if job.history_omitted:
             attempts.update(range(1, job.next_attempt))
@@ -234,91 +165,95 @@ class LogDir:
             self.remove(job.id, attempt)
 
     @contextmanager
-    def _directory(self) -> Iterator[int | None]:
-        """Hold the directory open, None where it is not there."""
+    def _open(self) -> Iterator[int]:
+        """Hold the directory open. Raises: FileNotFoundError; see _open_directory."""
         if self._dir_fd is not None:
             yield self._dir_fd
             return
-        try:
-            dir_fd = self._open_directory(create=False)
-        except FileNotFoundError:
-            yield None
-            return
+        dir_fd = self._open_directory()
         try:
             yield dir_fd
         finally:
             os.close(dir_fd)
 
-    def _open_directory(self, *, create: bool) -> int:
+    def _open_directory(self, *, create: bool = False) -> int:
         """Open the directory, and make it with ``create``.
 
-        Raises: FileNotFoundError; StoreUnavailable; UnsafeStore where others could change it.
+        Raises: OSError; StoreUnavailable; UnsafeStore if others could change it.
         """
+        parent, name = os.path.split(self.directory)
+        parent_fd = os.open(parent, _DIRECTORY)
         try:
             if create:
-                os.makedirs(self.directory, 0o700, exist_ok=True)
-            dir_fd = os.open(self.directory, _DIRECTORY)
-        except FileNotFoundError:
-            raise
+                with suppress(FileExistsError):
+                    files.make_private(name, parent_fd)
+            return files.open_directory(self.directory, inside_fd=parent_fd)
+        finally:
+            os.close(parent_fd)
+
+
+class WorkerLog:
+    """The event log of the workers in the background, and the part before it, ``.1``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._old_path = path + ".1"
+
+    def open(self) -> int:
+        """Open it for appending. Raises: StoreUnavailable."""
+        try:
+            return _open_private(self.path)
         except OSError as error:
-            raise StoreUnavailable(
-                f"the log directory {self.directory} cannot be opened: {error.strerror}"
-            ) from error
-        status = os.fstat(dir_fd)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            os.close(dir_fd)
-            raise UnsafeStore(
-                f"the log directory {self.directory} can be changed by somebody else:"
-                " make it yours, with mode 0700"
-            )
-        return dir_fd
+            raise StoreUnavailable(f"{self.path} cannot be opened: {error.strerror}") from error
+
+    def bound(self) -> None:
+        """Move its contents to the old part if it is longer than 10 MiB.
+
+        It is emptied and not renamed, since pools have it open; a line that is written between the
+        last read and that is lost. Raises: OSError.
+        """
+        with suppress(FileNotFoundError, BlockingIOError):  # or another pool does it
+            if os.stat(self.path, follow_symlinks=False).st_size <= _MAX_WORKER_LOG_BYTES:
+                return
+            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "r+b") as file:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                if files.is_ours_alone(status) and status.st_size > _MAX_WORKER_LOG_BYTES:
+                    with open(_open_private(self._old_path), "wb") as old:
+                        old.truncate(0)
+                        while data := file.read(_CHUNK):
+                            old.write(data)
+                    file.truncate(0)
+
+    def remove_old(self, unchanged_since: datetime) -> None:
+        """Delete the old part, unless it was written to later than that. Raises: OSError."""
+        with suppress(FileNotFoundError):
+            if _is_unchanged(self._old_path, None, unchanged_since):
+                os.unlink(self._old_path)
 
 
-def _is_own_alone(status: os.stat_result) -> bool:
-    """Return whether a file is a regular one of this user, and has no other name."""
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
-
-
-def _move_contents(fd: int, path: str) -> None:
-    """Leave a file empty, and another one with what it held. Raises: OSError."""
-    other_fd = _open_own(path, None, sets_mode=True)
-    try:
-        os.ftruncate(other_fd, 0)
-        offset = 0
-        while data := os.pread(fd, _CHUNK, offset):
-            offset += len(data)
-            while data:
-                data = data[os.write(other_fd, data) :]
-        os.ftruncate(fd, 0)
-    finally:
-        os.close(other_fd)
-
-
-def _open_own(
-    name: str, directory_fd: int | None, *, sets_mode: bool, made_at: datetime | None = None
+def _open_private(
+    name: str, directory_fd: int | None = None, *, made_at: datetime | None = None
 ) -> int:
-    """Open a file for appending, made with mode 0600 where it is not there.
+    """Open a file for appending; make it with mode 0600 if it is missing.
 
-    What is there already must be a regular file of this user without another name, since a hard
-    link or a FIFO may have been put there by somebody else while the directory was open to them.
-    If it is older than ``made_at``, a new one takes its place. With ``sets_mode`` the umask takes
-    some of the mode away, which is put right. Raises: OSError.
+    An existing one must be a regular file of this user without another name, since a hard link or
+    a FIFO may have been put there while others could write to the directory. If it is older than
+    ``made_at``, a new one takes its place. Raises: OSError.
     """
     while True:
-        try:
-            fd = os.open(name, _APPEND | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=directory_fd)
-        except FileExistsError:
-            pass
-        else:
-            if sets_mode:
-                os.fchmod(fd, _FILE_MODE)
+        with suppress(FileExistsError):
+            create = os.O_CREAT | os.O_EXCL
+            fd = os.open(name, _APPEND | create, files.FILE_MODE, dir_fd=directory_fd)
+            os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
             return fd
-        # Not blocking: nobody may ever read a FIFO.
+        # Without blocking: nobody may ever read a FIFO.
         fd = os.open(name, _APPEND | os.O_NONBLOCK, dir_fd=directory_fd)
         status = os.fstat(fd)
-        if not _is_own_alone(status):
+        if not files.is_ours_alone(status):
             os.close(fd)
-            raise OSError(errno.EPERM, "what is there is no file of yours alone", name)
+            raise OSError(errno.EPERM, "not a regular file owned by you, or has other links", name)
         if not _is_older(status, made_at):
             os.set_blocking(fd, True)
             return fd
@@ -326,10 +261,16 @@ def _open_own(
         os.unlink(name, dir_fd=directory_fd)
 
 
+def _is_unchanged(name: str, directory_fd: int | None, since: datetime) -> bool:
+    """Return whether a file was not written to after an instant. Raises: OSError."""
+    status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    return from_timestamp(status.st_mtime) <= since
+
+
 def _is_older(status: os.stat_result, instant: datetime | None) -> bool:
     """Return whether a file was last written to before an instant.
 
-    An instant that is still to come was told by a clock that was set back since, and tells nothing.
+    An instant in the future was read from a clock that was set back since, and does not count.
     """
     if instant is None:
         return False

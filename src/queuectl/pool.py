@@ -107,7 +107,7 @@ def _detach(store: Store, supervisor: "Supervisor", text: str, inherited: Collec
     Somebody may wait for the other end of a pipe, or for a lock, that of a job among them.
     """
     logs = LogDir.of(store.location)
-    path, log_fd = logs.talk_path(), logs.open_talk()
+    path, log_fd = logs.worker_log.path, logs.worker_log.open()
     ready_fd, ready_write_fd = os.pipe()
     pid = os.fork()
     if pid:
@@ -248,7 +248,7 @@ class Supervisor:
             self._caretaker.go_on()
             if self._logs is not None:
                 with suppress(OSError):  # nothing depends on it
-                    self._logs.bound_talk()
+                    self._logs.worker_log.bound()
             if self._missing and time.monotonic() >= self._replace_at:
                 self._fork(self._missing.pop())
             if not self._processes and not self._missing:

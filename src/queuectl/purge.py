@@ -1,13 +1,13 @@
-"""Delete what is finished: at once for a person, bit by bit and while idle for the settings.
+"""Delete finished jobs and their logs: on request, and bit by bit while a worker is idle.
 
-A job goes with its logs, and a parent that a blocked job names is kept. What can still run, its
-logs included, is never touched.
+A finished job that a blocked job names is kept. Nothing of a job that can still run is touched.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 
 from queuectl.clock import utc_now
 from queuectl.config import Settings
@@ -19,9 +19,9 @@ from queuectl.store.base import Entry, ParentNames, Store
 
 _LONGEST_PERIOD_SECONDS = 3600.0
 _SHORTEST_PERIOD_SECONDS = 1.0
-_ASK_AGAIN_SECONDS = 60.0  # for the turn, while another worker has it
-_AT_ONCE = 100  # so many are deleted while no job can begin to wait for one, then others go on
-_LOGS_AT_ONCE = 10_000  # so many are looked up by one walk through the names of all jobs
+_ASK_AGAIN_SECONDS = 60.0  # while another worker purges
+_AT_ONCE = 100  # jobs deleted while none can begin to wait for one
+_LOGS_AT_ONCE = 10_000  # logs whose jobs are looked up by one walk through the names of all jobs
 _STRAY_STAYS = timedelta(days=1)
 _LAST = datetime.max.replace(tzinfo=UTC)
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -36,94 +36,81 @@ def purge(
     dry_run: bool = False,
     kept: Packed[Entry] | None = None,
 ) -> Iterator[Entry]:
-    """Delete the jobs that came to one of the finished states until then, None for whenever.
+    """Delete the jobs that came to one of the finished states by ``until`` (None: ever).
 
-    Yields each that is deleted, the first to end first; with ``dry_run`` those that would be.
-    ``kept`` gets those that stay because a blocked job names them.
-    Raises: BadDocument, at the end, that names those that cannot be read; they are left.
+    Yields each deleted job, the first to end first; with ``dry_run`` each that would be deleted.
+    ``kept`` collects those that stay because a blocked job names them.
+    Raises: BadDocument, at the end, that names unreadable jobs; they stay.
     """
-    found = (entry for state in states for entry in store.finished(state))
-    entries = iter(
-        Sorter(
-            (entry for entry in found if _is_old(entry.changed_at, until)),
-            key=lambda entry: (entry.changed_at or _EVER, entry.id),
-        )
-    )
-    kept = Packed() if kept is None else kept
-    unreadable = Few()
-    seen = ParentNames()
-    for _ in store.look_at_parents(seen):  # while others still have pending.lock
+    deletion = _Deletion(store, logs, until, dry_run=dry_run, kept=kept)
+    found = (each for state in states for each in store.finished(state) if deletion.is_old(each))
+    entries = iter(Sorter(found, key=lambda entry: (entry.changed_at or _EVER, entry.id)))
+    for _ in store.look_at_parents(deletion.seen):  # read before pending.lock is taken
         pass
     while some := list(islice(entries, _AT_ONCE)):
-        if dry_run:
-            yield from _readable(store, some, seen.ids, kept, unreadable)
-        else:
-            yield from _purge_some(
-                store, logs, some, until, seen=seen, kept=kept, unreadable=unreadable
-            )
-    if unreadable:
+        yield from deletion.delete(some)
+    if deletion.unreadable:
         raise BadDocument(
-            f"cannot be read and were left as they are: {unreadable}; see 'queuectl doctor'"
+            f"cannot be read and were left as they are: {deletion.unreadable};"
+            " see 'queuectl doctor'"
         )
 
 
-def _readable(
-    store: Store,
-    entries: list[Entry],
-    named: Collection[str],
-    kept: Packed[Entry],
-    unreadable: Few,
-) -> Iterator[Entry]:
-    for entry in entries:
+class _Deletion:
+    """The deletion of finished jobs, a few at a time, and the ids of those that stay."""
+
+    def __init__(
+        self,
+        store: Store,
+        logs: LogDir,
+        until: datetime | None,
+        *,
+        dry_run: bool = False,
+        kept: Packed[Entry] | None = None,
+    ) -> None:
+        self._store = store
+        self._forget = logs.remove_all
+        self._until = until
+        self._dry_run = dry_run
+        self._kept: Packed[Entry] = Packed() if kept is None else kept
+        self.unreadable = Few()
+        self.seen = ParentNames()
+
+    def is_old(self, entry: Entry) -> bool:
+        """Return whether a job has ended by the time given."""
+        return self._until is None or (entry.changed_at or _EVER) <= self._until
+
+    def delete(self, entries: list[Entry]) -> list[Entry]:
+        """Delete up to _AT_ONCE jobs that no blocked job names; return them."""
+        held = nullcontext(self.seen.ids) if self._dry_run else self._store.parents_held(self.seen)
+        with held as named:
+            return [entry for entry in entries if self._is_deleted(entry, named)]
+
+    def _is_deleted(self, entry: Entry, named: Collection[str]) -> bool:
+        if entry.id in named:
+            self._kept.append(entry)
+            return False
         try:
-            if entry.id in named:
-                kept.append(entry)
-            elif store.read(entry) is not None:
-                yield entry
+            if self._dry_run:
+                return self._store.read(entry) is not None
+            return self._store.purge(
+                entry.id, entry.state, forget=self._forget, unchanged_since=self._until
+            )
         except (BadDocument, ConfigError):
-            unreadable.append(entry.id)
-
-
-def _purge_some(
-    store: Store,
-    logs: LogDir,
-    entries: list[Entry],
-    until: datetime | None,
-    *,
-    seen: ParentNames,
-    kept: Packed[Entry],
-    unreadable: Few,
-) -> list[Entry]:
-    """Delete a few jobs that nobody waits for; return those that are deleted."""
-    purged = []
-    with store.parents_held(seen) as named:
-        for entry in entries:
-            try:
-                if entry.id in named:
-                    kept.append(entry)
-                elif store.purge(
-                    entry.id, entry.state, forget=logs.remove_all, unchanged_since=until
-                ):
-                    purged.append(entry)
-            except (BadDocument, ConfigError):
-                unreadable.append(entry.id)
-    return purged
-
-
-def _is_old(changed_at: datetime | None, until: datetime | None) -> bool:
-    return until is None or (changed_at or _EVER) <= until
+            self.unreadable.append(entry.id)
+            return False
 
 
 class StrayLogs:
-    """Logs whose jobs are gone: removed by hand, with their logs left behind.
+    """Logs of jobs that are gone: removed by hand, without their logs.
 
-    They stay for a day, since who has taken a document away may put it back.
+    They stay for a day, since whoever has taken a document away may put it back.
     """
 
     def __init__(
         self, store: Store, logs: LogDir, until: datetime | None, *, dry_run: bool = False
     ) -> None:
-        """Take which are to go: the logs that were last written to until then, None for any."""
+        """Take the time by which a log must have been last written to (None: any)."""
         self._store = store
         self._logs = logs
         self._until = min(until or _LAST, utc_now() - _STRAY_STAYS)
@@ -132,14 +119,14 @@ class StrayLogs:
         self.count = 0
 
     def add(self, log: Log) -> None:
-        """Take a log that may be one, as that of a job that has not ended may."""
+        """Take a log whose job may be gone."""
         if log.modified_at <= self._until:
             self._some.append(log)
             if len(self._some) == _LOGS_AT_ONCE:
                 self.purge()
 
     def add_all(self) -> None:
-        """Take all logs but those of jobs that have ended."""
+        """Take all logs but those of finished jobs."""
         for log in self._logs.all():
             if log.modified_at <= self._until:
                 with self._store.hold(log.job_id) as is_held:
@@ -147,7 +134,7 @@ class StrayLogs:
                         self.add(log)
 
     def purge(self) -> None:
-        """Delete those of the logs that were taken whose jobs are gone."""
+        """Delete the logs taken whose jobs are gone."""
         some, self._some = self._some, []
         if not some:
             return
@@ -159,15 +146,15 @@ class StrayLogs:
                         self._logs.remove(log.job_id, log.attempt, unchanged_since=self._until)
 
 
-class _CalledAway(Exception):
-    """A purge that is left for other work before its end."""
+class _Interrupted(Exception):
+    """A purge that stops before its end, for other work."""
 
 
 class IdlePurge:
-    """Delete what keep-completed and keep-logs do not keep, in steps, for a worker that is idle."""
+    """The purge by keep-completed and keep-logs, in steps, of an idle worker."""
 
     def __init__(self, store: Store, logs: LogDir) -> None:
-        """Take what is to be purged; nothing is looked at before go_on."""
+        """Take what is to be purged; nothing is read before go_on."""
         self._store = store
         self._logs = logs
         self._steps: Iterator[None] | None = None
@@ -175,10 +162,10 @@ class IdlePurge:
         self._next_at = 0.0
 
     def go_on(self, settings: Settings, now: datetime, is_wanted: Callable[[], bool]) -> bool:
-        """Purge from where it was left until the worker is wanted elsewhere; return whether it was.
+        """Purge until the worker is wanted elsewhere; return whether it was.
 
-        It begins again when a period has passed, which the shortest time to keep decides. What was
-        left is forgotten if others have purged meanwhile, or if the times to keep are others now.
+        An interrupted purge continues; if another worker has purged meanwhile, or the settings have
+        changed, it is dropped. A new one starts when a period has passed.
         Raises: StoreError, OSError.
         """
         keeps = settings.keep_completed, settings.keep_logs
@@ -188,18 +175,18 @@ class IdlePurge:
             return False
         period = period_seconds(settings)
         steps, self._steps = self._steps or self._purge(settings, now), None
-        # The turn is kept for as long as the worker is here, and not while it runs a job.
+        # The turn is held while the worker purges, and not while it runs a job.
         try:
             with self._store.purge_turn(period) as is_ours:
                 if not is_ours:
-                    # The one whose turn it is may be called away, too.
+                    # The worker whose turn it is may be interrupted, too.
                     self._next_at = time.monotonic() + min(period, _ASK_AGAIN_SECONDS)
                     return False
                 self._next_at = time.monotonic() + period
                 for _ in steps:
                     if is_wanted():
-                        raise _CalledAway
-        except _CalledAway:
+                        raise _Interrupted
+        except _Interrupted:
             self._steps = steps
             return True
         return False
@@ -212,22 +199,17 @@ class IdlePurge:
             yield from self._purge_logs(_before(now, settings.keep_logs))
 
     def _purge_completed(self, until: datetime) -> Iterator[None]:
+        # Unreadable documents are left for a person to look at.
+        deletion = _Deletion(self._store, self._logs, until)
         old: list[Entry] = []
-        seen = ParentNames()
-        for entry in self._store.finished(State.COMPLETED):
+        for entry in chain(self._store.finished(State.COMPLETED), [None]):
             yield
-            if _is_old(entry.changed_at, until):
+            if entry is not None and deletion.is_old(entry):
                 old.append(entry)
-            if len(old) == _AT_ONCE:
-                yield from self._purge_old(old, until, seen)
+            if len(old) == _AT_ONCE or (entry is None and old):
+                yield from self._store.look_at_parents(deletion.seen)
+                deletion.delete(old)
                 old.clear()
-        if old:
-            yield from self._purge_old(old, until, seen)
-
-    def _purge_old(self, old: list[Entry], until: datetime, seen: ParentNames) -> Iterator[None]:
-        yield from self._store.look_at_parents(seen)
-        # What cannot be read is left for a person to look at.
-        _purge_some(self._store, self._logs, old, until, seen=seen, kept=Packed(), unreadable=Few())
 
     def _purge_logs(self, until: datetime) -> Iterator[None]:
         strays = StrayLogs(self._store, self._logs, until)
@@ -240,7 +222,7 @@ class IdlePurge:
                         continue
                 strays.add(log)
         strays.purge()
-        self._logs.remove_old_talk(until)
+        self._logs.worker_log.remove_old(until)
 
 
 def period_seconds(settings: Settings) -> float:

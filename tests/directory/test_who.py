@@ -275,7 +275,7 @@ def test_file_of_another_name_is_no_workers_log(
     target.write_text(PRECIOUS)
     put(place.path / "worker.log", target)
     with pytest.raises(QueuectlError, match=r"worker\.log cannot be opened"):
-        LogDir.of(store.location).open_talk()
+        LogDir.of(store.location).worker_log.open()
     assert target.read_text() == PRECIOUS
 
 
@@ -285,7 +285,7 @@ def test_log_directory_that_is_not_ours_is_refused_each_time(place: Place, store
     os.chown(place.path / "logs", STRANGER, -1)
     logs = LogDir.of(store.location)
     for _ in range(3):
-        with pytest.raises(UnsafeStore, match="can be changed by somebody else"):
+        with pytest.raises(UnsafeStore, match="belongs to user"):
             logs.open_for_append("a", 1)
     assert os.listdir(place.path / "logs") == []
 

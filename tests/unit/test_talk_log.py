@@ -1,4 +1,4 @@
-"""The file that workers in the background tell to, which must not grow for ever."""
+"""The event log of workers in the background, which must not grow for ever."""
 
 import fcntl
 import os
@@ -10,15 +10,15 @@ import pytest
 
 from queuectl import logs
 from queuectl.clock import utc_now
-from queuectl.logs import LogDir
+from queuectl.logs import WorkerLog
 
 
 @pytest.fixture
-def log_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LogDir:
-    """Return the logs of a store, where ten bytes are long and four are read at a time."""
-    monkeypatch.setattr(logs, "_MOST_TALK_BYTES", 10)
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerLog:
+    """Return the log of a store, where ten bytes are long and four are read at a time."""
+    monkeypatch.setattr(logs, "_MAX_WORKER_LOG_BYTES", 10)
     monkeypatch.setattr(logs, "_CHUNK", 4)
-    return LogDir(str(tmp_path / "logs"))
+    return WorkerLog(str(tmp_path / "worker.log"))
 
 
 def held(tmp_path: Path) -> dict[str, str]:
@@ -26,39 +26,39 @@ def held(tmp_path: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in tmp_path.iterdir()}
 
 
-def test_long_one_begins_again_for_all_who_write(log_dir: LogDir, tmp_path: Path) -> None:
+def test_long_one_begins_again_for_all_who_write(log: WorkerLog, tmp_path: Path) -> None:
     """Whoever has it open goes on with it, and what it held is kept once."""
-    log_dir.bound_talk()
-    one, other = log_dir.open_talk(), log_dir.open_talk()
+    log.bound()
+    one, other = log.open(), log.open()
     os.write(one, b"0123456789")
-    log_dir.bound_talk()
+    log.bound()
     assert held(tmp_path) == {"worker.log": "0123456789"}
     os.write(other, b"a")
-    log_dir.bound_talk()
+    log.bound()
     os.write(one, b"b")
     os.write(other, b"c")
     assert held(tmp_path) == {"worker.log": "bc", "worker.log.1": "0123456789a"}
     os.write(one, b"0123456789")
-    log_dir.bound_talk()
+    log.bound()
     assert held(tmp_path) == {"worker.log": "", "worker.log.1": "bc0123456789"}
     assert (tmp_path / "worker.log.1").stat().st_mode & 0o777 == 0o600
     os.close(one)
     os.close(other)
 
 
-def test_two_pools_do_not_do_it_at_the_same_time(log_dir: LogDir, tmp_path: Path) -> None:
+def test_two_pools_do_not_do_it_at_the_same_time(log: WorkerLog, tmp_path: Path) -> None:
     """The second leaves it to the first."""
-    fd = log_dir.open_talk()
+    fd = log.open()
     os.write(fd, b"more than ten")
     fcntl.flock(fd, fcntl.LOCK_EX)
-    log_dir.bound_talk()
+    log.bound()
     assert held(tmp_path) == {"worker.log": "more than ten"}
     os.close(fd)
 
 
 @pytest.mark.parametrize("name", ["worker.log", "worker.log.1"])
 def test_file_that_is_not_ours_alone_is_left_as_it_is(
-    log_dir: LogDir, tmp_path: Path, name: str
+    log: WorkerLog, tmp_path: Path, name: str
 ) -> None:
     """A hard link or a symlink may be to a file of importance."""
     target = tmp_path / "important"
@@ -68,15 +68,15 @@ def test_file_that_is_not_ours_alone_is_left_as_it_is(
         (tmp_path / name).unlink(missing_ok=True)
         link(target, tmp_path / name)
         with suppress(OSError):
-            log_dir.bound_talk()
+            log.bound()
         assert target.read_text() == "important, and long"
 
 
-def test_old_one_is_deleted(log_dir: LogDir, tmp_path: Path) -> None:
+def test_old_one_is_deleted(log: WorkerLog, tmp_path: Path) -> None:
     """As the logs of jobs are, when it was last written to long ago."""
-    log_dir.remove_old_talk(utc_now())
+    log.remove_old(utc_now())
     (tmp_path / "worker.log.1").write_text("old")
-    log_dir.remove_old_talk(utc_now() - timedelta(hours=1))
+    log.remove_old(utc_now() - timedelta(hours=1))
     assert held(tmp_path) == {"worker.log.1": "old"}
-    log_dir.remove_old_talk(utc_now() + timedelta(hours=1))
+    log.remove_old(utc_now() + timedelta(hours=1))
     assert held(tmp_path) == {}
