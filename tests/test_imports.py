@@ -60,7 +60,7 @@ def test_an_enqueue_loads_no_other_command(tmp_path: Path) -> None:
 def test_an_enqueue_loads_only_what_it_reads(tmp_path: Path) -> None:
     """Times, batches and stdin cost nobody who does not use them."""
     loaded = loaded_by("assert run(['enqueue', 'true']) == 0", tmp_path)
-    assert not loaded & {"queuectl.when", "queuectl.lines", "queuectl.cli.stdin", "zoneinfo"}
+    assert not loaded & {"queuectl.when", "queuectl.lines", "queuectl.cli.streams", "zoneinfo"}
 
 
 def test_an_enqueue_with_an_id_loads_filelock_alone(tmp_path: Path) -> None:

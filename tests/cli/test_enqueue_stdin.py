@@ -133,3 +133,18 @@ def test_a_closed_stdin_is_said_to_be(store_dir: Path, words: list[str], what: s
     done = subprocess.run(command, capture_output=True, check=False)
     message = f"Error: stdin is closed, and {what} cannot be read from it.{HINT}\n"
     assert (done.returncode, done.stderr.decode()) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"), [(["-"], "the command"), (["--batch", "-"], "the batch")]
+)
+def test_a_stdin_that_cannot_be_read_is_named(
+    store_dir: Path, tmp_path: Path, words: list[str], what: str
+) -> None:
+    """It may be open for writing only, as `0>file` leaves it."""
+    command = [sys.executable, "-m", "queuectl", "enqueue", *words]
+    with (tmp_path / "file").open("w") as stdin:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, check=False)
+    message = f"Error: {what} cannot be read from stdin: Bad file descriptor\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (74, b"", message)
+    assert not store_dir.exists()

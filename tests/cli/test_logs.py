@@ -7,6 +7,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import NOON, Placing, attempt, make_job
 
+from queuectl.cli.replay import Replay
 from queuectl.document import encode_job
 from queuectl.job import Job, State
 from queuectl.store.directory import DirectoryStore
@@ -206,6 +207,25 @@ def test_follow_ends_where_the_job_is_purged(
     place.log("job-1", 1, b"1\n")
     steps += [path.unlink]
     assert run("logs", "job-1", "-f") == (0, "1\n", "")
+
+
+def test_follow_shows_the_end_of_a_log_whose_job_is_purged(
+    run: Run,
+    place: Placing,
+    steps: list[Callable[[], object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was cut off on a terminal is shown as it is, since nothing more comes."""
+    written: list[bytes] = []
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    replay = Replay(written.append, lambda: 80)
+    monkeypatch.setattr("queuectl.cli.logs._output", lambda **_: replay)
+    path = place.job(State.PROCESSING, "job-1")
+    place.log("job-1", 1, b"\x1b[31mred\xe2\x82")
+    steps += [path.unlink]
+    assert run("logs", "job-1", "-f").exit_code == 0
+    assert b"".join(written) == b"\x1b[31mred\x1b[0m\x1b[31m\\xe2\\x82\x1b[0m"
 
 
 def test_follow_spends_a_tenth_of_its_time_on_finding_the_job(

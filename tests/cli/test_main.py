@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 import pytest
 from tests.cli.conftest import Run
+from tests.cli.placing import Placing
 
 import queuectl
 from queuectl import cli
@@ -199,11 +200,14 @@ def test_a_full_stdout_is_an_io_error(store_dir: Path) -> None:
         assert (done.returncode, done.stderr) == (74, message)
 
 
-def test_a_closed_stdout_is_an_io_error(store_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "words", ["config get timeout", "--version", "--help", "list --help", "help", "logs --raw job"]
+)
+def test_a_closed_stdout_is_an_io_error(store_dir: Path, place: Placing, words: str) -> None:
     """Data that has nowhere to go is not lost without a word."""
-    done = queuectl_process(
-        "config", "get", "timeout", store_dir=store_dir, preexec_fn=lambda: os.close(1)
-    )
+    place.dead("job", runs=1)
+    place.log("job", 1, b"output\n")
+    done = queuectl_process(*words.split(), store_dir=store_dir, preexec_fn=lambda: os.close(1))
     message = "Error: stdout is closed: open it, or send it to /dev/null\n"
     assert (done.returncode, done.stderr) == (74, message)
 

@@ -133,7 +133,7 @@ def test_a_store_that_goes_while_jobs_are_read_is_made_again(
         run.store_dir.rename(run.store_dir.with_name("moved"))
         return "late"
 
-    monkeypatch.setattr("queuectl.cli.stdin.read_command", read_command)
+    monkeypatch.setattr("queuectl.cli.streams.read_command", read_command)
     assert run("enqueue", "-").exit_code == 0
     (job,) = json.loads(run("list", "--json").stdout)
     assert job["command"] == "late"

@@ -12,7 +12,7 @@ from tests.cli.placing import Placing
 from tests.cli.terminal import Terminal, needs_tmux, opened
 from tests.process.support import until
 
-from queuectl.cli.watch import page
+from queuectl.cli.status import page
 from queuectl.clock import utc_now
 from queuectl.job import State
 from queuectl.text import columns

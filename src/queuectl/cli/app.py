@@ -1,11 +1,9 @@
 """What every command shares: the chosen store, standard output and the examples in its help."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.errors import StoreError
 from queuectl.store import absolute, open_store, open_to_add
 
 if TYPE_CHECKING:
@@ -49,8 +47,6 @@ def echo(text: str, *, newline: bool = True) -> None:
 
     Raises: StoreError if stdout is closed, OSError if it cannot be written.
     """
-    if sys.stdout is None:
-        raise StoreError("stdout is closed: open it, or send it to /dev/null")
     click.echo(text, nl=newline)
 
 

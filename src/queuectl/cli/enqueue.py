@@ -61,7 +61,7 @@ class _BatchFile(click.File):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value != "-":
             return super().convert(value, param, ctx)
-        from queuectl.cli.stdin import open_stdin
+        from queuectl.cli.streams import open_stdin
 
         return open_stdin("the batch")
 
@@ -263,7 +263,7 @@ def _read(submitter: Submitter, command: tuple[str, ...], batch: BinaryIO | None
         submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
         return
     if command == ("-",):
-        from queuectl.cli.stdin import read_command
+        from queuectl.cli.streams import read_command
 
         command = (read_command(),)
     submitter.one(command)
@@ -295,9 +295,9 @@ def _add(
             raise
 
     if is_batch and sys.stderr is not None and sys.stderr.isatty():
-        from queuectl.cli.progress import Screen
+        from queuectl.cli.streams import ProgressStream
 
-        screen = cast("TextIO", Screen(sys.stderr))
+        screen = cast("TextIO", ProgressStream(sys.stderr))
         count = len(submitter.jobs)
         with click.progressbar(length=count, label="Adding jobs", file=screen) as bar:
             add(bar.update)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
@@ -59,7 +59,7 @@ def _name_variables(command: click.Command, prefix: str) -> None:
 
 def _restore_help(command: click.Command) -> None:
     if sys.flags.optimize > 1:
-        from queuectl.cli.stripped import restore_help
+        from queuectl.cli.help import restore_help
 
         restore_help(command)
 
@@ -144,8 +144,7 @@ def run(args: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     try:
         code = _invoke(sys.argv[1:] if args is None else list(args))
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
@@ -166,8 +165,7 @@ def run(args: Sequence[str] | None = None) -> int:
         sys.excepthook(*sys.exc_info())
         code = QueuectlError.exit_code
     with suppress(OSError):  # whatever was printed before an error
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     return code
 
 
@@ -191,6 +189,10 @@ def _open_standard_streams() -> None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(descriptor)
+    if sys.stdout is None:
+        from queuectl.cli.streams import ClosedStdout
+
+        sys.stdout = cast("TextIO", ClosedStdout())
 
 
 def _report(message: str, exit_code: int) -> int:

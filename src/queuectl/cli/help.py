@@ -1,4 +1,7 @@
-"""Show the help of a command."""
+"""Show the help of a command, and restore it under ``python -OO``."""
+
+import ast
+import sys
 
 import click
 
@@ -6,7 +9,7 @@ from queuectl.cli.app import echo, examples
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the commands that can come next."""
+    """Return the names of commands that can come next."""
     at = _context_of(ctx, ctx.params.get(param.name or "") or ())
     if not isinstance(at.command, click.Group):
         return []
@@ -17,16 +20,16 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.argument("words", metavar="[COMMAND]...", nargs=-1, shell_complete=_complete)
 @click.pass_context
 def help_command(ctx: click.Context, *, words: tuple[str, ...]) -> None:
-    """Show the help of COMMAND, or of all.
+    """Show the help of COMMAND, or of queuectl.
 
-    The same as COMMAND --help. The manual says it, too: man queuectl, man queuectl-enqueue.
+    It is the same as COMMAND --help, and as the manual: man queuectl, man queuectl-enqueue.
     """
     at = _context_of(ctx, words)
     echo(at.command.get_help(at))
 
 
 def _context_of(ctx: click.Context, words: tuple[str, ...]) -> click.Context:
-    """Return the context of the command that the words name. Raises: click.UsageError."""
+    """Return the context of the command with these names. Raises: click.UsageError."""
     at = ctx.find_root()
     for word in words:
         if not isinstance(at.command, click.Group):
@@ -36,3 +39,29 @@ def _context_of(ctx: click.Context, words: tuple[str, ...]) -> click.Context:
             raise click.NoSuchCommand(word, possibilities=at.command.list_commands(at), ctx=ctx)
         at = command.make_context(word, [], parent=at, resilient_parsing=True)
     return at
+
+
+def restore_help(command: click.Command) -> None:
+    """Set the help of a command and its subcommands to the docstrings in the source.
+
+    ``python -OO`` (PYTHONOPTIMIZE=2) drops docstrings, from which click takes the help.
+    """
+    if command.callback is not None and not command.help:
+        command.help = _docstrings(command.callback.__module__).get(command.callback.__name__)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            restore_help(each)
+
+
+def _docstrings(module: str) -> dict[str, str | None]:
+    """Return the docstrings of a module's functions, none if its source is missing."""
+    try:
+        with open(str(sys.modules[module].__file__), "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError):
+        return {}
+    return {
+        node.name: ast.get_docstring(node)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }

@@ -1,9 +1,9 @@
-"""Hold text as UTF-8 inside, whatever the locale is, so that its bytes stay as they were typed.
+"""Text that is UTF-8 inside, whatever the locale, so that its bytes stay as they were typed.
 
-Python decodes arguments, paths and the environment by the locale's encoding, and documents are in
-UTF-8: a word that was decoded by the one and encoded by the other is another word. In Python's
-UTF-8 mode, which is the rule from Python 3.15 on, there is one encoding, and a byte that is no
-UTF-8 survives in it as a lone surrogate. That mode can only be chosen when Python starts.
+Python decodes arguments, paths and the environment in the locale's encoding, and documents are
+UTF-8: a word decoded in one and encoded in the other is another word. Python's UTF-8 mode, the
+default from 3.15 on, has one encoding, in which a byte that is not UTF-8 is a lone surrogate. It
+can be chosen only when Python starts.
 """
 
 import os
@@ -14,14 +14,14 @@ _EXIT_USAGE = 2
 
 
 def restart() -> None:
-    """Start the program again in UTF-8 mode, in this process; return where that is no use."""
+    """Start the program again in UTF-8 mode, in this process; return if that would not help."""
     if sys.flags.utf8_mode or not sys.executable:
         return
     os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *_arguments()[1:]])
 
 
 def _arguments() -> list[bytes]:
-    """Return what this process was started with, byte for byte."""
+    """Return the arguments of this process, byte for byte."""
     try:
         with open("/proc/self/cmdline", "rb") as file:
             words = file.read().split(b"\0")[:-1]
@@ -38,18 +38,11 @@ def _arguments() -> list[bytes]:
 
 
 def prepare_output() -> None:
-    """Write in the encoding that the user reads, and escape what it does not have."""
-    asked_for = "PYTHONIOENCODING" in os.environ or os.environ.get("PYTHONUTF8") == "1"
+    """Write in the user's encoding, and escape characters that it lacks."""
+    is_chosen = "PYTHONIOENCODING" in os.environ or os.environ.get("PYTHONUTF8") == "1"
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        # In the C locale Python writes UTF-8, since that is what people have.
-        encoding = stream.encoding if asked_for or _is_c(getencoding()) else getencoding()
-        if not _is_utf8(encoding):
+        # In the C locale Python writes UTF-8, which most terminals show.
+        has_c = getencoding().upper() in ("ANSI_X3.4-1968", "US-ASCII", "646", "ASCII")
+        encoding = stream.encoding if is_chosen or has_c else getencoding()
+        if encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
-
-
-def _is_c(encoding: str) -> bool:
-    return encoding.upper() in ("ANSI_X3.4-1968", "US-ASCII", "646", "ASCII")
-
-
-def _is_utf8(encoding: str) -> bool:
-    return encoding.lower().replace("_", "-") in ("utf-8", "utf8")

@@ -1,24 +1,25 @@
-"""Print what a job wrote."""
+"""Print the output of a job."""
 
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from time import monotonic, sleep
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.params import id_argument, whole
-from queuectl.errors import JobNotFound, LogNotFound, StoreBusy, StoreError
+from queuectl.errors import JobNotFound, LogNotFound, StoreBusy
 from queuectl.job import FINISHED, WAITING, Job
 from queuectl.logs import LogDir
 from queuectl.query import find_job
 from queuectl.store.base import Store
 
+if TYPE_CHECKING:
+    from queuectl.cli.replay import Replay
+
 _BLOCK = 65536
-POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 @click.command(
@@ -29,53 +30,43 @@ POLL_SECONDS = 0.2
     )
 )
 @id_argument()
-@click.option(
-    "--attempt",
-    type=whole(1),
-    metavar="N",
-    help="The output of attempt N; by default that of the last.",
-)
-@click.option("--follow", "-f", is_flag=True, help="Go on printing while the job writes.")
-@click.option("--tail", type=whole(0), metavar="N", help="Only the last N lines, then go on.")
-@click.option("--raw", is_flag=True, help="Let control characters through to a terminal.")
+@click.option("--attempt", type=whole(1), metavar="N", help="Attempt N  [default: the last]")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing while the job runs.")
+@click.option("--tail", type=whole(0), metavar="N", help="Start at the last N lines.")
+@click.option("--raw", is_flag=True, help="Do not escape control characters on a terminal.")
 @pass_app
 def logs(
     app: App, *, job_id: str, attempt: int | None, follow: bool, tail: int | None, raw: bool
 ) -> None:
-    r"""Print what a job wrote: stdout and stderr of its last attempt, as they came.
+    r"""Print the output of a job: stdout and stderr of its last attempt, as they were written.
 
-    The beginning of an ID is enough where no other ID starts with it. With --follow, it waits for
-    the job to start, goes on with the next attempt where one fails, and ends when the job is
-    finished; with --attempt as well, when that attempt is. On a terminal, colours and styles are
-    kept (not with NO_COLOR), a line that was written over, as progress bars do, shows its last
-    state, and other control characters are shown as \x1b and the like.
+    The beginning of an ID is enough if no other ID starts with it. --follow waits for the job to
+    start, continues with the next attempt after a failed one, and ends when the job has finished,
+    or with --attempt when that attempt has. On a terminal, colours and styles are kept (not with
+    NO_COLOR), a line that was overwritten, as by a progress bar, shows its last state, and other
+    control characters are escaped, as \x1b.
     """
     store = app.open()
     job = find_job(store, job_id)
     log_dir = LogDir.of(store.location)
-    output = _output(raw=raw)
-    open_log = partial(_Log.open, log_dir, output)
+    printer = _Printer(log_dir, _output(raw=raw), tail)
     number = attempt or _last_attempt(log_dir, job)
     if follow:
-        if os.environ.get("QUEUECTL_JOB_ID") == job.id:
-            from queuectl.cli.inside import refuse_inside
+        from queuectl.cli.waiting import refuse_inside
 
+        if os.environ.get("QUEUECTL_JOB_ID") == job.id:
             refuse_inside(store, "and would write into the log that it follows")
         load_all()
-        _follow(store, job, number, open_log, output, tail=tail, only_this=attempt is not None)
-    else:
-        log = open_log(job, number, tail)
-        if log is None:
-            raise _no_log(job, number)
-        log.copy()
-        log.close()
-        output.finish()
+        _follow(store, job, number, printer, only_this=attempt is not None)
+    elif not printer.copy(job, number):
+        raise _no_log(job, number)
+    printer.end()
 
 
 def _last_attempt(log_dir: LogDir, job: Job) -> int:
-    """Return the number of the attempt that wrote last, or will be the first to write.
+    """Return the number of the last attempt that has a log, or of the first.
 
-    The attempt that is not yet in the history has a log where it runs, or was given back.
+    An attempt in progress, or returned to the queue, has a log but is not in the history.
     """
     fd = _open_log(log_dir, job, job.next_attempt)
     if fd is None:
@@ -85,7 +76,7 @@ def _last_attempt(log_dir: LogDir, job: Job) -> int:
 
 
 def _open_log(log_dir: LogDir, job: Job, number: int) -> int | None:
-    # What is recorded was run by this job, whatever the clock said.
+    # A recorded attempt is this job's, whatever the clock said.
     created_at = None if number < job.next_attempt else job.created_at
     return log_dir.open_for_reading(job.id, number, created_at=created_at)
 
@@ -97,90 +88,60 @@ def _no_log(job: Job, number: int) -> LogNotFound:
     return LogNotFound(f"job {job.id} is {job.state} and has no log of attempt {number}{hint}")
 
 
-def _follow(
-    store: Store,
-    job: Job,
-    number: int,
-    open_log: "Callable[[Job, int, int | None], _Log | None]",
-    output: "_Output",
-    *,
-    tail: int | None,
-    only_this: bool,
-) -> None:
-    """Copy the log of an attempt, and (but for ``only_this``) of those after it, as they grow."""
-    from queuectl.cli.notices import Notices
+def _follow(store: Store, job: Job, number: int, printer: "_Printer", *, only_this: bool) -> None:
+    """Print the log of an attempt and, unless ``only_this``, of later ones, as they grow."""
+    from queuectl.cli.waiting import Notices
 
     notices = Notices(store)
-    log: _Log | None = None
     look_at = 0.0
     while True:
-        # The job is looked at before its log: once an attempt is over, its log is whole.
+        # The job is read before its log: when an attempt is over, its log is complete.
         if (begin := monotonic()) >= look_at:
             try:
                 job = store.get(job.id)
             except JobNotFound:  # purged meanwhile
-                if log is not None:
-                    log.close()
                 return
             except StoreBusy:
-                pass  # the next look may tell
+                pass  # the next look may find it
             # In a long queue a job takes a while to find: spend a tenth of the time on it at most.
             look_at = begin + 11 * (monotonic() - begin)
-        finished = job.state in FINISHED
-        over = number < job.next_attempt
-        log = log or open_log(job, number, tail)
-        if log is not None:
-            log.copy()
-            output.draw()
-            tail = None
-        if (finished or over) if only_this else (finished and number + 1 >= job.next_attempt):
-            if log is None:
+        has_finished = job.state in FINISHED
+        is_over = number < job.next_attempt
+        has_log = printer.copy(job, number)
+        is_last = has_finished and number + 1 >= job.next_attempt
+        if (has_finished or is_over) if only_this else is_last:
+            if not has_log:
                 raise _no_log(job, number)
-            log.close()
-            output.finish()
             return
-        if over and not only_this:
-            if log is not None:
-                log.close()
-                output.finish()
-                output.begin()
-            number, log = number + 1, None
+        if is_over:
+            printer.end()
+            number += 1
         else:
-            if log is None and job.state in WAITING:
+            if not has_log and job.state in WAITING:
                 notices.look_for(job.id)
-            sleep(POLL_SECONDS)
+            sleep(_POLL_SECONDS)
 
 
-class _Log:
-    """Copy one attempt's log as it grows."""
+class _Printer:
+    """Prints the logs of attempts, one after the other, as they grow."""
 
-    def __init__(self, fd: int, offset: int, output: "_Output") -> None:
-        self._fd = fd
-        self._offset = offset
+    def __init__(self, log_dir: LogDir, output: "Replay | _Plain", tail: int | None) -> None:
+        self._log_dir = log_dir
         self._output = output
+        self._tail = tail
+        self._fd: int | None = None
+        self._offset = 0
 
-    @classmethod
-    def open(
-        cls,
-        log_dir: LogDir,
-        output: "_Output",
-        job: Job,
-        number: int,
-        tail: int | None,
-    ) -> "_Log | None":
-        """Open a log at its start, or at its last ``tail`` lines; None where there is none."""
-        fd = _open_log(log_dir, job, number)
-        if fd is None:
-            return None
-        return cls(fd, 0 if tail is None else _tail_offset(fd, tail), output)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
-
-    def copy(self) -> None:
-        """Write what has come since the last time; not more than is there now, it may grow."""
-        size = os.fstat(self._fd).st_size
+    def copy(self, job: Job, number: int) -> bool:
+        """Print the new part of an attempt's log; return whether there is a log."""
+        if self._fd is None:
+            self._fd = _open_log(self._log_dir, job, number)
+            if self._fd is None:
+                return False
+            self._offset = 0 if self._tail is None else _tail_offset(self._fd, self._tail)
+            self._tail = None
+            self._output.begin()
+        size = os.fstat(self._fd).st_size  # no more than there is now: it may grow for ever
         if size < self._offset:  # emptied by hand: start again, as tail -F does
             self._offset = 0
             self._output.begin()
@@ -190,10 +151,19 @@ class _Log:
                 break
             self._output.feed(data)
             self._offset += len(data)
+        self._output.draw()
+        return True
+
+    def end(self) -> None:
+        """Print all that is left at the end of a log, and close it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+            self._output.finish()
 
 
 def _tail_offset(fd: int, lines: int) -> int:
-    """Return where the last lines of a file begin; reads backwards, no more than it has to."""
+    """Return the offset of the last lines of a file, reading backwards."""
     end = os.fstat(fd).st_size
     if lines == 0 or end == 0:
         return end
@@ -210,45 +180,27 @@ def _tail_offset(fd: int, lines: int) -> int:
     return 0
 
 
-class _Output(Protocol):
-    """Where a log is printed."""
+class _Plain:
+    """Output to stdout, byte for byte."""
 
     def feed(self, data: bytes) -> None:
-        """Print what has come."""
-
-    def draw(self) -> None:
-        """Print what has come of a line that has not ended."""
-
-    def finish(self) -> None:
-        """Print what is left, there being no more to come."""
-
-    def begin(self) -> None:
-        """Begin another log."""
-
-
-class _AsItCame:
-    """What prints a log byte for byte."""
-
-    def feed(self, data: bytes) -> None:
-        """Print what has come; it may wait for more until ``draw``."""
+        """Write bytes, which may be buffered."""
         sys.stdout.buffer.write(data)
 
     def draw(self) -> None:
-        """Print what was left waiting."""
+        """Write what is buffered."""
         sys.stdout.flush()
 
     finish = draw
 
     def begin(self) -> None:
-        """Go on just behind the log before."""
+        """Start another log behind the last one."""
 
 
-def _output(*, raw: bool) -> _Output:
-    """Return what prints to stdout: bytes as they are, or as a terminal would have shown them."""
-    if sys.stdout is None:
-        raise StoreError("stdout is closed: open it, or send it to /dev/null")
+def _output(*, raw: bool) -> "Replay | _Plain":
+    """Return an output to stdout: bytes as they are or, on a terminal, as they were meant."""
     if raw or not sys.stdout.isatty():
-        return _AsItCame()
+        return _Plain()
     from queuectl.cli.replay import replay_on
 
     return replay_on(sys.stdout)

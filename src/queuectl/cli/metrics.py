@@ -1,4 +1,4 @@
-"""Print how the queue is for Prometheus."""
+"""Print metrics of the queue for Prometheus."""
 
 import os
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     "output_path",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Replace FILE as a whole, so that nobody reads half of it.",
+    help="Write to FILE atomically.",
 )
 @pass_app
 def metrics(app: App, *, output_path: str | None) -> None:
     """Print metrics for Prometheus, in its text format.
 
-    They are for the textfile collector of node_exporter: let cron write its FILE each minute.
-    Attempts are those that workers have ended since the store was made; no job's document is
-    opened. This needs the extra "metrics": pip install 'queuectl[metrics]'.
+    They are for the textfile collector of node_exporter: write its FILE each minute from cron.
+    Attempts are counted since the store was made; no job's document is opened. This needs the extra
+    "metrics": pip install 'queuectl[metrics]'.
     """
     try:
         from prometheus_client import CollectorRegistry, generate_latest, write_to_textfile
@@ -53,54 +53,51 @@ def metrics(app: App, *, output_path: str | None) -> None:
 
 
 class _Collector:
-    """Yield the metrics of one store, each with what it means."""
+    """The metrics of a store, as a registry asks for them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def describe(self) -> "list[Metric]":
-        """Name nothing beforehand, so that registering does not collect a first time."""
-        return []
-
     def collect(self) -> "Iterator[Metric]":
-        """Look at the store once, and tell what is there."""
-        from prometheus_client.core import (
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
+        """Yield the metrics."""
+        return _metrics(self._store)
 
-        now = utc_now()
-        counts, workers, tally = self._store.counts(now), self._store.workers(), self._store.tally()
-        jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
-        for state in State:
-            jobs.add_metric([state], counts.by_state.get(state, 0))
-        yield jobs
-        oldest = counts.oldest_due
-        age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
-        busy = sum(worker.job is not None for worker in workers)
-        for name, meaning, value in (
-            ("due_jobs", "Pending jobs whose time has come.", counts.due),
-            ("oldest_due_age_seconds", "For how long the oldest due job has been due.", age),
-            (
-                "unreadable_jobs",
-                "Documents set aside since nobody can read them.",
-                counts.unreadable,
-            ),
-            ("workers", "Live workers.", len(workers)),
-            ("workers_busy", "Live workers that run a job.", busy),
-        ):
-            yield GaugeMetricFamily(f"queuectl_{name}", meaning, value=value)
-        attempts = CounterMetricFamily(
-            "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
-        )
-        for outcome in dict.fromkeys((*Outcome, *tally.by_outcome)):
-            attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
-        yield attempts
-        bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]
-        yield HistogramMetricFamily(
-            "queuectl_attempt_duration_seconds",
-            "How long attempts ran; lost ones, whose end nobody saw, are not in it.",
-            buckets=list(zip(bounds, accumulate(tally.by_length), strict=True)),
-            sum_value=tally.seconds,
-        )
+
+def _metrics(store: Store) -> "Iterator[Metric]":
+    """Yield the metrics of a store."""
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    now = utc_now()
+    counts, workers, tally = store.counts(now), store.workers(), store.tally()
+    jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
+    for state in State:
+        jobs.add_metric([state], counts.by_state.get(state, 0))
+    yield jobs
+    oldest = counts.oldest_due
+    age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
+    busy = sum(worker.job is not None for worker in workers)
+    for name, meaning, value in (
+        ("due_jobs", "Pending jobs whose time has come.", counts.due),
+        ("oldest_due_age_seconds", "For how long the oldest due job has been due.", age),
+        ("unreadable_jobs", "Documents set aside because they are unreadable.", counts.unreadable),
+        ("workers", "Live workers.", len(workers)),
+        ("workers_busy", "Live workers that run a job.", busy),
+    ):
+        yield GaugeMetricFamily(f"queuectl_{name}", meaning, value=value)
+    attempts = CounterMetricFamily(
+        "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
+    )
+    for outcome in dict.fromkeys((*Outcome, *tally.by_outcome)):
+        attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
+    yield attempts
+    bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]
+    yield HistogramMetricFamily(
+        "queuectl_attempt_duration_seconds",
+        "How long attempts ran, without lost ones.",
+        buckets=list(zip(bounds, accumulate(tally.by_length), strict=True)),
+        sum_value=tally.seconds,
+    )

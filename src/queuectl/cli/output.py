@@ -43,7 +43,7 @@ def echo_table(
         click.echo(empty, err=True)
         return
     width = None
-    if sys.stdout is not None and sys.stdout.isatty():
+    if sys.stdout.isatty():
         from shutil import get_terminal_size
 
         width = get_terminal_size().columns

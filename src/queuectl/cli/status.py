@@ -1,18 +1,21 @@
-"""Count the jobs and the workers."""
+"""Count the jobs and the workers, once or live."""
 
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
-from queuectl.cli.output import echo_json, format_ago, format_in
+from queuectl.cli.app import App, echo, examples, load_all, pass_app
+from queuectl.cli.output import echo_json, format_ago, format_coarse, format_in, table_lines
 from queuectl.cli.params import json_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
-from queuectl.store.base import Counts, WorkerRecord
+from queuectl.store import open_store
+from queuectl.store.base import Counts, Store, WorkerRecord
+
+_FAILURES = 5
 
 
 @click.command(
@@ -26,77 +29,130 @@ from queuectl.store.base import Counts, WorkerRecord
 @json_option
 @pass_app
 def status(app: App, *, live: bool, as_json: bool) -> None:
-    """Count the jobs by state, and the workers.
+    """Count the jobs in each state, and the workers.
 
-    A pending job is due when its time has come; what a blocked one waits for, "list" tells. Of
-    the last minute all attempts are counted, whoever ran them and however they ended.
+    A pending job is due when its time has come. "ended in the last minute" counts the attempts of
+    all workers, whatever their outcome.
     """
     if live:
         if as_json:
             raise click.UsageError("give --watch or --json, not both")
-        if sys.stdout is None or not sys.stdout.isatty():
+        if not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal; without it, status prints once")
-        from queuectl.cli.watch import watch
-
-        watch(app.location)
+        _show_live(app.location)
         return
     store = app.open()
-    now = utc_now()
-    counts, workers = store.counts(now), store.workers()
+    look = _Look.at(store)
     if as_json:
-        document = status_document(counts, workers, store.ended_lately())
-        echo_json({"store": store.location, **document})
+        echo_json({"store": store.location, **look.document()})
     else:
-        echo(status_text(counts, workers, store.ended_lately(), now))
+        echo("\n".join(look.lines()))
 
 
-def status_document(
-    counts: Counts, workers: Sequence[WorkerRecord], ended_lately: int
-) -> dict[str, Any]:
-    """Return the JSON object of a status; its keys are always all there."""
-    return {
-        "jobs": {state: counts.by_state.get(state, 0) for state in State},
-        "due": counts.due,
-        "oldest_due_at": _instant_or_none(counts.oldest_due),
-        "next_due_at": _instant_or_none(counts.next_due),
-        "unreadable": counts.unreadable,
-        "workers": {"live": len(workers), "busy": _busy(workers)},
-        "ended_last_minute": ended_lately,
-        "jobs_per_second": round(ended_lately / 60, 3),
-    }
+def _show_live(location: str) -> None:
+    import tabulate  # noqa: F401  (a page may need it when its file has been replaced)
+
+    from queuectl.cli.screen import show
+
+    load_all()
+    show(lambda width, height: page(location, width, height))
 
 
-def status_text(
-    counts: Counts, workers: Sequence[WorkerRecord], ended_lately: int, now: datetime
-) -> str:
-    """Return a status for a person, one state a line."""
-    notes = {State.PENDING: _pending_note(counts, now)}
-    lines = [
-        f"{state:<10}  {counts.by_state.get(state, 0):>9}  {notes.get(state, '')}".rstrip()
-        for state in State
-    ]
-    if counts.unreadable:
-        lines.append(f"{'unreadable':<10}  {counts.unreadable:>9}  in corrupt/, with the reasons")
-    note = f"{_busy(workers)} busy, {ended_lately} ended in the last minute"
-    lines.append(f"{'workers':<10}  {len(workers):>9}  {note}")
-    return "\n".join(lines)
+class _Look(NamedTuple):
+    """The numbers of a store at one moment."""
 
+    now: datetime
+    counts: Counts
+    workers: Sequence[WorkerRecord]
+    ended_lately: int
 
-def _pending_note(counts: Counts, now: datetime) -> str:
-    notes = []
-    if counts.by_state.get(State.PENDING, 0):
-        notes.append(f"{counts.due} due")
-    if counts.oldest_due is not None:
-        since = (now - counts.oldest_due).total_seconds()
-        notes.append(f"oldest {format_ago(since)}")
-    if counts.next_due is not None:
-        notes.append(f"next {format_in((counts.next_due - now).total_seconds())}")
-    return ", ".join(notes)
+    @classmethod
+    def at(cls, store: Store) -> "_Look":
+        """Return the numbers of a store now."""
+        now = utc_now()
+        return cls(now, store.counts(now), store.workers(), store.ended_lately())
 
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of a status; its keys are always the same."""
+        return {
+            "jobs": {state: self.counts.by_state.get(state, 0) for state in State},
+            "due": self.counts.due,
+            "oldest_due_at": _instant_or_none(self.counts.oldest_due),
+            "next_due_at": _instant_or_none(self.counts.next_due),
+            "unreadable": self.counts.unreadable,
+            "workers": {"live": len(self.workers), "busy": self._busy()},
+            "ended_last_minute": self.ended_lately,
+            "jobs_per_second": round(self.ended_lately / 60, 3),
+        }
 
-def _busy(workers: Sequence[WorkerRecord]) -> int:
-    return sum(worker.job is not None for worker in workers)
+    def lines(self) -> list[str]:
+        """Return a status for a person, one state a line."""
+        notes = {State.PENDING: self._pending_note()}
+        rows: list[tuple[str, int, str]] = [
+            (state, self.counts.by_state.get(state, 0), notes.get(state, "")) for state in State
+        ]
+        if self.counts.unreadable:
+            rows.append(("unreadable", self.counts.unreadable, "in corrupt/, with the reasons"))
+        note = f"{self._busy()} busy, {self.ended_lately} ended in the last minute"
+        rows.append(("workers", len(self.workers), note))
+        return [f"{name:<10}  {count:>9}  {note}".rstrip() for name, count, note in rows]
+
+    def _pending_note(self) -> str:
+        notes = []
+        if self.counts.by_state.get(State.PENDING, 0):
+            notes.append(f"{self.counts.due} due")
+        if self.counts.oldest_due is not None:
+            since = (self.now - self.counts.oldest_due).total_seconds()
+            notes.append(f"oldest {format_ago(since)}")
+        if self.counts.next_due is not None:
+            notes.append(f"next {format_in((self.counts.next_due - self.now).total_seconds())}")
+        return ", ".join(notes)
+
+    def _busy(self) -> int:
+        return sum(worker.job is not None for worker in self.workers)
 
 
 def _instant_or_none(instant: datetime | None) -> str | None:
     return None if instant is None else format_instant(instant)
+
+
+def page(location: str, width: int, height: int) -> list[str]:
+    """Return the lines of a live status, cut to the columns and rows of a terminal."""
+    from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
+    from queuectl.logs import LogDir
+    from queuectl.query import select
+    from queuectl.text import printable
+
+    # Opened each time: the store may not exist yet, or be replaced by another.
+    store = open_store(location)
+    try:
+        look = _Look.at(store)
+        logs = LogDir.of(store.location)
+        rows = select(store, (State.DEAD,), look.now, limit=_FAILURES)
+        failures = [dead_cells(row, logs, look.now) for row in rows]
+    finally:
+        store.close()
+    lines = [printable(f"{format_instant(look.now)[:19]}Z  {location}"), "", *look.lines()]
+    below = ["", *table_lines(failures, DEAD_HEADERS, width)] if failures else []
+    if look.workers:
+        # Of the other rows, one is empty, one the header, and one says how many more there are.
+        room = max(height - len(lines) - len(below) - 3, 1)
+        lines += ["", *_worker_lines(look, room, width)]
+    return (lines + below)[:height]
+
+
+def _worker_lines(look: _Look, room: int, width: int) -> list[str]:
+    """Return a table of workers, those that have been busy the longest first."""
+    workers = sorted(look.workers, key=lambda each: (each.job is None, each.since))
+    rows = [
+        (
+            each.name,
+            each.job or "idle",
+            each.attempt,
+            format_coarse((look.now - each.since).total_seconds()),
+            each.settled,
+        )
+        for each in workers[:room]
+    ]
+    more = [f"and {len(workers) - room} more"] if len(workers) > room else []
+    return [*table_lines(rows, ("WORKER", "JOB", "ATTEMPT", "FOR", "DONE"), width), *more]

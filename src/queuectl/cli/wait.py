@@ -5,10 +5,10 @@ import os
 import click
 
 from queuectl.cli.app import App, examples, load_all, pass_app
-from queuectl.cli.notices import Notices
 from queuectl.cli.output import first_few
 from queuectl.cli.params import give_up_option, ids_argument
 from queuectl.cli.show import outcome_text
+from queuectl.cli.waiting import Notices
 from queuectl.errors import TimeoutExpired
 from queuectl.job import Job, Outcome, State
 
@@ -56,7 +56,7 @@ def wait(
     store = app.open()
     chosen = tuple(dict.fromkeys(store.resolve(each).id for each in job_ids))
     if "QUEUECTL_JOB_ID" in os.environ:
-        from queuectl.cli.inside import refuse_to_wait_for_itself
+        from queuectl.cli.waiting import refuse_to_wait_for_itself
 
         refuse_to_wait_for_itself(store, chosen, for_all=not any_of_them)
     ended: dict[str, Job] = {}

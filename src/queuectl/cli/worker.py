@@ -82,7 +82,7 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
 
     store = app.open(create=True)
     if "QUEUECTL_JOB_ID" in os.environ and not now and timeout_seconds is None:
-        from queuectl.cli.inside import refuse_inside
+        from queuectl.cli.waiting import refuse_inside
 
         refuse_inside(store, "and its worker would wait for its end: give --now or --timeout")
     names = stop_workers(
