@@ -2,24 +2,18 @@
 
 import gc
 import os
-import signal
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.program import SIGCHLD_VARIABLE
+from tests import program  # noqa: F401  (which handles SIGCHLD again)
 
 # A test must not fail because the machine is slow at the moment: no clock decides here.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("large", settings.get_profile("shared"), max_examples=5000)
 _LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 settings.load_profile("large" if _LARGE else "shared")
-
-# Who starts the tests may ignore it, and subprocess would take every process to have exited with 0.
-# The program inherits it from tests.program, also in the processes of xdist.
-if signal.signal(signal.SIGCHLD, signal.SIG_DFL) == signal.SIG_IGN:
-    os.environ[SIGCHLD_VARIABLE] = "ignore"
 
 FAULT = "fault at a system call"  # a property of a test, once for each
 
@@ -41,7 +35,8 @@ def _open_fds() -> dict[int, str]:
 
 
 # Where tests run in this process, most of them: their descriptors are those of the next test.
-_CHECKED = tuple(f"tests/{ring}/" for ring in ("unit", "contract", "directory", "cli"))
+_RINGS = ("unit", "contract", "directory", "cli", "process", "property")
+_CHECKED = tuple(f"tests/{ring}/" for ring in _RINGS)
 _FDS = pytest.StashKey[dict[int, str]]()
 _PASSED = pytest.StashKey[bool]()
 

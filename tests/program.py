@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ HAS_LOCALEDEF = (
     and Path("/usr/share/i18n/charmaps").is_dir()  # Debian's package locales
 )
 
-SIGCHLD_VARIABLE = "QUEUECTL_TEST_SIGCHLD"
-PREFIX = IGNORING_SIGCHLD if os.environ.get(SIGCHLD_VARIABLE) == "ignore" else ()
+# Whoever starts the tests may ignore it, but the tests need it; xdist hands the variable on.
+if signal.signal(signal.SIGCHLD, signal.SIG_DFL) == signal.SIG_IGN:
+    os.environ["QUEUECTL_TEST_SIGCHLD"] = "ignore"
+PREFIX = IGNORING_SIGCHLD if os.environ.get("QUEUECTL_TEST_SIGCHLD") == "ignore" else ()
 QUEUECTL = (*PREFIX, sys.executable, "-m", "queuectl")
 
 

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 0.005
 
 
-def until(condition: Callable[[], _T], what: str, seconds: float = 15.0) -> _T:
+def until(condition: Callable[[], _T], what: str, seconds: float = 40.0) -> _T:
     """Return what a condition returns as soon as that is true; fail where it takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -88,13 +88,18 @@ class Gate:
         # Until it has closed the gate behind itself: what is written next is for the next one.
         poll = select.poll()
         poll.register(self._fd, 0)  # an error is told always: nobody reads any more
-        assert poll.poll(15_000), f"no command went through {self._path.name}"
+        assert poll.poll(40_000), f"no command went through {self._path.name}"
         self.forget()
 
     def forget(self) -> None:
         """Forget the command that has waited, and is gone; the next one waits again."""
         os.close(self._fd)
         self._fd = -1
+
+    def close(self) -> None:
+        """Let nobody through any more."""
+        if self._fd >= 0:
+            self.forget()
 
 
 class Ear:
@@ -145,7 +150,7 @@ class Pool:
         self.process.send_signal(number)
         return self
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 40.0) -> int:
         """Return its exit code when it has ended."""
         try:
             return self.process.wait(seconds)
@@ -192,7 +197,7 @@ class Queue:
         self._guard = GUARD.format(path=str(self._late_imports))
         self.env |= self.replacing("sitecustomize", "", directory="guard")
         self.pools: list[Pool] = []
-        self._gates = 0
+        self._gates: list[Gate] = []
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -237,10 +242,11 @@ class Queue:
         )
         path.chmod(0o600)
 
-    def gate(self) -> Gate:
+    def gate(self, path: Path | None = None) -> Gate:
         """Make a gate for one command."""
-        self._gates += 1
-        return Gate(self.here / f"gate-{self._gates}")
+        gate = Gate(path or self.here / f"gate-{len(self._gates)}")
+        self._gates.append(gate)
+        return gate
 
     def replacing(self, module: str, text: str, *, directory: str = "") -> dict[str, str]:
         """Return an environment in which a module is what a text says, before all others."""
@@ -300,7 +306,7 @@ class Queue:
         """Return one thing of each attempt of a job in its history."""
         return [attempt[key] for attempt in self.document(state, job_id)["history"]]
 
-    def until_in(self, state: str, job_id: str, seconds: float = 15.0) -> None:
+    def until_in(self, state: str, job_id: str, seconds: float = 40.0) -> None:
         """Return when a job is in a state."""
         path = self.store / state / f"{job_id}.json"
         until(path.exists, f"{job_id} is {state}", seconds)
@@ -346,6 +352,8 @@ class Queue:
             return not processes
 
         until(all_gone, "nothing runs on the store of the test")
+        for gate in self._gates:
+            gate.close()
         if self._late_imports.exists():
             raise AssertionError(f"a pool imported late: {self._late_imports.read_text()}")
 

@@ -53,7 +53,7 @@ def test_pool_is_not_started_beside_another_one(queue: Queue) -> None:
 def test_pool_is_started_where_none_is_running_any_more(queue: Queue) -> None:
     """A pool that was killed is none, though a command of it may live."""
     gate = queue.gate()
-    queue.enqueue(gate.wait, "long")
+    queue.enqueue(gate.wait, "long", "--max-retries", "1")  # or it would wait again
     pool = queue.pool("--unless-running").ready()
     gate.reached()
     pool.kill()

@@ -55,9 +55,9 @@ def stuck(queue: Queue, tmp_path: Path, *options: str, jobs: int, descriptors: i
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Gate:
+def disk(queue: Queue, tmp_path: Path) -> Gate:
     """Return what the disk waits at."""
-    return Gate(tmp_path / "disk")
+    return queue.gate(tmp_path / "disk")
 
 
 def test_a_disk_that_does_not_answer_bounds_what_a_kill_runs_again(

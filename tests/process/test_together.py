@@ -121,7 +121,7 @@ def test_each_runs_a_job_of_its_own(queue: Queue) -> None:
 
 def test_what_one_waits_for_holds_up_no_other(queue: Queue) -> None:
     """A cancelled job that ignores SIGTERM delays neither a timeout nor other jobs."""
-    queue.configure(kill_grace="30s")
+    queue.configure(kill_grace="1h")
     gate = queue.gate()
     queue.enqueue(f"trap '' TERM; {gate.wait}", "stubborn")
     pool = sharing(queue, 3)

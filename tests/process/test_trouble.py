@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.support import REFUSED_LATER, Ear, Gate, Pool, Queue, ticks, until, uses_little
+from tests.process.support import REFUSED_LATER, Ear, Pool, Queue, ticks, until, uses_little
 
 
 def fill_disk(pid: int, *, full: bool) -> None:
@@ -120,7 +120,7 @@ Syncer.sync = sync_slowly
 
 def test_a_timeout_does_not_wait_for_a_slow_disk(queue: Queue, tmp_path: Path) -> None:
     """A disk that was slow is waited for beside the command, whose timeout is kept meanwhile."""
-    disk = Gate(tmp_path / "disk")
+    disk = queue.gate(tmp_path / "disk")
     env = queue.replacing("sitecustomize", SLOW_DISK) | {"DISK_GATE": str(tmp_path / "disk")}
     pool = queue.pool(env=env)
     queue.enqueue("true", "first")
@@ -358,7 +358,7 @@ def everybodys() -> Iterator[Path]:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
 def test_a_user_without_processes_loses_no_job(queue: Queue, ear: Ear, everybodys: Path) -> None:
     """What has ended is recorded all the same; what cannot be started waits, its attempt unused."""
-    gate = Gate(everybodys / "gate")
+    gate = queue.gate(everybodys / "gate")
     (everybodys / "gate").chmod(0o666)
     queue.enqueue(gate.wait, "runs")
     queue.enqueue("echo done", "waits")

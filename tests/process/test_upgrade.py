@@ -215,7 +215,8 @@ def test_wait_that_ends_before_the_job_when_its_program_is_gone(
 
 def test_live_view_whose_program_is_gone(queue: Queue, installed: Installed) -> None:
     """It goes on drawing, and shows what it has not shown before."""
-    queue.enqueue("echo 漢字; exit 3", "fails", "--max-retries", "1")
+    wide = os.fsdecode("漢字".encode())  # the same bytes in any locale
+    queue.enqueue(f"echo {wide}; exit 3", "fails", "--max-retries", "1")
     terminal, other_end = pty.openpty()
     watching = subprocess.Popen(
         [*installed.words, "status", "--watch"],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import locale
 import os
 import signal
 import socket
@@ -296,8 +297,10 @@ def drain(store: Path) -> None:
     except subprocess.TimeoutExpired:
         _kill(process)
         told, complaint = process.communicate()
-        raise AssertionError(f"workers do not end:\n{complaint.decode()}") from None
-    context = f"worker start: {process.returncode}\n{told.decode()}\n{complaint.decode()}"
+        raise AssertionError(f"workers do not end:\n{complaint.decode(errors='replace')}") from None
+    encoding = locale.getencoding()  # what is told is in that of the locale
+    context = f"worker start: {process.returncode}\n{told.decode(encoding)}\n"
+    context += complaint.decode(encoding)
     assert b"Traceback" not in complaint, context
     assert process.returncode in EXIT_CODES, context
     assert b"failed with exit code" not in complaint, context
