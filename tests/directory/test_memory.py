@@ -4,6 +4,7 @@ import os
 import tracemalloc
 from collections.abc import Callable
 
+import pytest
 from tests.directory.conftest import Place
 from tests.jobs import LATER, NOON, make_job
 
@@ -27,6 +28,7 @@ def allocated(act: Callable[[], object]) -> tuple[int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.timeout(240)  # as many files as that take long on a busy machine
 def test_a_worker_that_waits_holds_few_of_the_jobs_that_arrive(place: Place, store: Store) -> None:
     """Delayed jobs that arrive while a worker is idle cost it next to no memory."""
     assert store.claim_each(NOON, ["w"]) == []

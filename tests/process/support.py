@@ -319,8 +319,12 @@ class Queue:
         """Return the records of workers, those of dead ones included."""
         found = []
         for path in (self.store / "workers").glob("*.json"):
-            with suppress(FileNotFoundError, ValueError):  # it has left, or is just being written
-                found.append(json.loads(path.read_text()))
+            with suppress(FileNotFoundError):  # it has left
+                for _ in range(20):
+                    with suppress(ValueError):  # it is just being written
+                        found.append(json.loads(path.read_text()))
+                        break
+                    time.sleep(0.001)
         return found
 
     # --- what runs ---

@@ -229,6 +229,20 @@ def test_record_that_is_no_json_is_no_worker(tmp_path: Path, text: str) -> None:
     store.close()
 
 
+def test_record_that_is_read_while_it_is_written_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACE: a worker writes over its record for each job; it is live all the while."""
+    worker = DirectoryStore(str(tmp_path / "store"), create=True)
+    worker.register("w-1", NOON)
+    store, real, torn = DirectoryStore(str(tmp_path / "store")), os.pread, [b'{"name": "w-', b""]
+    monkeypatch.setattr(os, "pread", lambda *args: torn.pop() if torn else real(*args))
+    assert [record.name for record in store.workers()] == ["w-1"]
+    assert torn == []
+    worker.close()
+    store.close()
+
+
 def test_record_without_an_offset_is_of_local_time(tmp_path: Path) -> None:
     """Instants are compared with others, which those without an offset cannot be."""
     store = DirectoryStore(str(tmp_path / "store"), create=True)

@@ -32,6 +32,7 @@ ABANDONED_SECONDS = 86400.0
 _POOL_LOCK_NAME = "pool.lock"
 _PATIENCE_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
+_READS, _READ_AGAIN_SECONDS = 20, 0.001
 
 
 class WorkerRegistry:
@@ -212,9 +213,9 @@ class WorkerRegistry:
                     continue
                 try:
                     live = name.removesuffix(".json") in self._local or files.is_locked(fd)
-                    record, tally = _read_record(fd)
+                    record, tally = _read_whole_record(fd) if live else _read_record(fd)
                 except ValueError:
-                    continue  # no record, or one that is being written at this moment
+                    continue  # it is no record
                 finally:
                     os.close(fd)
             yield record, tally, live
@@ -267,6 +268,17 @@ class WorkerRegistry:
                 # Its worker has just left, or somebody has made it, and not a file.
                 with suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                     os.unlink(channel_name(worker), dir_fd=self._dir.fd("workers"))
+
+
+def _read_whole_record(fd: int) -> tuple[WorkerRecord, Tally]:
+    """Return what a live worker's record holds. Raises: ValueError if it is none."""
+    for _ in range(_READS - 1):
+        # RACE: half of what is being written over is old; see
+        # test_record_that_is_read_while_it_is_written_is_read_again.
+        with suppress(ValueError):
+            return _read_record(fd)
+        time.sleep(_READ_AGAIN_SECONDS)
+    return _read_record(fd)
 
 
 def _read_record(fd: int) -> tuple[WorkerRecord, Tally]:
