@@ -16,7 +16,6 @@ from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
 from queuectl.codes import NO_RULE, check_codes
 from queuectl.errors import BadDocument, ConfigError, UsageError, shorten
 from queuectl.job import (
-    ID_PATTERN,
     MAX_ATTEMPT,
     MAX_COMMAND_BYTES,
     MAX_ENVIRONMENT_BYTES,
@@ -133,56 +132,6 @@ def _json_type(value: object) -> str:
 _from_json = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys
 ).decode
-
-
-_TEXT = r'[^"\\\x00-\x1f]*'
-_INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
-_NEW = re.compile(
-    rf"""\{{
-  "schema": 1,
-  "id": "({ID_PATTERN})",
-  "command": "({_TEXT})",
-  "state": "pending",
-  "priority": ([0-9]),
-  "attempts": 0,
-  "max_retries": ([0-9]{{1,5}}),
-  "timeout": null,
-  "cwd": "(/{_TEXT})",
-  "env": \{{\}},
-  "after": \[\],
-  "after_any": \[\],
-  "created_at": "({_INSTANT})",
-  "updated_at": "({_INSTANT})",
-  "run_at": "({_INSTANT})",
-  "history": \[\]
-\}}
-"""
-)
-
-
-def new_job_from(data: bytes) -> Job | None:
-    """Return the job of a document that is just as encode_job writes a new one without extras.
-
-    None for any other, which is read key by key: that is the rule, and this is what it makes of
-    nearly every job that is claimed, at a tenth of the cost.
-    """
-    try:
-        match = _NEW.fullmatch(data.decode())
-        if match is None:
-            return None
-        job_id, command, priority, max_retries, cwd, created_at, updated_at, run_at = match.groups()
-        return Job(
-            id=job_id,
-            command=command,
-            max_retries=int(max_retries),
-            cwd=cwd,
-            created_at=datetime.fromisoformat(created_at),
-            updated_at=datetime.fromisoformat(updated_at),
-            run_at=datetime.fromisoformat(run_at),
-            priority=int(priority),
-        )
-    except ValueError:  # no UTF-8, or a thirteenth month
-        return None
 
 
 class _Reader:

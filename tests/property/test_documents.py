@@ -18,7 +18,7 @@ from queuectl.clock import (
     parse_duration,
     parse_instant,
 )
-from queuectl.document import NewerSchema, encode_job, job_document, new_job_from
+from queuectl.document import NewerSchema, encode_job, job_document
 from queuectl.errors import BadDocument, BadId, QueuectlError, UsageError
 from queuectl.job import (
     ID_PATTERN,
@@ -116,39 +116,6 @@ def test_document_comes_back_as_it_was_written(job: Job) -> None:
     data = encode_job(job)
     assert decode_job(data, "other", DEFAULTS) == job
     assert encode_job(decode_job(data, "other", DEFAULTS)) == data
-
-
-NEW = Job(
-    id="a", command="echo ü", max_retries=3, cwd="/", created_at=NOON, updated_at=NOON, run_at=NOON
-)
-
-
-def test_new_document_is_read_at_once() -> None:
-    """What nearly every claimed job's document looks like is not read key by key."""
-    assert new_job_from(encode_job(NEW)) == NEW
-
-
-@given(
-    st.builds(
-        NEW._replace,
-        command=texts,
-        cwd=texts,
-        priority=st.integers(0, 9),
-        max_retries=st.integers(0, MAX_MAX_RETRIES),
-        state=st.sampled_from(State),
-        attempts=st.integers(0, 1),
-    ),
-    st.integers(0),
-    st.sampled_from(["", "0", "9", '"', "\\", "\0", "\n", "/", "Z", "ü", "{", "]"]),
-    st.integers(0, 2),
-)
-def test_reading_at_once_and_key_by_key_agree(job: Job, at: int, put: str, cut: int) -> None:
-    """Whatever a hand makes of a new document, reading it at once says the same or nothing."""
-    text = encode_job(job).decode()
-    at %= len(text)
-    data = (text[:at] + put + text[at + cut :]).encode()
-    at_once = new_job_from(data)
-    assert at_once is None or at_once == decode_job(data, job.id, DEFAULTS)
 
 
 @given(jobs)

@@ -12,7 +12,6 @@ from queuectl.document import (
     encode_job,
     encode_job_to_run,
     job_from_document,
-    new_job_from,
     parse_object,
 )
 from queuectl.errors import BadDataError, BadDocument, StoreError
@@ -128,9 +127,6 @@ class Documents:
 
     def decode(self, data: bytes, job_id: str, now: datetime) -> Job:
         """Return the job in a document; what a foreign producer left out comes from the config."""
-        job = new_job_from(data)
-        if job is not None:
-            return job
         document = parse_object(data)
         # One that was recorded holds its limits; if it has no rule, there is to be none.
         if all(key in document for key in _LIMITS):
