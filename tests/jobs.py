@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queuectl.clock import later
-from queuectl.config import Settings
+from queuectl.config import Defaults, Settings
 from queuectl.document import job_from_document, parse_object
-from queuectl.job import Attempt, Defaults, Job, Outcome
-from queuectl.logs import log_name
+from queuectl.job import Attempt, Job, Outcome, log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, ParentNames, Store
 

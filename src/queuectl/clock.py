@@ -1,4 +1,4 @@
-"""Read the clock, and turn instants and durations into text and back.
+"""The clock, and instants and durations as text.
 
 Instants are aware datetimes in UTC; durations are seconds as float. Pure code takes ``now`` as an
 argument; lengths are taken from the monotonic clock.
@@ -22,8 +22,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-# The same are written again and again: that of a claim into a worker's record and, when its job has
-# ended, with a hundred others into documents.
+# The same instants are written again and again: that of a claim into a worker's record and, when
+# its job has ended, with a hundred others into documents.
 @lru_cache(maxsize=1024)
 def format_instant(instant: datetime) -> str:
     """Return an aware UTC instant as ``2026-11-24T21:29:59.001002Z``."""
@@ -37,7 +37,7 @@ def format_instant(instant: datetime) -> str:
 def parse_instant(text: str) -> datetime:
     """Return the UTC instant that ISO 8601 text names; without an offset it is local time.
 
-    Raises: UsageError where the text is no instant, or one outside of the years 1 to 9999.
+    Raises: UsageError if the text is not an instant of the years 1 to 9999.
     """
     try:
         instant = datetime.fromisoformat(text.strip())
@@ -56,7 +56,7 @@ def parse_duration(text: str, *, allow_zero: bool = False) -> float:
     """Return the seconds that ``90``, ``90s``, ``15m``, ``2h``, ``7d`` or ``1h30m`` stands for.
 
     Units: seconds, above 0 (or from 0) to 100 years.
-    Raises: UsageError where the text is no duration or is out of bounds.
+    Raises: UsageError if the text is not a duration, or out of bounds.
     """
     compact = text.strip().lower()
     parts = _DURATION_PART.findall(compact)
@@ -81,23 +81,23 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
     rest = round(seconds)
     text = ""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        amount, rest = divmod(rest, size)
+    for unit in "dhms":
+        amount, rest = divmod(rest, _UNIT_SECONDS[unit])
         if amount:
             text += f"{amount}{unit}"
     return text
 
 
 def poll_milliseconds(seconds: float) -> int:
-    """Return a time for poll(2), which takes no more than 24 days; who waits longer asks again."""
+    """Return a timeout for poll(2), which takes at most 24 days; longer waits poll again."""
     # Rounded up: a timeout cut to whole milliseconds would spin through the last one.
     return int(max(0.0, min(seconds, _LONGEST_POLL_SECONDS)) * 1000) + 1
 
 
 def from_timestamp(seconds: float) -> datetime:
-    """Return the instant that a file's time is; the nearest of the years 1 to 9999.
+    """Return the instant of a file's time; the nearest in the years 1 to 9999.
 
-    Units: seconds since 1970, of which file systems hold more than a datetime does.
+    Units: seconds since 1970, of which a file system may hold more than a datetime can.
     """
     try:
         return datetime.fromtimestamp(seconds, UTC)
@@ -107,7 +107,7 @@ def from_timestamp(seconds: float) -> datetime:
 
 
 def later(instant: datetime, seconds: float) -> datetime:
-    """Return the instant that comes ``seconds`` after; the last one that can be written at most."""
+    """Return the instant ``seconds`` after another, at most the last that can be written."""
     try:
         return instant + timedelta(seconds=seconds)
     except OverflowError:

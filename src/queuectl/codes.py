@@ -1,11 +1,11 @@
-"""Read lists of exit codes, such as ``1,64-78``."""
+"""Lists of exit codes, such as ``1,64-78``."""
 
 import re
 
 from queuectl.errors import UsageError
 
-# What says in a rule that there is none: every code is worth a retry, and no code forbids one. The
-# word of the one rule would be the opposite of what it means in the other.
+# The word for no rule: "any" code is worth a retry, "none" forbids one. Each word would mean the
+# opposite in the other rule.
 NO_RULE = {"retry_on": "any", "no_retry_on": "none"}
 _PART = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?")
 
@@ -13,8 +13,8 @@ _PART = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?")
 def check_codes(text: str, rule: str) -> str:
     """Return a list of codes and ranges of codes without spaces, or the word for no rule.
 
-    ``rule`` is a key of NO_RULE. Raises: UsageError where it is anything else; 0 is no code of a
-    failure.
+    ``rule`` is a key of NO_RULE. Raises: UsageError for anything else, also for 0, which is not the
+    code of a failure.
     """
     parts = (part.split("-") for part in text.strip().lower().split(","))
     compact = ",".join("-".join(map(str.strip, part)) for part in parts)
@@ -30,7 +30,7 @@ def check_codes(text: str, rule: str) -> str:
 
 
 def includes(codes: str, code: int) -> bool:
-    """Tell whether a checked list includes a code."""
+    """Return whether a checked list includes a code."""
     for part in codes.split(","):
         first, _, last = part.partition("-")
         if int(first) <= code <= int(last or first):

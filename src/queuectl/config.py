@@ -1,22 +1,35 @@
-"""Define the settings: their keys, defaults and what each may be.
+"""The settings: their keys, defaults and possible values.
 
-The config file holds what a person has set, as texts or numbers; a key that is not there has its
-default. A job takes those of ``JOB_KEYS`` when it is enqueued and keeps them; the rest belongs to
-the workers.
+The config file holds what a person has set, as texts or numbers; any other key has its default. A
+job takes the settings of ``JOB_KEYS`` when it is added, and keeps them; the rest belongs to the
+workers.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from queuectl.clock import format_duration, parse_duration
 from queuectl.codes import NO_RULE, check_codes
 from queuectl.errors import ConfigError, UsageError, shorten
-from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY, Defaults
+from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY
+
+
+class Defaults(NamedTuple):
+    """What a job gets that says nothing: the limits of the settings, a directory, the time."""
+
+    max_retries: int
+    timeout_seconds: float | None
+    priority: int
+    cwd: str
+    now: datetime
+    retry_on: str | None = None
+    no_retry_on: str | None = None
 
 
 class Settings(NamedTuple):
-    """Hold the value of every setting.
+    """The value of every setting.
 
     Units: seconds; None for no timeout, for no rule about exit codes, and for keeping for ever.
     """
@@ -34,12 +47,12 @@ class Settings(NamedTuple):
     keep_logs: float | None = None
 
     def of_a_new_job(self, cwd: str, now: datetime) -> Defaults:
-        """Return what a job gets that is enqueued now and says nothing itself."""
+        """Return the defaults of a job that is added now."""
         limits = {name: getattr(self, field) for field, name in _OF_JOBS.items()}
         return Defaults(cwd=cwd, now=now, **limits)
 
 
-# The settings that a job takes, by what they are called in a job.
+# The settings that a job takes, each with the name of the job's field.
 _OF_JOBS = {
     "max_retries": "max_retries", "timeout": "timeout_seconds", "priority": "priority",
     "retry_on": "retry_on", "no_retry_on": "no_retry_on",
@@ -48,7 +61,7 @@ JOB_KEYS = tuple(field.replace("_", "-") for field in _OF_JOBS)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return what reads a whole number in these bounds. It raises: UsageError that tells them."""
+    """Return a parser of whole numbers in these bounds. It raises: UsageError with the bounds."""
     bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
 
     def parse(text: str) -> int:
@@ -61,7 +74,19 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def _number(least: float, most: float) -> Callable[[str], float]:
+def _format_number(value: float) -> str:
+    return f"{value:.15g}"
+
+
+class _Kind(NamedTuple):
+    """How the value of a setting is read and written; ``none`` is the word for None."""
+
+    parse: Callable[[str], Any]
+    none: str | None = None
+    write: Callable[[Any], str] = _format_number
+
+
+def _number(least: float, most: float) -> _Kind:
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -71,60 +96,49 @@ def _number(least: float, most: float) -> Callable[[str], float]:
             raise UsageError(f"must be a number from {least:.15g} to {most:.15g}")
         return value
 
-    return parse
+    return _Kind(parse)
 
 
-def _duration_or(word: str | None) -> Callable[[str], float | None]:
-    def parse(text: str) -> float | None:
-        if word is not None and text.strip().lower() == word:
-            return None
+def _duration(none: str | None = None) -> _Kind:
+    def parse(text: str) -> float:
         try:
             return parse_duration(text)
         except UsageError as error:
-            also = f", or {word}" if word else ""
+            also = f", or {none}" if none else ""
             raise UsageError(
                 f"must be a duration above 0 and up to 100 years, such as 90s, 15m or 1h30m{also}"
             ) from error
 
-    return parse
+    return _Kind(parse, none, format_duration)
 
 
-def _codes(rule: str) -> Callable[[str], str | None]:
-    def parse(text: str) -> str | None:
-        codes = check_codes(text, rule)
-        return None if codes == NO_RULE[rule] else codes
-
-    return parse
+def _codes(rule: str) -> _Kind:
+    return _Kind(partial(check_codes, rule=rule), NO_RULE[rule], str)
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "max_retries": whole_number(0, MAX_MAX_RETRIES),
+_KINDS = {
+    "max_retries": _Kind(whole_number(0, MAX_MAX_RETRIES)),
     "backoff_base": _number(1, 1_000_000),
-    "backoff_max": _duration_or(None),
+    "backoff_max": _duration(),
     "backoff_jitter": _number(0, 1),
-    "timeout": _duration_or("none"),
-    "kill_grace": _duration_or(None),
-    "priority": whole_number(0, MAX_PRIORITY),
+    "timeout": _duration("none"),
+    "kill_grace": _duration(),
+    "priority": _Kind(whole_number(0, MAX_PRIORITY)),
     "retry_on": _codes("retry_on"),
     "no_retry_on": _codes("no_retry_on"),
-    "keep_completed": _duration_or("forever"),
-    "keep_logs": _duration_or("forever"),
+    "keep_completed": _duration("forever"),
+    "keep_logs": _duration("forever"),
 }
-_NONE_WORDS = {
-    "timeout": "none", "keep_completed": "forever", "keep_logs": "forever", **NO_RULE,
-}  # fmt: skip
-_DURATIONS = {"backoff_max", "timeout", "kill_grace", "keep_completed", "keep_logs"}
-
-KEYS = tuple(name.replace("_", "-") for name in _PARSERS)
+KEYS = tuple(name.replace("_", "-") for name in _KINDS)
 
 
 def field_name(key: str) -> str:
-    """Return the name of the setting that a key means; underscores are taken as dashes.
+    """Return the field of Settings that a key means; underscores are taken as dashes.
 
-    Raises: ConfigError that lists the keys and names the nearest where there is no such key.
+    Raises: ConfigError that lists the keys and suggests the nearest, if there is no such key.
     """
     name = key.replace("-", "_")
-    if name not in _PARSERS:
+    if name not in _KINDS:
         from difflib import get_close_matches
 
         near = get_close_matches(key.replace("_", "-"), KEYS, 1)
@@ -138,20 +152,17 @@ def parse_value(key: str, text: str) -> Any:
 
     Raises: ConfigError that says what is allowed.
     """
+    kind = _KINDS[field_name(key)]
     try:
-        return _PARSERS[field_name(key)](text)
+        return None if text.strip().lower() == kind.none else kind.parse(text)
     except UsageError as error:
         raise ConfigError(f"{key.replace('_', '-')} {error}, not {shorten(text)}") from error
 
 
 def format_value(key: str, value: Any) -> str:
     """Return a value as ``config get`` prints it and ``config set`` takes it."""
-    name = field_name(key)
-    if value is None:
-        return _NONE_WORDS[name]
-    if isinstance(value, str):
-        return value
-    return format_duration(value) if name in _DURATIONS else f"{value:.15g}"
+    kind = _KINDS[field_name(key)]
+    return kind.write(value) if value is not None else kind.none or ""
 
 
 def read_settings(document: Mapping[str, Any], where: str) -> Settings:
@@ -171,7 +182,7 @@ def read_settings(document: Mapping[str, Any], where: str) -> Settings:
 
 
 def settings_document(settings: Settings) -> dict[str, str]:
-    """Return every setting as texts, by key, in the order in which they are listed."""
+    """Return every setting as text, by key, in the order in which they are listed."""
     return {
         name.replace("_", "-"): format_value(name, value)
         for name, value in settings._asdict().items()

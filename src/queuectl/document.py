@@ -1,30 +1,27 @@
 """The JSON document that holds a job: reading, checking and writing it.
 
 A document is one JSON object with a stable key order, one key a line and one attempt a line, so
-that ``cat`` and ``diff`` serve. Keys that this version does not know are kept. What a user may
-write in a document of their own is a part of it (``USER_KEYS``); what was recorded is the rest.
+that ``cat`` and ``diff`` serve. Keys that this version does not know are kept.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
 from queuectl.codes import NO_RULE, check_codes
+from queuectl.config import Defaults
 from queuectl.errors import BadDocument, ConfigError, UsageError, shorten
 from queuectl.job import (
     MAX_ATTEMPT,
     MAX_COMMAND_BYTES,
-    MAX_ENVIRONMENT_BYTES,
     MAX_MAX_RETRIES,
-    MAX_PATH_BYTES,
     MAX_PRIORITY,
     NOTHING,
     Attempt,
-    Defaults,
     Job,
     Outcome,
     State,
@@ -34,19 +31,20 @@ from queuectl.job import (
 
 SCHEMA = 1
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
-# What a job may take when it comes to run, so that it can be read again with its attempts.
+# The limit for a job that is going to run, so that it can be read again with its attempts.
 MAX_DOCUMENT_BYTES_TO_RUN = MAX_DOCUMENT_BYTES - 1024 * 1024
 MAX_NESTING = 100
+MAX_COUNT = 2**53  # a double holds each whole number up to it
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# Texts are looked up here: before Python 3.12 an enum's own "in" refuses what is no member.
-_STATES = frozenset(State)
-_OUTCOMES = frozenset(Outcome)
+_STATES = {state.value: state for state in State}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+_REQUIRED: Any = object()  # the default of a key that has none
 
 
 class NewerSchema(ConfigError):
-    """Report a document that a newer version of queuectl wrote; it is left as it is."""
+    """A document that a newer version of queuectl wrote; it is left as it is."""
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -55,8 +53,9 @@ class NewerSchema(ConfigError):
 def parse_object(data: bytes | str) -> dict[str, Any]:
     """Return the JSON object that a document holds.
 
-    Raises: BadDocument for anything else, NaN, a key that stands twice and nesting too deep
-    included. How deep is not left to the stack: what one process reads, all can read and write.
+    The bound on nesting does not depend on the stack: what one process reads, all can read and
+    write.
+    Raises: BadDocument for anything else, also for NaN, a duplicate key and nesting too deep.
     """
     try:
         if isinstance(data, bytes):
@@ -68,21 +67,21 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
         raise BadDocument(f"not a job document: not UTF-8 at byte {error.start}") from error
     except (json.JSONDecodeError, _NotJson) as error:
         raise BadDocument(f"not a job document: bad JSON: {error}") from error
-    except ValueError as error:  # all that is left is what Python says of a long whole number
+    except ValueError as error:  # the only other one is Python's limit for whole numbers
         most = sys.get_int_max_str_digits()
         raise BadDocument(
             f"not a job document: bad JSON: a number has more than {most} digits"
         ) from error
     if not isinstance(value, dict):
         raise BadDocument(f"not a job document: a JSON {_json_type(value)}, not an object")
-    # What has fewer brackets than that cannot be deeper, and nearly all documents have.
+    # A document with fewer brackets cannot be deeper, and nearly all have fewer.
     if data.count("[") + data.count("{") > MAX_NESTING and _is_deep(value):
         raise _too_deep()
     return value
 
 
 class _NotJson(ValueError):
-    """Report what Python takes for JSON, and nobody else."""
+    """Text that Python reads as JSON, and nobody else."""
 
 
 def _too_deep() -> BadDocument:
@@ -119,7 +118,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _NotJson(f"the key {shorten(key)} stands twice")
+                raise _NotJson(f"duplicate key {shorten(key)}")
             seen.add(key)
     return value
 
@@ -135,7 +134,7 @@ _from_json = json.JSONDecoder(
 
 
 class _Reader:
-    """Take typed values out of a document; what is left over is what the schema does not know."""
+    """Takes typed values out of a document; ``rest`` is what the schema does not know."""
 
     def __init__(self, document: Mapping[str, Any], what: str = "") -> None:
         self.rest = dict(document)
@@ -144,20 +143,17 @@ class _Reader:
     def fail(self, key: str, value: object, expected: str) -> NoReturn:
         raise BadDocument(f"{self.what}{key!r} is {shorten(value)}; it must be {expected}")
 
-    def take(self, key: str, kind: type | tuple[type, ...], expected: str, default: Any) -> Any:
+    def take(self, key: str, default: Any, expected: str, *types: type) -> Any:
         value = self.rest.pop(key, default)
-        if value is default:
-            return value
-        # bool is an int in Python, but true is not a number in JSON
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if value is _REQUIRED:
+            raise BadDocument(f"{self.what}{key!r} is missing")
+        # The very type: true is an int in Python, but not a number in JSON.
+        if value is not default and type(value) not in types:
             self.fail(key, value, expected)
         return value
 
-    def text(self, key: str, default: str | None) -> str:
-        value = self.take(key, str, "a string", default)
-        if value is None:
-            raise BadDocument(f"{self.what}{key!r} is missing")
-        return check_text(value, f"{self.what}{key!r}")
+    def text(self, key: str, default: str = _REQUIRED) -> str:
+        return check_text(self.take(key, default, "a string", str), f"{self.what}{key!r}")
 
     def path(self, key: str, default: str) -> str:
         value = self.text(key, default)
@@ -165,52 +161,41 @@ class _Reader:
             self.fail(key, value, "an absolute path")
         return value
 
-    def integer(self, key: str, default: int, least: int, most: int) -> int:
-        expected = f"a whole number from {least} to {most}"
-        value: int = self.take(key, int, expected, default)
-        if value is not default and not least <= value <= most:
-            self.fail(key, value, expected)
+    def member(self, key: str, of: dict[str, Any], what: str, default: Any) -> Any:
+        value = self.take(key, default, what, str)
+        if value not in of:
+            self.fail(key, value, "one of " + ", ".join(of))
+        return of[value]
+
+    def whole(self, key: str, default: int | None, least: int, most: int) -> Any:
+        value = self.rest.pop(key, default)
+        if value is not default and (type(value) is not int or not least <= value <= most):
+            null = "null or " if default is None else ""
+            self.fail(key, value, f"{null}a whole number from {least} to {most}")
         return value
 
-    def seconds(self, key: str, default: float | None) -> float | None:
-        expected = "null or a number of seconds, above 0 and up to 100 years"
-        value = self.take(key, (int, float, type(None)), expected, default)
+    def seconds(self, key: str, default: float | None, *, zero: bool = False) -> float | None:
+        value: float | None = self.rest.pop(key, default)
         if value is None or value is default:
             return value
-        if not 0 < value <= MAX_DURATION_SECONDS:
-            self.fail(key, value, expected)
+        is_number = type(value) in (int, float)
+        if not is_number or not 0 <= value <= MAX_DURATION_SECONDS or (value == 0 and not zero):
+            bounds = "from 0 to" if zero else "above 0 and up to"
+            self.fail(key, value, f"null or a number of seconds, {bounds} 100 years")
         return float(value)
 
-    def duration(self, key: str) -> float | None:
-        expected = "null or a number of seconds, from 0 to 100 years"
-        value: float | None = self.take(key, (int, float, type(None)), expected, None)
-        if value is not None and not 0 <= value <= MAX_DURATION_SECONDS:
-            self.fail(key, value, expected)
-        return value
-
-    def number(self, key: str, least: int, most: int) -> int | None:
-        expected = f"null or a whole number from {least} to {most}"
-        value: int | None = self.take(key, (int, type(None)), expected, None)
-        if value is not None and not least <= value <= most:
-            self.fail(key, value, expected)
-        return value
-
-    def instant(self, key: str, default: datetime | None) -> datetime:
-        value = self.take(key, str, "an instant in ISO 8601", default)
-        if isinstance(value, str):
-            try:
-                return parse_instant(value)
-            except UsageError as error:
-                raise BadDocument(f"{self.what}{key!r}: {error}") from error
-        if value is None:
-            raise BadDocument(f"{self.what}{key!r} is missing")
-        return value  # type: ignore[no-any-return]
+    def instant(self, key: str, default: datetime = _REQUIRED) -> datetime:
+        value = self.take(key, default, "an instant in ISO 8601", str)
+        try:
+            return default if value is default else parse_instant(value)
+        except UsageError as error:
+            raise BadDocument(f"{self.what}{key!r}: {error}") from error
 
     def codes(self, key: str, default: str | None) -> str | None:
         expected = "null or a string of exit codes from 1 to 255, such as '1,64-78'"
-        value = self.take(key, (str, type(None)), expected, default)
+        value: str | None = self.take(key, default, expected, str, type(None))
         if value is None or value is default:
-            return default if value is default else None
+            return value
         try:
             checked = check_codes(value, key)
         except UsageError:
@@ -218,18 +203,17 @@ class _Reader:
         return None if checked == NO_RULE[key] else checked
 
     def ids(self, key: str) -> tuple[str, ...]:
-        values = self.take(key, list, "a list of ids", ())
+        values = self.take(key, (), "a list of ids", list)
         for value in values:
-            if not isinstance(value, str) or not is_id(value):
+            if type(value) is not str or not is_id(value):
                 self.fail(key, value, "a list of ids")
         return tuple(dict.fromkeys(values))
 
-    def env(self, default: Mapping[str, str]) -> Mapping[str, str]:
-        values = self.take("env", dict, "an object of strings", default)
-        if values is not default:
-            for name, value in values.items():
-                check_env(name, value)
-        return values  # type: ignore[no-any-return]
+    def env(self) -> Mapping[str, str]:
+        values: Mapping[str, str] = self.take("env", NOTHING, "an object of strings", dict)
+        for name, value in values.items():
+            check_env(name, value)
+        return values
 
 
 def check_text(text: str, what: str) -> str:
@@ -248,24 +232,8 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
-def check_command(text: str) -> str:
-    """Return a command that the shell can be given.
-
-    Raises: BadDocument where it is empty, too long for the kernel, or no text.
-    """
-    if not text.strip():
-        raise BadDocument("the command is empty")
-    check_text(text, "the command")
-    if (size := len(text.encode("utf-8", "surrogateescape"))) > MAX_COMMAND_BYTES:
-        raise BadDocument(
-            f"the command has {size} bytes; {MAX_COMMAND_BYTES} is the most that the kernel takes:"
-            " put it into a script"
-        )
-    return text
-
-
 def check_env(name: object, value: object) -> None:
-    """Raise BadDocument where a variable of the environment is not a name and a text."""
+    """Raise BadDocument unless a variable of the environment has a valid name and value."""
     if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
         raise BadDocument(f"{shorten(name)} is not the name of an environment variable")
     what = f"'env': {name[:60]}"
@@ -279,96 +247,32 @@ def check_env(name: object, value: object) -> None:
         )
 
 
-USER_KEYS = (
-    "id", "command", "priority", "max_retries", "timeout", "retry_on", "no_retry_on", "cwd", "env",
-    "after", "after_any", "run_at",
-)  # fmt: skip
-# What is written down of a job as it runs: a new one has none of it.
-RECORDED_KEYS = frozenset({
-    "state", "attempts", "created_at", "updated_at", "history", "history_omitted",
-})  # fmt: skip
-OWN_PREFIX = "x_"  # a producer's own keys begin with it
-MAX_OWN_BYTES = 1024 * 1024
-
-
-def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
-    """Return the new job that a user's document describes; ``job_id`` where it has no id.
-
-    Raises: BadDocument (or BadId) that names the key that a user may not choose or that is wrong.
-    """
-    for key in document:
-        if key not in _CHOOSABLE and not (key.startswith(OWN_PREFIX) and key != OWN_PREFIX):
-            raise _unknown_key(key, document)
-    job = job_from_document(document, job_id, defaults)
-    check_command(job.command)
-    if (
-        job.extra
-        and (size := len(_to_json(dict(job.extra)).encode(errors="surrogatepass"))) > MAX_OWN_BYTES
-    ):
-        raise BadDocument(
-            f"the keys that begin with {OWN_PREFIX} have {size} bytes; {MAX_OWN_BYTES} is the most:"
-            " put what they hold into a file, and name that"
-        )
-    _check_size("'cwd' has", (job.cwd,), MAX_PATH_BYTES)
-    _check_size(
-        "'env' has", (f"{name}={value}" for name, value in job.env.items()), MAX_ENVIRONMENT_BYTES
-    )
-    return job
-
-
-_CHOOSABLE = frozenset({*USER_KEYS, "schema"})
-
-
-def _unknown_key(key: str, document: Mapping[str, Any]) -> BadDocument:
-    if key == "unreadable" and "command" not in document:
-        return BadDocument(
-            f"this job could not be read where it was listed: {shorten(document[key])}"
-        )
-    from difflib import get_close_matches
-
-    near = get_close_matches(key.lower(), USER_KEYS, 1, 0.7)
-    hint = f"did you mean {near[0]!r}? Those" if near else "those"
-    return BadDocument(
-        f"{shorten(key)} is not a key that can be chosen; {hint} are {', '.join(USER_KEYS)}, and"
-        f" any of your own that begins with {OWN_PREFIX}"
-    )
-
-
-def _check_size(what: str, texts: Iterable[str], most: int) -> None:
-    size = sum(len(text.encode("utf-8", "surrogateescape")) + 1 for text in texts)
-    if size > most:
-        raise BadDocument(f"{what} {size} bytes; {most} is the most that the kernel takes")
-
-
 def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
     """Return the job that a document of the store holds.
 
-    ``job_id`` is taken where the document names none. Keys that are not known are kept.
-    Raises: BadDocument that names the key; NewerSchema where a newer version wrote it.
+    ``job_id`` is for a document without an id. Unknown keys are kept.
+    Raises: BadDocument that names the key; NewerSchema if a newer version wrote the document.
     """
     read = _Reader(document)
-    schema = read.integer("schema", SCHEMA, 1, 2**53)
+    schema = read.whole("schema", SCHEMA, 1, MAX_COUNT)
     if schema > SCHEMA:
         raise NewerSchema(
             f"the document of job {job_id} has schema {schema}, and this version of queuectl knows"
             f" {SCHEMA}: upgrade queuectl"
         )
-    identity = read.take("id", str, "a string", job_id)
-    state = read.take("state", str, "a state", State.PENDING)
-    if state not in _STATES:
-        read.fail("state", state, "one of " + ", ".join(State))
+    identity = read.take("id", job_id, "a string", str)
     return Job(
         id=job_id if identity is job_id else check_id(identity),
-        command=read.text("command", None),
-        state=State(state),
-        priority=read.integer("priority", defaults.priority, 0, MAX_PRIORITY),
-        attempts=read.integer("attempts", 0, 0, 2**53),
-        max_retries=read.integer("max_retries", defaults.max_retries, 0, MAX_MAX_RETRIES),
+        command=read.text("command"),
+        state=read.member("state", _STATES, "a state", State.PENDING),
+        priority=read.whole("priority", defaults.priority, 0, MAX_PRIORITY),
+        attempts=read.whole("attempts", 0, 0, MAX_COUNT),
+        max_retries=read.whole("max_retries", defaults.max_retries, 0, MAX_MAX_RETRIES),
         timeout_seconds=read.seconds("timeout", defaults.timeout_seconds),
         retry_on=read.codes("retry_on", defaults.retry_on),
         no_retry_on=read.codes("no_retry_on", defaults.no_retry_on),
         cwd=read.path("cwd", defaults.cwd),
-        env=read.env(NOTHING),
+        env=read.env(),
         after=read.ids("after"),
         after_any=read.ids("after_any"),
         created_at=read.instant("created_at", defaults.now),
@@ -376,9 +280,9 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
         run_at=read.instant("run_at", defaults.now),
         history=tuple(
             _attempt_from(entry, index)
-            for index, entry in enumerate(read.take("history", list, "a list of attempts", ()), 1)
+            for index, entry in enumerate(read.take("history", (), "a list of attempts", list), 1)
         ),
-        history_omitted=read.integer("history_omitted", 0, 0, MAX_ATTEMPT),
+        history_omitted=read.whole("history_omitted", 0, 0, MAX_ATTEMPT),
         extra=read.rest,
     )
 
@@ -388,20 +292,16 @@ def _attempt_from(document: object, index: int) -> Attempt:
     if not isinstance(document, dict):
         raise BadDocument(f"{what}{shorten(document)} is not an object")
     read = _Reader(document, what)
-    outcome = read.take("outcome", str, "an outcome", None)
-    if outcome not in _OUTCOMES:
-        read.fail("outcome", outcome, "one of " + ", ".join(Outcome))
-    number = read.integer("number", index, 1, MAX_ATTEMPT)
-    started_at = read.instant("started_at", None)
+    started_at = read.instant("started_at")
     return Attempt(
-        number=number,
+        number=read.whole("number", index, 1, MAX_ATTEMPT),
         worker=read.text("worker", ""),
         started_at=started_at,
         finished_at=read.instant("finished_at", started_at),
-        duration_seconds=read.duration("duration"),
-        exit_code=read.number("exit_code", 0, 255),
-        signal=read.number("signal", 1, 127),
-        outcome=Outcome(outcome),
+        duration_seconds=read.seconds("duration", None, zero=True),
+        exit_code=read.whole("exit_code", None, 0, 255),
+        signal=read.whole("signal", None, 1, 127),
+        outcome=read.member("outcome", _OUTCOMES, "an outcome", None),
         log=read.text("log", ""),
         extra=read.rest,
     )
@@ -409,7 +309,7 @@ def _attempt_from(document: object, index: int) -> Attempt:
 
 # --- writing ------------------------------------------------------------------------------------
 
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _quote = json.encoder.encode_basestring
 
 
@@ -418,7 +318,7 @@ def _number(value: float | None) -> str:
 
 
 def _codes(key: str, codes: str | None) -> str:
-    # Only where there is such a rule, as in the documents of the first release.
+    # Only if there is such a rule, as in the documents of the first release.
     return f'  "{key}": {_quote(codes)},\n' if codes else ""
 
 
@@ -432,20 +332,20 @@ def _attempt_text(attempt: Attempt) -> str:
         f'"outcome": "{attempt.outcome}", "log": {_quote(attempt.log)}'
     )
     for key, value in attempt.extra.items():
-        text += f", {_quote(key)}: {_to_json(value)}"
+        text += f", {_quote(key)}: {to_json(value)}"
     return text + "}"
 
 
-def encode_job(job: Job) -> bytes:
+def encode_job(job: Job, most: int = MAX_DOCUMENT_BYTES) -> bytes:
     """Return a job's document: one key a line, one attempt a line, UTF-8, a newline at the end.
 
     Written out, since it is done for each job that ends and the encoder of ``json`` takes four
-    times as long for it.
-    Raises: BadDocument where it would be longer than what is read.
+    times as long.
+    Raises: BadDocument if it would be too long to be read again.
     """
-    env = _to_json(dict(job.env)) if job.env else "{}"
-    after = _to_json(job.after) if job.after else "[]"
-    after_any = _to_json(job.after_any) if job.after_any else "[]"
+    env = to_json(dict(job.env)) if job.env else "{}"
+    after = to_json(job.after) if job.after else "[]"
+    after_any = to_json(job.after_any) if job.after_any else "[]"
     attempts = ",\n".join(map(_attempt_text, job.history))
     history = f"[\n{attempts}\n  ]" if attempts else "[]"
     text = (
@@ -470,29 +370,24 @@ def encode_job(job: Job) -> bytes:
     if job.history_omitted:
         text += f',\n  "history_omitted": {job.history_omitted}'
     for key, value in job.extra.items():
-        text += f",\n  {_quote(key)}: {_to_json(value)}"
+        text += f",\n  {_quote(key)}: {to_json(value)}"
     text += "\n}\n"
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        # A byte of a file name that is no UTF-8 is held as a lone surrogate: JSON's \u escape
-        # carries it there and back.
+        # A byte of a file name that is not UTF-8 is a lone surrogate here, and a \u escape there.
         data = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise BadDocument(_too_long(job.id, len(data), MAX_DOCUMENT_BYTES))
+    if len(data) > most:
+        raise BadDocument(
+            f"the document of job {job.id} would be written with {len(data)} bytes; {most} is the"
+            " most"
+        )
     return data
 
 
 def encode_job_to_run(job: Job) -> bytes:
-    """Return a job's document, which has room for the attempts that come. Raises: BadDocument."""
-    data = encode_job(job)
-    if len(data) > MAX_DOCUMENT_BYTES_TO_RUN:
-        raise BadDocument(_too_long(job.id, len(data), MAX_DOCUMENT_BYTES_TO_RUN))
-    return data
-
-
-def _too_long(job_id: str, size: int, most: int) -> str:
-    return f"the document of job {job_id} would be written with {size} bytes; {most} is the most"
+    """Return a job's document, with room for attempts to come. Raises: BadDocument."""
+    return encode_job(job, MAX_DOCUMENT_BYTES_TO_RUN)
 
 
 def job_document(job: Job) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Say what went wrong as a fact, each kind with the exit code that a script can rely on.
+"""The errors that users see, each kind with an exit code that scripts can rely on.
 
-Source: the codes are those of BSD ``sysexits.h``, as cli reference lists them.
+Source: the codes are those of BSD ``sysexits.h``.
 """
 
 from collections.abc import Sequence
@@ -18,33 +18,33 @@ def shorten(value: object, limit: int = 60) -> str:
 
 
 class QueuectlError(Exception):
-    """Be the root of every error that a user is told about in one line."""
+    """Base class of all errors that are shown to the user, in one line."""
 
     exit_code = 70
 
 
 class UsageError(QueuectlError):
-    """Report a value that the command line does not allow."""
+    """A value that the command line does not allow."""
 
     exit_code = 2
 
 
 class BadDataError(QueuectlError):
-    """Report input, or a document, that is not what it has to be."""
+    """Input, or a document, that is not valid."""
 
     exit_code = 65
 
 
 class BadId(BadDataError):
-    """Report an id that is not 1 to 100 of ``A-Z a-z 0-9 . _ -`` or starts with a dot or dash."""
+    """An id that is not 1 to 100 of ``A-Z a-z 0-9 . _ -`` or starts with a dot or dash."""
 
 
 class BadDocument(BadDataError):
-    """Report a job document that cannot be read or has a wrong key or value."""
+    """A job document that cannot be read, or has a wrong key or value."""
 
 
 class DuplicateId(BadDataError):
-    """Report an id that a job in the store has already."""
+    """The id of a job that is in the store already."""
 
     def __init__(self, job_id: str, state: str) -> None:
         """Keep the id, so that a caller can decide to skip it."""
@@ -55,47 +55,47 @@ class DuplicateId(BadDataError):
 
 
 class LookAlike(BadDataError):
-    """Report an id that the file system does not tell from that of another job."""
+    """An id that the file system cannot distinguish from that of another job."""
 
     def __init__(self, job_id: str, other: str) -> None:
-        """Take the new id, and the one that differs from it in case alone."""
+        """Take the new id, and the one that differs from it only in case."""
         super().__init__(
-            f"this file system does not tell job {job_id!r} from job {other!r}; choose another id"
+            f"this file system cannot distinguish job {job_id!r} from job {other!r}; choose another"
+            " id"
         )
 
 
 class NameTaken(QueuectlError):
-    """Report a worker's name that is, or may be, another's: choose another one."""
+    """A worker's name that another worker has, or may have."""
 
 
 class AmbiguousPrefix(BadDataError):
-    """Report a prefix that more than one id starts with."""
+    """A prefix that more than one id starts with."""
 
 
 class WrongState(BadDataError):
-    """Report a move that the job's state does not allow."""
+    """A move that the job's state does not allow."""
 
 
 class JobNotFound(QueuectlError):
-    """Report an id that no job in the store has."""
+    """An id that no job in the store has."""
 
     exit_code = 66
 
 
 class UnknownParent(JobNotFound):
-    """Report a job that is to wait for one that does not exist."""
+    """A parent, given for a new job, that does not exist."""
 
     def __init__(self, job_id: str, parent: str) -> None:
-        """Keep the id of the job that was to wait, so that its line in a batch can be named."""
+        """Keep the id of the job that would wait, so that its line in a batch can be named."""
         super().__init__(
-            f"no such job: {parent}, which is to be waited for; give the whole id of a job that is"
-            " in the queue already"
+            f"no such job to wait for: {parent}; give the full id of a job that is in the queue"
         )
         self.job_id = job_id
 
 
 class CircularWait(BadDataError):
-    """Report new jobs that wait for each other, so that none would ever run."""
+    """New jobs that wait for each other, so that none would ever run."""
 
     def __init__(self, circle: Sequence[str]) -> None:
         """Keep the first of them, so that its line in a batch can be named."""
@@ -105,42 +105,42 @@ class CircularWait(BadDataError):
 
 
 class LogNotFound(QueuectlError):
-    """Report an attempt whose output is not there."""
+    """An attempt whose log is missing."""
 
     exit_code = 66
 
 
 class StoreUnavailable(QueuectlError):
-    """Report a store that cannot be reached, or is no directory."""
+    """A store that cannot be reached, or is not a directory."""
 
     exit_code = 69
 
 
 class StoreError(QueuectlError):
-    """Report a full disk or an I/O error."""
+    """A full disk, or an I/O error."""
 
     exit_code = 74
 
 
 class TimeoutExpired(QueuectlError):
-    """Report that a wait ended before what it waited for."""
+    """The end of a wait before the jobs ended."""
 
     exit_code = 75
 
 
 class StoreBusy(QueuectlError):
-    """Report a question that cannot be answered while another process holds a lock."""
+    """A question that cannot be answered while another process holds a lock."""
 
     exit_code = 75
 
 
 class UnsafeStore(QueuectlError):
-    """Report a store that somebody else could change."""
+    """A store that somebody else could change."""
 
     exit_code = 77
 
 
 class ConfigError(QueuectlError):
-    """Report a bad key, value or file of the configuration, a newer format, or a missing extra."""
+    """A bad key, value or file of the configuration, a newer format, or a missing extra."""
 
     exit_code = 78

@@ -31,7 +31,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class State(StrEnum):
-    """Name where a job is; each is a subdirectory of the store."""
+    """Where a job is; each is a subdirectory of the store."""
 
     BLOCKED = "blocked"
     PENDING = "pending"
@@ -43,12 +43,12 @@ class State(StrEnum):
 
 WAITING = (State.BLOCKED, State.PENDING)
 FINISHED = (State.COMPLETED, State.DEAD, State.CANCELLED)
-# The order in which a job moves, so that who looks at one state after another meets it (rule 7).
+# The order in which a job moves: looking at one state after another finds it (rule 7).
 IN_ORDER = (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Outcome(StrEnum):
-    """Name how an attempt ended."""
+    """How an attempt ended."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -60,10 +60,35 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Attempt(NamedTuple):
-    """Record one run of a job's command.
+class Meaning(NamedTuple):
+    """What an outcome means.
 
-    Units: duration_seconds is a length on the monotonic clock, None where nobody saw the end.
+    ``shell_code`` is the exit status that a shell would report, None for the command's own.
+    ``state`` is the one that the job ends in; None: the attempt counts as failed, and the policy
+    decides.
+    """
+
+    label: str
+    shell_code: int | None = None
+    state: State | None = None
+
+
+OUTCOMES = {
+    Outcome.SUCCEEDED: Meaning("succeeded", 0, State.COMPLETED),
+    Outcome.FAILED: Meaning("failed"),
+    Outcome.NOT_FOUND: Meaning("not found"),
+    Outcome.NOT_STARTED: Meaning("not started", 126),
+    Outcome.SIGNALLED: Meaning("killed"),
+    Outcome.TIMED_OUT: Meaning("timed out", 124),  # as timeout(1) does
+    Outcome.LOST: Meaning("lost", 1),
+    Outcome.CANCELLED: Meaning("cancelled", 1, State.CANCELLED),
+}
+
+
+class Attempt(NamedTuple):
+    """One run of a job's command.
+
+    Units: duration_seconds is a length on the monotonic clock, None if nobody saw the end.
     """
 
     number: int
@@ -78,14 +103,53 @@ class Attempt(NamedTuple):
     extra: Mapping[str, Any] = NOTHING
 
 
+def describe(attempt: Attempt, *, short: bool = False) -> str:
+    """Return how an attempt ended, for a person: ``failed (exit code 1)``, ``timed out (SIGTERM)``.
+
+    With ``short`` the cause alone, as in a table: ``exit 1``, ``SIGKILL``, ``timed out``.
+    """
+    label = OUTCOMES[attempt.outcome].label
+    if attempt.signal is not None:
+        status = _signal_name(attempt.signal)
+    elif attempt.exit_code is not None and attempt.outcome is not Outcome.SUCCEEDED:
+        status = f"exit {attempt.exit_code}" if short else f"exit code {attempt.exit_code}"
+    else:
+        return label
+    if short:
+        return status if attempt.outcome in (Outcome.FAILED, Outcome.SIGNALLED) else label
+    return f"{label} ({status})"
+
+
+def _signal_name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # a real-time signal has no name
+
+
+def shell_code(attempt: Attempt) -> int:
+    """Return the exit status that a shell would report of an attempt: 128+N for signal N."""
+    code = OUTCOMES[attempt.outcome].shell_code
+    if code is None:
+        code = (attempt.exit_code if attempt.signal is None else 128 + attempt.signal) or 1
+    return code
+
+
+def log_name(job_id: str, attempt: int) -> str:
+    """Return the file name of an attempt's log."""
+    return f"{job_id}.{attempt}.log"
+
+
 class Job(NamedTuple):
-    """Hold what is known of one job; a change returns a new one.
+    """A job; a change returns a new one.
 
     ``state`` is what was last recorded; the store says where the job is.
     ``retry_on`` and ``no_retry_on`` are exit codes as ``codes`` reads them, None for no such rule.
-    Units: timeout_seconds of one attempt, None for no limit; ``attempts`` counts the failed ones
-    since the last retry by a person, ``history`` holds those of the job's whole life, but for
-    ``history_omitted`` between its first and its last ones.
+    ``attempts`` counts the failed attempts since the last retry by a person. ``history`` holds
+    those of the job's whole life, except ``history_omitted`` between the first and the last ones.
+    Units: timeout_seconds of one attempt, None for no limit.
     """
 
     id: str
@@ -108,6 +172,24 @@ class Job(NamedTuple):
     history_omitted: int = 0
     extra: Mapping[str, Any] = NOTHING
 
+    def ended_attempt(
+        self,
+        number: int,
+        outcome: Outcome,
+        *,
+        worker: str,
+        started_at: datetime,
+        finished_at: datetime,
+        duration_seconds: float | None = None,
+        exit_code: int | None = None,
+        signal: int | None = None,
+    ) -> Attempt:
+        """Return the record of an attempt of this job that is over."""
+        return Attempt(
+            number, worker, started_at, finished_at, duration_seconds, exit_code, signal, outcome,
+            log=log_name(self.id, number),
+        )  # fmt: skip
+
     def with_attempt(self, attempt: Attempt) -> "Job":
         """Return the job with one more attempt in its history."""
         return self._replace(history=(*self.history, attempt)).shortened()
@@ -115,7 +197,7 @@ class Job(NamedTuple):
     def shortened(self) -> "Job":
         """Return the job with no more attempts in its history than are kept.
 
-        Else each attempt would cost more than the one before, until nothing could read it.
+        Otherwise each attempt would cost more than the one before, until nothing could read it.
         """
         history = self.history
         if len(history) <= FIRST_ATTEMPTS + LAST_ATTEMPTS:
@@ -131,28 +213,16 @@ class Job(NamedTuple):
 
     @property
     def next_attempt(self) -> int:
-        """Return the number of the attempt that runs next, counted over the job's whole life."""
+        """Return the number of the next attempt, counted over the job's whole life."""
         return self.history[-1].number + 1 if self.history else 1
 
 
-class Defaults(NamedTuple):
-    """Hold what a document that says nothing gets: the config's limits, a directory, the time."""
-
-    max_retries: int
-    timeout_seconds: float | None
-    priority: int
-    cwd: str
-    now: datetime
-    retry_on: str | None = None
-    no_retry_on: str | None = None
-
-
 def new_id(now: datetime) -> str:
-    """Make an id of 18 characters: 35 random bits, then the microsecond.
+    """Return an id of 18 characters: 35 random bits, then the microsecond.
 
-    Random bits come first, so that a few characters are a unique prefix. Within one batch each job
-    has a microsecond of its own, so ids made together cannot collide; two that others make in the
-    same microsecond do once in 2**35, and the store refuses the second.
+    Random bits come first, so that a few characters are a unique prefix. Each job of a batch has a
+    microsecond of its own, so ids of one batch cannot collide; two that other processes make in the
+    same microsecond collide once in 2**35 times, and the store refuses the second.
     """
     random_bits = int.from_bytes(os.urandom(5)) >> 5
     value = random_bits << 55 | int(now.timestamp() * 1_000_000)
@@ -167,7 +237,7 @@ def is_id(text: str) -> bool:
 def check_id(text: str) -> str:
     """Return an id unchanged.
 
-    Raises: BadId where it is not 1 to 100 of ``A-Z a-z 0-9 . _ -`` or starts with a dot or dash.
+    Raises: BadId if it is not 1 to 100 of ``A-Z a-z 0-9 . _ -``, or starts with a dot or dash.
     """
     if not is_id(text):
         raise BadId(

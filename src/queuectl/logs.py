@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
-from queuectl.job import ID_PATTERN, Job
+from queuectl.job import ID_PATTERN, Job, log_name
 from queuectl.store import files
 
 # The time of a file may lag behind the clock by a tick of the kernel.
@@ -35,11 +35,6 @@ class Log(NamedTuple):
     job_id: str
     attempt: int
     modified_at: datetime
-
-
-def log_name(job_id: str, attempt: int) -> str:
-    """Return the file name of an attempt's log, as the attempt's record holds it."""
-    return f"{job_id}.{attempt}.log"
 
 
 def parse_log_name(name: str) -> tuple[str, int] | None:

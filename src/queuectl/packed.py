@@ -1,10 +1,11 @@
-"""Hold very many values in little memory: the older ones pickled and compressed, in blocks.
+"""Very many values in little memory: the older ones pickled and compressed, in blocks.
 
 A million jobs of a queue take some 20 MB so, and as objects fifty times as much. Nothing of this
-leaves the process. The modules that it takes are loaded when there are many.
+leaves the process. The modules that it takes are loaded when there are many values.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,19 +24,18 @@ class Packed(Collection[T]):
         """Take the first values."""
         self._blocks: list[bytes] = []
         self._last: list[T] = []
-        self.extend(values)
+        for value in values:
+            self.append(value)
 
     def append(self, value: T) -> None:
         """Add a value at the end."""
         if len(self._last) == _BLOCK:
-            self._blocks.append(_pack(self._last))
+            import pickle
+            import zlib
+
+            self._blocks.append(zlib.compress(pickle.dumps(self._last, -1), _LEVEL))
             self._last.clear()
         self._last.append(value)
-
-    def extend(self, values: Iterable[T]) -> None:
-        """Add values at the end."""
-        for value in values:
-            self.append(value)
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -58,6 +58,14 @@ class Packed(Collection[T]):
             yield from reversed(_unpack(block))
 
 
+def _unpack(block: bytes) -> list[Any]:
+    import pickle
+    import zlib
+
+    values: list[Any] = pickle.loads(zlib.decompress(block))
+    return values
+
+
 class Sorter(Collection[T]):
     """Values in order, sorted in parts as they come and merged as they are iterated over."""
 
@@ -69,20 +77,12 @@ class Sorter(Collection[T]):
         reverse: bool = False,
     ) -> None:
         """Take the values, and what they are ordered by."""
-        self._key = key
-        self._reverse = reverse
+        self._order: dict[str, Any] = {"key": key, "reverse": reverse}
         self._parts: list[Packed[T]] = []
-        part: list[T] = []
-        for value in values:
-            part.append(value)
-            if len(part) == _PART:
-                self._end(part)
-        self._end(part)
-
-    def _end(self, part: list[T]) -> None:
-        part.sort(key=self._key, reverse=self._reverse)
-        self._parts.append(Packed(part))
-        part.clear()
+        values = iter(values)
+        while part := list(islice(values, _PART)):
+            part.sort(**self._order)
+            self._parts.append(Packed(part))
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -93,22 +93,22 @@ class Sorter(Collection[T]):
         return any(value in part for part in self._parts)
 
     def __iter__(self) -> Iterator[T]:
-        """Iterate in order; what is equal comes in the order in which it was given."""
+        """Iterate in order; equal values come in the order in which they were given."""
         from heapq import merge
 
-        return merge(*self._parts, key=self._key, reverse=self._reverse)  # type: ignore[arg-type]
+        return merge(*self._parts, **self._order)
 
 
 class Made(Collection[T]):
-    """Values that are made of others, each time when they are iterated over."""
+    """Values that are made of others each time that they are iterated over."""
 
     def __init__(self, of: Collection[U], make: Callable[[Iterable[U]], Iterator[T]]) -> None:
-        """Take the others, and what makes the values of them."""
+        """Take the others, and a function that makes the values of them."""
         self._of: Collection[Any] = of
-        self._make: Callable[[Iterable[Any]], Iterator[T]] = make
+        self._make: Callable[[Collection[Any]], Iterator[T]] = make
 
     def __len__(self) -> int:
-        """Return how many there are at most."""
+        """Return the largest possible number of values."""
         return len(self._of)
 
     def __contains__(self, value: object) -> bool:
@@ -142,18 +142,3 @@ class Few:
     def __str__(self) -> str:
         """Return the ids as a message names them."""
         return " ".join(self._first) + (f" and {self._more} more" if self._more else "")
-
-
-def _pack(values: list[T]) -> bytes:
-    import pickle
-    import zlib
-
-    return zlib.compress(pickle.dumps(values, pickle.HIGHEST_PROTOCOL), _LEVEL)
-
-
-def _unpack(block: bytes) -> list[T]:
-    import pickle
-    import zlib
-
-    values: list[T] = pickle.loads(zlib.decompress(block))
-    return values

@@ -1,12 +1,12 @@
-"""Decide what becomes of a job after an attempt: pure functions of job, attempt, settings, now."""
+"""The decisions about a job: what follows an attempt, and what it waits for. Pure functions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from queuectl.clock import later
 from queuectl.codes import includes
 from queuectl.config import Settings
-from queuectl.job import FINISHED, Attempt, Job, Outcome, State
+from queuectl.job import FINISHED, OUTCOMES, Attempt, Job, State
 
 
 def backoff_seconds(attempts: int, settings: Settings, fraction: float) -> float:
@@ -28,29 +28,44 @@ def after_attempt(
 ) -> Job:
     """Return the job as it stands after an attempt: completed, cancelled, dead, or pending again.
 
-    A failed attempt is counted; below max_retries (0 is taken as 1) the job is pending again, due
-    after the backoff, unless its exit code forbids that; else it is dead.
+    A failed attempt counts. While attempts are left, the job is pending again, due after the
+    backoff, unless its exit code forbids that; otherwise it is dead.
     """
-    job = job.with_attempt(attempt)
-    if attempt.outcome is Outcome.SUCCEEDED:
-        return job._replace(updated_at=now, state=State.COMPLETED)
-    if attempt.outcome is Outcome.CANCELLED:
-        return job._replace(updated_at=now, state=State.CANCELLED)
-    job = job._replace(updated_at=now, attempts=job.attempts + 1)
-    if job.attempts >= job.max_retries or not is_worth_retrying(job, attempt):
+    job = job.with_attempt(attempt)._replace(updated_at=now)
+    final_state = OUTCOMES[attempt.outcome].state
+    if final_state is not None:
+        return job._replace(state=final_state)
+    job = job._replace(attempts=job.attempts + 1)
+    if job.attempts >= attempts_allowed(job) or not is_worth_retrying(job, attempt):
         return job._replace(state=State.DEAD)
     run_at = later(now, backoff_seconds(job.attempts, settings, fraction))
     return job._replace(state=State.PENDING, run_at=run_at)
 
 
-def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
-    """Tell whether the job's rules about exit codes allow another attempt after a failed one.
+def attempts_allowed(job: Job) -> int:
+    """Return how many attempts a job gets: max_retries, and at least one."""
+    return max(job.max_retries, 1)
 
-    One that has no exit code of its own (killed by a signal, timed out, lost, not started) says
-    nothing about the next; it is always allowed. A code in both rules is not retried.
+
+def attempts_used(job: Job) -> int:
+    """Return how many attempts a job has used since it was added or last retried by a person.
+
+    ``attempts`` counts those that failed; one more is running, or completed or cancelled the job.
+    """
+    if job.state is State.PROCESSING:
+        return min(job.attempts + 1, attempts_allowed(job))
+    last = OUTCOMES[job.history[-1].outcome].state if job.history else None
+    return job.attempts + (last is job.state)
+
+
+def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
+    """Return whether the job's rules about exit codes allow another attempt after a failed one.
+
+    They judge exit codes of commands only: after a signal, a timeout, a loss or a failed start
+    another attempt is always allowed. A code that is in both rules is not retried.
     """
     code = attempt.exit_code
-    if code is None or attempt.outcome not in (Outcome.FAILED, Outcome.NOT_FOUND):
+    if code is None or OUTCOMES[attempt.outcome].shell_code is not None:
         return True
     if job.no_retry_on is not None and includes(job.no_retry_on, code):
         return False
@@ -63,27 +78,21 @@ def retried(job: Job, now: datetime) -> Job:
 
 
 def find_circle(waiting: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return jobs of which each waits for the next, and the last for the first.
+    """Return jobs that wait for each other in a circle, each for the next; empty if none do.
 
-    ``waiting`` has the parents of each job that waits. Where there is no circle, the list is empty.
+    ``waiting`` maps the id of each waiting job to the ids of its parents.
     """
-    seen: set[str] = set()
-    for start in waiting:
-        path: dict[str, Iterator[str]] = {}
-        each: str | None = None if start in seen else start
-        while each is not None:
-            if each in path:
-                ids = list(path)
-                return ids[ids.index(each) :]
-            if each in waiting and each not in seen:
-                seen.add(each)
-                path[each] = iter(waiting[each])
-            each = None
-            while path and each is None:
-                last = next(reversed(path))
-                each = next(path[last], None)
-                if each is None:
-                    del path[last]
+    from graphlib import CycleError, TopologicalSorter
+
+    sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(waiting, ()))
+    for each, parents in waiting.items():
+        for parent in parents:
+            sorter.add(parent, each)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle[:-1]
     return []
 
 
@@ -92,18 +101,16 @@ def waits_for(
 ) -> str | None:
     """Return the first parent that a job still waits for, None if it may run.
 
-    Those in ``after`` must have completed; of the others, any end will do. Who is in both must have
-    completed. A parent whose state is not known has not ended. ``under`` is the parent that it
-    waits for already, and goes on waiting for, whatever happens to the others, until that lets it
-    go: so what is seen of a blocked job does not depend on who looked at it last.
+    A parent in ``after`` must have completed, also if it is in ``after_any``; of the others, any
+    end will do. A parent of unknown state has not ended. ``under`` is the parent that the job is
+    blocked by already, and stays blocked by until that one releases it: so what is seen of a
+    blocked job does not depend on who looked at it last.
     """
-    parents = (*job.after, *job.after_any)
+    parents = job.parents
     if under in parents:
         parents = (under, *parents)
     return next((each for each in parents if not _is_met(job, each, state_of(each))), None)
 
 
 def _is_met(job: Job, parent: str, state: State | None) -> bool:
-    if parent in job.after:
-        return state is State.COMPLETED
-    return state in FINISHED
+    return state is State.COMPLETED if parent in job.after else state in FINISHED

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
-from queuectl.job import FINISHED, IN_ORDER, Job, Outcome, State
+from queuectl.job import FINISHED, IN_ORDER, Job, State
 from queuectl.packed import Packed, Sorter
+from queuectl.policy import attempts_allowed, attempts_used
 from queuectl.store.base import Entry, Store
 
 # Listed one after the other: they change too fast to be merged, or are too few.
@@ -201,16 +202,8 @@ def read_row(store: Store, entry: Entry, now: datetime) -> Row | None:
 
 
 def attempts_text(job: Job) -> str:
-    """Return the runs since the job was enqueued or last retried by a person, of those allowed.
-
-    ``attempts`` counts failed runs; one that succeeded, was cancelled or is in progress is added.
-    """
-    allowed = max(job.max_retries, 1)
-    if job.state is State.PROCESSING:
-        return f"{min(job.attempts + 1, allowed)}/{allowed}"
-    ended = {State.COMPLETED: Outcome.SUCCEEDED, State.CANCELLED: Outcome.CANCELLED}
-    last = job.history[-1].outcome if job.history else None
-    return f"{job.attempts + (last is not None and last is ended.get(job.state))}/{allowed}"
+    """Return how many attempts a job has used, of how many: ``1/3``."""
+    return f"{attempts_used(job)}/{attempts_allowed(job)}"
 
 
 def _is_match(row: Row | None, matches: Callable[[Job], object]) -> bool:

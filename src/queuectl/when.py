@@ -1,7 +1,7 @@
-"""Read times as people write them: ``02:30``, ``tomorrow 6am``, ``sat 03:00``, ``now + 2 hours``.
+"""Times as people write them: ``02:30``, ``tomorrow 6am``, ``sat 03:00``, ``now + 2 hours``.
 
-Pure: the time now and the zone are given. A time on the wall means the next moment at which the
-clock shows it; one that the clock skips is refused, and of one that comes twice the first is taken.
+Pure: the time now and the zone are given. A local time means the next moment at which the clock
+shows it. A time that the clock skips is refused; of one that comes twice the first is taken.
 """
 
 import re
@@ -19,33 +19,28 @@ _FORMS = (
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d\d)(?::(\d\d))?)?([ap]m)?", re.ASCII)
 _CLOCK_WORDS = {"noon": time(12), "midnight": time(0)}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_AMOUNT = re.compile(r"(\d{1,9}) ?(minute|min|hour|day|week)s?", re.ASCII)
-_UNIT_SECONDS = {"minute": 60, "min": 60, "hour": 3600, "day": 86400, "week": 604800}
+_AMOUNT = re.compile(r"(\d+) ?(minute|min|hour|day|week)s?", re.ASCII)
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
 class When(NamedTuple):
-    """Hold an instant in UTC, and what whoever wrote it should know."""
+    """An instant in UTC, the text that meant it, and a note for whoever wrote that."""
 
     instant: datetime
     text: str
     note: str = ""
 
 
-class _Unknown(Exception):
-    """Report a text that is no time."""
-
-
 def parse_when(text: str, now: datetime, zone: tzinfo | None = None) -> When:
     """Return the instant that a text means in a zone, by default that of this machine.
 
-    Raises: UsageError where it is no time, or one that the clock skips.
+    Raises: UsageError if it is not a time, or one that the clock skips.
     """
     try:
         return _parse(text.strip(), now, zone)
     except OverflowError as error:
         raise UsageError(f"{shorten(text)} {OUTSIDE_THE_CALENDAR}") from error
-    except (_Unknown, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"{shorten(text)} is not an instant; {_FORMS}") from error
 
 
@@ -83,16 +78,15 @@ def _ahead(text: str) -> timedelta:
     if not text:
         return timedelta(0)
     if not text.startswith("+"):
-        raise _Unknown
+        raise ValueError
     amount = text[1:].lstrip()
-    found = _AMOUNT.fullmatch(amount)
-    if found:
-        return timedelta(seconds=int(found[1]) * _UNIT_SECONDS[found[2]])
-    return timedelta(seconds=parse_duration(amount))
+    if found := _AMOUNT.fullmatch(amount):
+        amount = found[1] + found[2][0]  # 2 hours is 2h
+    return timedelta(seconds=parse_duration(amount, allow_zero=True))
 
 
 def _dates(word: str, today: date) -> list[date]:
-    """Return the days that a word can mean, the nearest first; none where it means no day."""
+    """Return the days that a word can mean, the nearest first; none if it is not a day."""
     if word == "today":
         return [today]
     if word == "tomorrow":
@@ -112,19 +106,19 @@ def _clock(word: str) -> time:
         return _CLOCK_WORDS[word]
     found = _CLOCK.fullmatch(word)
     if not found or not (found[2] or found[4]):
-        raise _Unknown
+        raise ValueError
     hour = int(found[1])
     if found[4]:
         if not 1 <= hour <= 12:
-            raise _Unknown
+            raise ValueError
         hour = hour % 12 + 12 * (found[4] == "pm")
     return time(hour, int(found[2] or 0), int(found[3] or 0))
 
 
 def _moment(text: str, walls: Iterable[datetime], now: datetime, zone: tzinfo | None) -> When:
-    """Return the first moment to come at which the clock shows one of some local times.
+    """Return the next moment at which the clock shows one of some local times, given in order.
 
-    The walls come in their order; the last is taken even where it is over.
+    The last of them is taken even if it is over.
     """
     local_now = now.astimezone(zone).replace(tzinfo=None)
     moments: list[datetime] = []

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from queuectl.clock import format_duration, format_instant, later, utc_now
 from queuectl.config import Settings
 from queuectl.errors import ConfigError, NameTaken, StoreError, StoreUnavailable, UnsafeStore
-from queuectl.job import Attempt, Job, Outcome, State
-from queuectl.logs import LogDir, log_name
+from queuectl.job import Attempt, Job, Outcome, State, log_name
+from queuectl.logs import LogDir
 from queuectl.loop import Loop
 from queuectl.outlet import Outlet
 from queuectl.policy import after_attempt

@@ -8,8 +8,7 @@ from typing import Any
 
 from queuectl.clock import format_instant, later
 from queuectl.document import encode_job
-from queuectl.job import Attempt, Job, Outcome, State
-from queuectl.logs import log_name
+from queuectl.job import Attempt, Job, Outcome, State, log_name
 from queuectl.store import files, open_store
 from queuectl.store.names import filed_name, pending_name, processing_name
 

@@ -130,6 +130,17 @@ def test_options_are_read_from_the_environment(run: Run, monkeypatch: pytest.Mon
     assert (document["priority"], document["max_retries"]) == (1, 3)
 
 
+def test_a_bad_value_in_the_environment_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error says which variable holds it, and does not blame an option that nobody gave."""
+    monkeypatch.setenv("QUEUECTL_ENQUEUE_PRIORITY", "x")
+    bad = "'x' must be a whole number from 0 to 9"
+    code, _, stderr = run("enqueue", "true")
+    assert code == 2
+    assert stderr.startswith(f"Error: Invalid value for $QUEUECTL_ENQUEUE_PRIORITY: {bad}")
+    code, _, stderr = run("enqueue", "true", "--priority", "x")
+    assert stderr.startswith(f"Error: Invalid value for '--priority': {bad}")
+
+
 def test_a_store_is_made_for_this_user_alone(run: Run) -> None:
     """Directories are 0700 and files 0600 under any umask."""
     umask = os.umask(0)

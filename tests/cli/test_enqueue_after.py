@@ -62,7 +62,7 @@ def test_an_option_and_a_key_that_disagree(run: Run, text: str, option: str) -> 
     run("enqueue", "true", "--id", "q")
     exit_code, stdout, stderr = run("enqueue", text, option, "p")
     assert (exit_code, stdout) == (2, "")
-    assert f"{option} and the document disagree" in stderr
+    assert f"{option} conflicts with the job document" in stderr
 
 
 def test_an_option_and_a_key_that_agree(run: Run) -> None:
@@ -79,8 +79,7 @@ def test_an_unknown_parent(run: Run, store_dir: Path, option: str) -> None:
     exit_code, stdout, stderr = run("enqueue", "true", option, "nope")
     assert (exit_code, stdout) == (66, "")
     assert stderr == (
-        "Error: no such job: nope, which is to be waited for; give the whole id of a job that is in"
-        " the queue already\n"
+        "Error: no such job to wait for: nope; give the full id of a job that is in the queue\n"
     )
     assert run("list", "--json").stdout == "[]\n"
 
@@ -131,7 +130,7 @@ def test_a_line_of_a_batch_may_not_wait_for_what_is_nowhere(run: Run, tmp_path: 
     lines = ('{"id": "a", "command": "true"}', "", '{"command": "true", "after": ["b"]}')
     exit_code, stderr = batch(run, tmp_path, *lines)
     assert exit_code == 66
-    assert stderr.startswith("Error: line 3: no such job: b, ")
+    assert stderr.startswith("Error: line 3: no such job to wait for: b; ")
     assert run("list", "--json").stdout == "[]\n"
 
 

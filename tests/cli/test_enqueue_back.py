@@ -10,8 +10,8 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.placing import Placing, attempt
 
-from queuectl.document import RECORDED_KEYS
 from queuectl.job import State
+from queuectl.submit import RECORDED_KEYS
 
 OWN = {"x_ticket": "A-7", "x_deep": {"list": [1.5, None, {"ü": "\ud800"}]}}
 
@@ -116,7 +116,7 @@ def test_a_blocked_job_is_not_freed_by_the_move(
     pipe(monkeypatch, run("list", "--json", "--state", "blocked").stdout)
     code, stdout, stderr = run("--store", str(tmp_path / "other"), "enqueue", "--batch", "-")
     assert (code, stdout) == (66, "")
-    assert "Error: line 2: no such job: p, " in stderr
+    assert "Error: line 2: no such job to wait for: p; " in stderr
 
 
 def test_a_document_of_a_newer_version_is_refused(run: Run) -> None:

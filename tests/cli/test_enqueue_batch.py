@@ -60,7 +60,7 @@ def test_an_empty_batch_is_nothing_to_do(run: Run) -> None:
         (b'a\n{"command": }\n', 65,
          "line 2: not a job document: bad JSON: Expecting value: line 1 column 13 (char 12)"),
         (b'{"id": "j", "command": "a"}\n{"id": "j", "command": "b"}\n', 65,
-         "line 2: job 'j' stands on line 1 already"),
+         "line 2: duplicate id 'j' (first on line 1)"),
         (b'a\n{"id": "old", "command": "b"}\n', 65,
          "line 2: job 'old' exists already (pending); choose another id, or use --if-exists skip"),
         (b"a\nb\0c\n", 65,
@@ -68,7 +68,7 @@ def test_an_empty_batch_is_nothing_to_do(run: Run) -> None:
         (b'a\n["b"]\n', 65, "line 2: an array of jobs holds objects, and not '\"b\"'"),
         (b'a\n{"command": "\xff"}\n', 65, "line 2: not a job document: not UTF-8 at byte 13"),
         (b'a\n{"id": "j", "command": "b", "priority": 2}\n', 2,
-         "line 2: --priority and the document of job 'j' disagree; give it in one place"),
+         "line 2: --priority conflicts with the job document of 'j'; specify it only once"),
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip

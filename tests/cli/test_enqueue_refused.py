@@ -5,8 +5,8 @@ from tests.cli.conftest import Run
 from tests.cli.documents import HINT, snapshot
 from tests.cli.placing import Placing
 
-from queuectl.document import USER_KEYS
 from queuectl.job import State
+from queuectl.submit import USER_KEYS
 
 NOT_AN_ID = "is not an id; use 1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot or a dash"
 
@@ -67,7 +67,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (['{"command": "a"}', "b"], 2,
      "a job document must be the only argument; use --batch for several"),
     (["--priority", "1", '{"command": "a", "id": "j", "priority": 2}'], 2,
-     "--priority and the document of job 'j' disagree; give it in one place"),
+     "--priority conflicts with the job document of 'j'; specify it only once"),
     # commands
     ([""], 2, "the command is empty"),
     ([" \n"], 2, "the command is empty"),
@@ -151,6 +151,8 @@ def test_an_id_that_looks_like_another_is_refused(run: Run) -> None:
     """Where the file system does not tell them apart: one line, and nothing is added."""
     assert run("enqueue", "true", "--id", "Job").exit_code == 0
     (run.store_dir / "PENDING").symlink_to("pending")  # as one name is found under the other there
-    told = "Error: this file system does not tell job 'job' from job 'Job'; choose another id\n"
+    told = (
+        "Error: this file system cannot distinguish job 'job' from job 'Job'; choose another id\n"
+    )
     assert run("enqueue", "true", "--id", "job") == (65, "", told)
     assert run("enqueue", "true", "--id", "job", "--if-exists", "skip") == (65, "", told)

@@ -69,7 +69,7 @@ def test_an_option_and_a_key_that_disagree_are_a_usage_error(run: Run) -> None:
     assert run("enqueue", document, "--retry-on", "1,3") == (
         2,
         "",
-        "Error: --retry-on and the document of job 'a' disagree; give it in one place\n",
+        "Error: --retry-on conflicts with the job document of 'a'; specify it only once\n",
     )
     assert run("enqueue", document, "--retry-on", "1,2") == (0, "a\n", "")
 

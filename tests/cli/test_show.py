@@ -59,13 +59,13 @@ def test_a_person_sees_the_fields_then_the_attempts(run: Run, place: Placing) ->
         f"last log      {place.log_path('job-1', 6)}",
         'note          {"ä": 1}',
         "",
-        "ATTEMPT  OUTCOME                STARTED               TOOK  WORKER",
-        "1        failed (exit code 3)   2026-01-02T12:01:00Z  1.5s  w-abcd",
-        "2        signalled (SIGKILL)    2026-01-02T12:02:00Z  1.5s  w-\\x07",
-        "3        timed out (SIGTERM)    2026-01-02T12:03:00Z  1.5s  w-abcd",
-        "4        lost                   2026-01-02T12:04:00Z        w-abcd",
-        "5        signalled (signal 40)  2026-01-02T12:05:00Z  1.5s  w-abcd",
-        "6        succeeded              2026-01-02T12:06:00Z  1.5s  w-abcd",
+        "ATTEMPT  OUTCOME               STARTED               TOOK  WORKER",
+        "1        failed (exit code 3)  2026-01-02T12:01:00Z  1.5s  w-abcd",
+        "2        killed (SIGKILL)      2026-01-02T12:02:00Z  1.5s  w-\\x07",
+        "3        timed out (SIGTERM)   2026-01-02T12:03:00Z  1.5s  w-abcd",
+        "4        lost                  2026-01-02T12:04:00Z        w-abcd",
+        "5        killed (signal 40)    2026-01-02T12:05:00Z  1.5s  w-abcd",
+        "6        succeeded             2026-01-02T12:06:00Z  1.5s  w-abcd",
     ]
 
 

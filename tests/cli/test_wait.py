@@ -33,7 +33,7 @@ def test_a_completed_job_is_waited_for_with_0(run: Run, place: Placing) -> None:
         (
             {"outcome": Outcome.SIGNALLED, "exit_code": None, "signal": 11},
             139,
-            "signalled (SIGSEGV)",
+            "killed (SIGSEGV)",
         ),
         (
             {"outcome": Outcome.TIMED_OUT, "exit_code": None, "signal": 15},

@@ -103,7 +103,7 @@ def test_parent_that_fails_and_is_retried_is_waited_for(store: Store) -> None:
 def test_unknown_parent_is_refused_before_anything_is_visible(store: Store, key: str) -> None:
     """A job cannot wait for one that does not exist, for itself, or for one that waits for it."""
     bad: dict[str, Any] = {key: ("p", "late")}
-    with pytest.raises(JobNotFound, match="no such job: late, which is to be waited for"):
+    with pytest.raises(JobNotFound, match="no such job to wait for: late; give the full id"):
         add(store, make_job("p"), make_job("c", **bad))
     own: dict[str, Any] = {key: ("c",)}
     with pytest.raises(CircularWait, match="circle: c -> c"):

@@ -19,9 +19,10 @@ from tests.jobs import (
     make_jobs,
 )
 
+from queuectl.config import Defaults
 from queuectl.document import encode_job
 from queuectl.errors import BadDocument, StoreError
-from queuectl.job import Defaults, Job, Outcome, State
+from queuectl.job import Job, Outcome, State
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
 

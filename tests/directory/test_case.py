@@ -43,7 +43,7 @@ def test_id_that_looks_like_that_of_another_job_is_refused(
     """Wherever that one is; both would have one file as soon as they ran."""
     put_ada(store, state)
     jobs = [make_job("eve"), make_job("ada")]
-    with pytest.raises(LookAlike, match="does not tell job 'ada' from job 'Ada'; choose"):
+    with pytest.raises(LookAlike, match="cannot distinguish job 'ada' from job 'Ada'; choose"):
         store.add(jobs, chosen=["eve", "ada"], skip_existing=skip)
     with pytest.raises(JobNotFound):
         store.get("eve")
@@ -52,7 +52,7 @@ def test_id_that_looks_like_that_of_another_job_is_refused(
 
 def test_ids_of_one_batch_that_look_alike_are_refused(store: Store) -> None:
     """Nothing of the batch is added."""
-    with pytest.raises(LookAlike, match="does not tell job"):
+    with pytest.raises(LookAlike, match="cannot distinguish job"):
         store.add([make_job("eve"), make_job("Eve")], chosen=["eve", "Eve"])
     assert store.find(["eve", "Eve"]) == {}
 

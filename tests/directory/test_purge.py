@@ -10,8 +10,8 @@ from tests.directory.purging import blocked_reads, complete, grow_old, ids, log,
 from tests.jobs import drain, fail_for_good, make_job, make_jobs
 
 from queuectl.errors import BadDocument, DuplicateId
-from queuectl.job import Job, State
-from queuectl.logs import LogDir, log_name
+from queuectl.job import Job, State, log_name
+from queuectl.logs import LogDir
 from queuectl.purge import purge
 from queuectl.store import files
 from queuectl.store.base import ParentNames, Store

@@ -16,8 +16,9 @@ from tests.jobs import (
 from tests.power.disk import Tree, lay_down
 from tests.power.scenarios import Promised
 
+from queuectl.config import Defaults
 from queuectl.document import parse_object
-from queuectl.job import Defaults, Job, Outcome, State
+from queuectl.job import Job, Outcome, State
 from queuectl.store import open_store
 from queuectl.store.base import Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id

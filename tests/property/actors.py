@@ -21,8 +21,7 @@ from tests.jobs import NOON, SETTINGS, claim_next
 
 import queuectl.clock
 from queuectl.errors import QueuectlError
-from queuectl.job import Attempt, Job, Outcome, State
-from queuectl.logs import log_name
+from queuectl.job import Attempt, Job, Outcome, State, log_name
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim, ParentNames, Settlement, Store
 

@@ -19,8 +19,8 @@ from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings, read_settings, settings_document
 from queuectl.document import encode_job, parse_object
 from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
-from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id
-from queuectl.logs import log_name, parse_log_name
+from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, log_name
+from queuectl.logs import parse_log_name
 from queuectl.store.base import Tally
 from queuectl.store.registry import _read_record
 from queuectl.store.tally import joined, tally_document, tally_from

@@ -7,11 +7,12 @@ import pytest
 from tests.jobs import DEFAULTS, NOON, decode_job
 
 from queuectl.codes import NO_RULE, check_codes, includes
-from queuectl.config import Settings
-from queuectl.document import encode_job, job_from_user
+from queuectl.config import Defaults, Settings
+from queuectl.document import encode_job
 from queuectl.errors import BadDocument, UsageError
-from queuectl.job import Attempt, Defaults, Job, Outcome, State
+from queuectl.job import Attempt, Job, Outcome, State
 from queuectl.policy import after_attempt
+from queuectl.submit import job_from_user
 
 
 @pytest.mark.parametrize(

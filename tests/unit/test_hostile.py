@@ -11,12 +11,13 @@ from tests.jobs import DEFAULTS, NOON, decode_job, make_job
 
 from queuectl.clock import from_timestamp, parse_duration, parse_instant
 from queuectl.codes import check_codes
-from queuectl.document import MAX_NESTING, encode_job, job_from_user, parse_object
+from queuectl.document import MAX_NESTING, encode_job, parse_object
 from queuectl.errors import BadDocument, ConfigError, QueuectlError, UsageError
 from queuectl.job import MAX_ATTEMPT, MAX_COMMAND_BYTES
 from queuectl.store import open_store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.tally import tally_from
+from queuectl.submit import job_from_user
 
 LONG = "x" * 1_000_000
 
@@ -45,7 +46,7 @@ def test_nesting_is_bounded_for_all_alike() -> None:
         ('{"a": ' + "9" * 5000 + "}", "bad JSON: a number has more than 4300 digits"),
         ('{"a": 1e400}', "bad JSON: 1e400 is out of range"),
         ('{"a": 1.' + "0" * 10_000 + "e999}", "is out of range"),
-        ('{"a": 1, "' + LONG + '": 1, "' + LONG + '": 1}', "stands twice"),
+        ('{"a": 1, "' + LONG + '": 1, "' + LONG + '": 1}', "duplicate key "),
         ("\ufeff{}", "bad JSON: "),
         ("{} {}", "bad JSON: Extra data"),
     ],
@@ -71,7 +72,7 @@ def test_other_encodings_are_no_documents(encoding: str) -> None:
 def test_key_that_stands_twice_is_found_at_once_among_many() -> None:
     """To tell which of 200,000 keys stands twice takes no more than to read them."""
     pairs = ", ".join(f'"key {index}": 0' for index in range(200_000))
-    with pytest.raises(BadDocument, match="the key 'key 199999' stands twice"):
+    with pytest.raises(BadDocument, match="duplicate key 'key 199999'"):
         parse_object("{" + pairs + ', "key 199999": 1}')
 
 

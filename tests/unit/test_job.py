@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 from tests.jobs import decode_job
 
-from queuectl.document import (
-    MAX_DOCUMENT_BYTES,
-    USER_KEYS,
-    NewerSchema,
-    check_command,
-    encode_job,
-    job_from_user,
-    parse_object,
-)
+from queuectl.config import Defaults
+from queuectl.document import MAX_DOCUMENT_BYTES, NewerSchema, encode_job, parse_object
 from queuectl.errors import BadDocument, BadId, shorten
-from queuectl.job import MAX_COMMAND_BYTES, Attempt, Defaults, Job, Outcome, State, check_id, new_id
+from queuectl.job import (
+    MAX_COMMAND_BYTES,
+    OUTCOMES,
+    Attempt,
+    Job,
+    Outcome,
+    State,
+    check_id,
+    describe,
+    new_id,
+    shell_code,
+)
+from queuectl.submit import USER_KEYS, check_command, job_from_user
 
 NOW = datetime(2026, 11, 24, 21, 29, 59, 1002, UTC)
 DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/home/u", now=NOW)
@@ -148,7 +153,7 @@ def test_the_only_key_that_a_document_needs_is_its_command() -> None:
         (b'{"a": NaN}', "not a job document: bad JSON: NaN is not JSON"),
         (b'{"a": -Infinity}', "not a job document: bad JSON: -Infinity is not JSON"),
         (b'{"a": 1e999}', "not a job document: bad JSON: 1e999 is out of range"),
-        (b'{"a": 1, "a": 1}', "not a job document: bad JSON: the key 'a' stands twice"),
+        (b'{"a": 1, "a": 1}', "not a job document: bad JSON: duplicate key 'a'"),
         (b'{"a": "\xff"}', "not a job document: not UTF-8 at byte 7"),
         (b"[" * 100_000, "not a job document: nested more than 100 deep"),
     ],
@@ -226,7 +231,7 @@ def test_a_wrong_type_is_named(key: str, value: object, expected: str) -> None:
         ({"command": "a", "x_": 1},
          f"'x_' is not a key that can be chosen; those {KEYS}"),
         ({"id": "j", "unreadable": "bad JSON"},
-         "this job could not be read where it was listed: 'bad JSON'"),
+         "this job could not be read when it was listed: 'bad JSON'"),
         ({"command": "a", "x_a": "1" * 1_048_576},
          ("the keys that begin with x_ have 1048587 bytes; 1048576 is the most: put what they hold"
          " into a file, and name that")),
@@ -298,6 +303,36 @@ def test_a_command_is_as_long_as_the_kernel_takes() -> None:
         BadDocument, match=r"has 131072 bytes; 131071 is the most .*: put it into a"
     ):
         check_command("x" * (MAX_COMMAND_BYTES - 1) + "ü")
+
+
+@pytest.mark.parametrize(
+    ("ended", "text", "short", "code"),
+    [
+        ({"outcome": Outcome.SUCCEEDED, "exit_code": 0}, "succeeded", "succeeded", 0),
+        ({"outcome": Outcome.FAILED, "exit_code": 3}, "failed (exit code 3)", "exit 3", 3),
+        ({"outcome": Outcome.FAILED}, "failed", "failed", 1),
+        ({"outcome": Outcome.NOT_FOUND, "exit_code": 127}, "not found (exit code 127)",
+         "not found", 127),
+        ({"outcome": Outcome.NOT_STARTED}, "not started", "not started", 126),
+        ({"outcome": Outcome.SIGNALLED, "signal": 9}, "killed (SIGKILL)", "SIGKILL", 137),
+        ({"outcome": Outcome.SIGNALLED, "signal": 40}, "killed (signal 40)", "signal 40", 168),
+        ({"outcome": Outcome.TIMED_OUT, "signal": 15}, "timed out (SIGTERM)", "timed out", 124),
+        ({"outcome": Outcome.TIMED_OUT, "exit_code": 0}, "timed out (exit code 0)", "timed out",
+         124),
+        ({"outcome": Outcome.LOST}, "lost", "lost", 1),
+        ({"outcome": Outcome.CANCELLED, "signal": 15}, "cancelled (SIGTERM)", "cancelled", 1),
+    ],
+)  # fmt: skip
+def test_an_attempt_is_described(ended: dict[str, Any], text: str, short: str, code: int) -> None:
+    """Its outcome, its cause and its exit status are the same wherever they are shown."""
+    attempt = a_job().ended_attempt(7, worker="w-1", started_at=NOW, finished_at=NOW, **ended)
+    assert (describe(attempt), describe(attempt, short=True)) == (text, short)
+    assert (shell_code(attempt), attempt.log) == (code, "j.7.log")
+
+
+def test_every_outcome_has_a_meaning() -> None:
+    """No outcome is shown, counted or reported by chance."""
+    assert list(OUTCOMES) == list(Outcome)
 
 
 def test_a_quoted_value_is_short_and_on_one_line() -> None:

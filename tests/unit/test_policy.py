@@ -1,6 +1,7 @@
 """What becomes of a job after an attempt, as pure functions decide it."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from tests.jobs import NOON, make_job
 from queuectl.clock import later
 from queuectl.config import Settings
 from queuectl.job import Attempt, Job, Outcome, State
-from queuectl.policy import after_attempt, backoff_seconds, find_circle, retried
+from queuectl.policy import after_attempt, attempts_used, backoff_seconds, find_circle, retried
 
 FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.SUCCEEDED, Outcome.CANCELLED)]
 
@@ -132,6 +133,24 @@ def test_retry_by_a_person_starts_anew_and_forgets_nothing() -> None:
         later(NOON, 9),
         2,
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({}, 0),
+        ({"attempts": 2}, 2),
+        ({"state": State.PROCESSING, "attempts": 2}, 3),
+        ({"state": State.PROCESSING, "attempts": 3}, 3),
+        ({"state": State.DEAD, "attempts": 3, "history": (attempt(Outcome.FAILED),)}, 3),
+        ({"state": State.COMPLETED, "attempts": 1, "history": (attempt(Outcome.SUCCEEDED),)}, 2),
+        ({"state": State.CANCELLED, "attempts": 1, "history": (attempt(Outcome.CANCELLED),)}, 2),
+        ({"state": State.CANCELLED, "attempts": 1, "history": (attempt(Outcome.FAILED),)}, 1),
+    ],
+)
+def test_used_attempts_include_one_that_did_not_fail(changes: dict[str, Any], used: int) -> None:
+    """An attempt that runs, or completed or cancelled the job, counts beside the failed ones."""
+    assert attempts_used(make_job("a", max_retries=3, **changes)) == used
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdefg"), max_size=3)))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tests.jobs import NOON, decode_job, drain
 
+from queuectl.config import Defaults
 from queuectl.document import SCHEMA, job_document
-from queuectl.job import Defaults, State
+from queuectl.job import State
 from queuectl.store import open_store
 from queuectl.store.names import pending_name
 

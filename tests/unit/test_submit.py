@@ -191,8 +191,8 @@ def test_an_option_and_a_key_that_disagree_are_refused(
     """Nobody can know which of two was meant."""
     with pytest.raises(UsageError) as caught:
         one('{"command": "x", ' + key + "}", **options)
-    of = " of job 'a'" if "id" in key else ""  # one that is made says nothing
-    assert str(caught.value) == f"{named} and the document{of} disagree; give it in one place"
+    of = " of 'a'" if "id" in key else ""  # one that is made says nothing
+    assert str(caught.value) == f"{named} conflicts with the job document{of}; specify it only once"
 
 
 def test_a_delay_counts_from_now() -> None:
@@ -259,12 +259,12 @@ def test_options_apply_to_every_line() -> None:
         (
             b'{"command": "x", "priority": 2}',
             UsageError,
-            "line 3: --priority and the document disagree",
+            "line 3: --priority conflicts with the job document",
         ),
         (b"a\0b", BadDocument, "line 3: 'command' holds a NUL character"),
         (b'["a"]', BadDocument, "line 3: an array of jobs holds objects"),
         (b'{"command": "\xff"}', BadDocument, "line 3: not a job document: not UTF-8 at byte 13"),
-        (b'{"command": "b", "id": "j"}', BadDocument, "line 3: job 'j' stands on line 1 already"),
+        (b'{"command": "b", "id": "j"}', BadDocument, "line 3: duplicate id 'j' (first on line 1)"),
     ],
 )
 def test_a_bad_line_is_named(line: bytes, kind: type[QueuectlError], message: str) -> None:

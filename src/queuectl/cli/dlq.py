@@ -20,10 +20,10 @@ from queuectl.cli.params import (
     whole_ids,
 )
 from queuectl.cli.purge import purge_jobs
-from queuectl.cli.show import show_job, signal_name
+from queuectl.cli.show import show_job
 from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
-from queuectl.job import Job, Outcome, State
+from queuectl.job import Job, State, describe
 from queuectl.line import finally_shown
 from queuectl.logs import LogDir
 from queuectl.packed import Few
@@ -170,23 +170,11 @@ def dead_cells(row: Row, logs: LogDir, now: datetime) -> tuple[object, ...]:
     return (
         row.entry.id,
         when_cell(row.entry, now),
-        _why(job),
+        describe(job.history[-1], short=True) if job and job.history else None,
         attempts_text(job) if job else None,
         command_cell(row),
         _last_line(logs, job),
     )
-
-
-def _why(job: Job | None) -> str | None:
-    """Return how a job's last attempt ended, in a word or two."""
-    if job is None or not job.history:
-        return None
-    last = job.history[-1]
-    if last.outcome is Outcome.FAILED:
-        return f"exit {last.exit_code}"
-    if last.outcome is Outcome.SIGNALLED and last.signal is not None:
-        return signal_name(last.signal)
-    return last.outcome.replace("_", " ")
 
 
 def _last_line(logs: LogDir, job: Job | None) -> str | None:

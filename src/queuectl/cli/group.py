@@ -205,8 +205,19 @@ def _report(message: str, exit_code: int) -> int:
 
 def _with_hint(error: click.ClickException) -> str:
     """Return the message of an error and, for wrong usage, how to see the help."""
+    if isinstance(error, click.BadParameter):
+        _name_variable(error)
     message = error.format_message()
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return message
     end = "" if message.endswith((".", "?", "?)")) else "."
     return f"{message}{end} Try '{error.ctx.command_path} --help'."
+
+
+def _name_variable(error: click.BadParameter) -> None:
+    """Name in an error the variable of the environment that a bad value came from."""
+    param, ctx = error.param, error.ctx
+    if param is None or ctx is None or not param.envvar:
+        return
+    if ctx.get_parameter_source(param.name) is click.core.ParameterSource.ENVIRONMENT:
+        error.param_hint = f"${param.envvar}"

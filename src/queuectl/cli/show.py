@@ -11,7 +11,7 @@ from queuectl.cli.params import id_argument, json_option
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
-from queuectl.job import Attempt, Job, Outcome, State
+from queuectl.job import Attempt, Job, State, describe
 from queuectl.logs import LogDir
 from queuectl.query import attempts_text, find_job
 from queuectl.store.base import Store
@@ -112,28 +112,8 @@ def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
     took = attempt.duration_seconds
     return (
         attempt.number,
-        outcome_text(attempt),
+        describe(attempt),
         f"{attempt.started_at:%Y-%m-%dT%H:%M:%SZ}",
         None if took is None else format_duration(took),
         attempt.worker,
     )
-
-
-def outcome_text(attempt: Attempt) -> str:
-    """Return the outcome of an attempt for a person, with its exit code or signal."""
-    text = attempt.outcome.replace("_", " ")
-    if attempt.signal is not None:
-        return f"{text} ({signal_name(attempt.signal)})"
-    if attempt.exit_code is not None and attempt.outcome is not Outcome.SUCCEEDED:
-        return f"{text} (exit code {attempt.exit_code})"
-    return text
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal."""
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"  # a real-time signal has no name of its own

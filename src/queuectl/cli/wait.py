@@ -7,15 +7,9 @@ import click
 from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.output import first_few
 from queuectl.cli.params import give_up_option, ids_argument
-from queuectl.cli.show import outcome_text
 from queuectl.cli.waiting import Notices
 from queuectl.errors import TimeoutExpired
-from queuectl.job import Job, Outcome, State
-
-_TIMED_OUT = 124  # as timeout(1) does
-_NOT_STARTED = 126  # as a shell does
-_SIGNALLED = 128  # and the signal's number, as a shell does
-_FAILED = 1
+from queuectl.job import Job, State, describe, shell_code
 
 
 @click.command(
@@ -82,18 +76,11 @@ def _exit_code(job: Job) -> int:
     if job.state is State.COMPLETED:
         return 0
     if job.state is State.CANCELLED or not job.history:
-        return _FAILED
-    last = job.history[-1]
-    if last.outcome is Outcome.TIMED_OUT:
-        return _TIMED_OUT
-    if last.outcome is Outcome.NOT_STARTED:
-        return _NOT_STARTED
-    if last.signal is not None:
-        return _SIGNALLED + last.signal
-    return last.exit_code or _FAILED
+        return 1
+    return shell_code(job.history[-1]) or 1
 
 
 def _end_text(job: Job) -> str:
     if job.state is State.CANCELLED or not job.history:
         return f"{job.id} is {job.state}"
-    return f"{job.id} is {job.state}: {outcome_text(job.history[-1])}"
+    return f"{job.id} is {job.state}: {describe(job.history[-1])}"

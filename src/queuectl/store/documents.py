@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from queuectl.clock import format_instant, utc_now
+from queuectl.config import Defaults
 from queuectl.document import (
     MAX_DOCUMENT_BYTES,
     encode_job,
@@ -15,7 +16,7 @@ from queuectl.document import (
     parse_object,
 )
 from queuectl.errors import BadDataError, BadDocument, StoreError
-from queuectl.job import Defaults, Job, State
+from queuectl.job import Job, State
 from queuectl.store import files
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory

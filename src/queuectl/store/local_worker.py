@@ -8,8 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from queuectl.clock import format_instant, utc_now
-from queuectl.job import Attempt
-from queuectl.logs import log_name
+from queuectl.job import Attempt, log_name
 from queuectl.store.base import Tally
 from queuectl.store.channel import receive
 from queuectl.store.tally import counted, tally_document

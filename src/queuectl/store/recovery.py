@@ -6,8 +6,7 @@ from datetime import datetime
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError, StoreError
-from queuectl.job import FINISHED, Attempt, Outcome, State
-from queuectl.logs import log_name
+from queuectl.job import FINISHED, Attempt, Outcome, State, log_name
 from queuectl.store.base import Decide, Recovered, RecoveryReport
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
