@@ -27,9 +27,9 @@ class App:
         click.get_current_context().find_root().call_on_close(store.close)
         return store
 
-    def open_to_add(self, *, create: bool = False) -> "Adder":
-        """Open the store as ``open`` does, but only to add jobs."""
-        store = open_to_add(self.location, create=create)
+    def open_to_add(self) -> "Adder":
+        """Open the store until the command ends, but only to add jobs: that imports less."""
+        store = open_to_add(self.location)
         click.get_current_context().find_root().call_on_close(store.close)
         return store
 
