@@ -22,8 +22,8 @@ from pathlib import Path
 
 from benchmarks.measure import alternating, median, remove, scratch, seconds
 from benchmarks.run import Bench, drain, drain_some, xargs
-from queuectl.runner import _DEFAULT_SIGNALS
 from queuectl.store import files
+from queuectl.worker.command import _DEFAULT_SIGNALS
 
 _BATCH_SECONDS = 0.1
 

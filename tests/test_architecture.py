@@ -21,11 +21,11 @@ LAYERS = (
     {"queuectl.clock", "queuectl.codes", "queuectl.store.files", "queuectl.text"},
     {"queuectl.sgr"},
     {"queuectl.line"},
-    {"queuectl.loop", "queuectl.outlet"},
+    {"queuectl.nonblocking", "queuectl.procgroup"},
     {"queuectl.job"},
     {"queuectl.config", "queuectl.logs"},
     {"queuectl.document"},
-    {"queuectl.lines"},
+    {"queuectl.batch"},
     {"queuectl.policy", "queuectl.submit", "queuectl.when"},
     {"queuectl.store.base"},
     {"queuectl.query", "queuectl.purge"},
@@ -33,10 +33,29 @@ LAYERS = (
     {"queuectl.store.directory"},
     {"queuectl.store.doctor"},
     {"queuectl.store"},
-    {"queuectl.runner", "queuectl.settler", "queuectl.workdir"},
+    {
+        "queuectl.worker.environment",
+        "queuectl.worker.events",
+        "queuectl.worker.loop",
+        "queuectl.worker.restart",
+        "queuectl.worker.signals",
+        "queuectl.worker.stop",
+        "queuectl.worker.threads",
+    },
+    {
+        "queuectl.worker.command",
+        "queuectl.worker.detach",
+        "queuectl.worker.housekeeping",
+        "queuectl.worker.settler",
+        "queuectl.worker.workdir",
+    },
+    {"queuectl.worker.context"},
+    {"queuectl.worker.execution", "queuectl.worker.idle"},
+    {"queuectl.worker.claiming"},
+    {"queuectl.worker.worker"},
+    {"queuectl.worker.process"},
+    {"queuectl.worker.pool"},
     {"queuectl.worker"},
-    {"queuectl.caretaker"},
-    {"queuectl.pool"},
     {"queuectl.cli.app"},
     {"queuectl.cli.output", "queuectl.cli.params"},
 )
@@ -161,9 +180,8 @@ KNOW_A_STORE_FROM_INSIDE: set[str] = {
     "queuectl.cli.status: corrupt/",
     "queuectl.logs: fcntl",
     "queuectl.logs: queuectl.store.files",
-    "queuectl.pool: LogDir.of",
-    "queuectl.settler: processing/",
-    "queuectl.worker: LogDir.of",
+    "queuectl.worker.pool: LogDir.of",
+    "queuectl.worker.process: LogDir.of",
 }
 
 
@@ -217,7 +235,6 @@ def test_nothing_outside_a_store_knows_how_it_keeps_its_jobs() -> None:
 
 USE_PRIVATE_NAMES: set[str] = {
     "queuectl.store.watch: inotify_simple._libc",
-    "queuectl.worker: Talk._outlet",
 }
 
 
@@ -298,12 +315,10 @@ def test_nothing_takes_over_the_state_of_another_object() -> None:
 # --- how large they are ---
 
 LONG_FILES: set[str] = {
-    "queuectl.pool",
     "queuectl.store.base",
     "queuectl.store.directory",
     "queuectl.store.files",
     "queuectl.store.listing",
-    "queuectl.worker",
 }
 
 
@@ -336,7 +351,6 @@ LARGE_CLASSES: set[str] = {
     "queuectl.store.directory.DirectoryStore",
     "queuectl.store.listing.Listing",
     "queuectl.store.registry.WorkerRegistry",
-    "queuectl.worker.Worker",
 }
 
 
@@ -357,10 +371,6 @@ def test_no_class_has_many_methods() -> None:
 # Modules.
 IN_ANOTHER_VOICE: set[str] = {
     "queuectl.__main__",
-    "queuectl.loop",
-    "queuectl.pool",
-    "queuectl.runner",
-    "queuectl.settler",
     "queuectl.store.adopting",
     "queuectl.store.base",
     "queuectl.store.cancelling",
@@ -371,7 +381,6 @@ IN_ANOTHER_VOICE: set[str] = {
     "queuectl.store.purging",
     "queuectl.store.setback",
     "queuectl.store.watch",
-    "queuectl.worker",
 }
 
 

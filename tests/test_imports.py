@@ -54,13 +54,13 @@ def test_an_enqueue_loads_no_other_command(tmp_path: Path) -> None:
     loaded = loaded_by("assert run(['enqueue', 'true']) == 0", tmp_path)
     commands = {name for name in loaded if name.startswith("queuectl.cli.")}
     assert commands == {f"queuectl.cli.{name}" for name in ("app", "enqueue", "group", "params")}
-    assert not loaded & {"queuectl.worker", "queuectl.pool", "queuectl.runner"}
+    assert not loaded & {"queuectl.worker", "queuectl.worker.pool", "queuectl.worker.command"}
 
 
 def test_an_enqueue_loads_only_what_it_reads(tmp_path: Path) -> None:
     """Times, batches and stdin cost nobody who does not use them."""
     loaded = loaded_by("assert run(['enqueue', 'true']) == 0", tmp_path)
-    assert not loaded & {"queuectl.when", "queuectl.lines", "queuectl.cli.streams", "zoneinfo"}
+    assert not loaded & {"queuectl.when", "queuectl.batch", "queuectl.cli.streams", "zoneinfo"}
 
 
 def test_an_enqueue_with_an_id_loads_filelock_alone(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Submitter:
 
         Raises: UsageError, BadDocument or BadId that names the line.
         """
-        from queuectl.lines import job_texts
+        from queuectl.batch import job_texts
         from queuectl.packed import Packed
 
         self.jobs = Packed()
@@ -228,7 +228,7 @@ def _document(text: str) -> dict[str, Any]:
     if begins_like_object(text):
         return _object(text)
     if text.lstrip().startswith("["):
-        from queuectl.lines import is_array
+        from queuectl.batch import is_array
 
         if is_array(text):
             raise BadDocument("a JSON array is no job; give one object, or the array to --batch")

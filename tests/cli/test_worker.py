@@ -18,7 +18,7 @@ class Pool(ModuleType):
     """Stand in for the pool: note what is asked, and answer what a test wants."""
 
     def __init__(self) -> None:
-        super().__init__("queuectl.pool")
+        super().__init__("queuectl.worker")
         self.asked: list[tuple[Any, ...]] = []
         self.exit_code = 0
         self.stopped: list[str] = []
@@ -38,8 +38,8 @@ class Pool(ModuleType):
         self.asked.append((store_location, count, drain, unless_running, detach, quiet))
         return self.exit_code
 
-    def stop(
-        self, store: Any, *, now: bool, timeout_seconds: float | None, slow: object
+    def stop_all(
+        self, store: Any, *, now: bool, timeout_seconds: float | None, on_slow: object
     ) -> list[str]:
         """Stop nothing."""
         self.asked.append((store.location, now, timeout_seconds))
@@ -52,7 +52,7 @@ class Pool(ModuleType):
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     """Return what stands in for the pool."""
     stand_in = Pool()
-    monkeypatch.setitem(sys.modules, "queuectl.pool", stand_in)
+    monkeypatch.setitem(sys.modules, "queuectl.worker", stand_in)
     return stand_in
 
 

@@ -20,7 +20,7 @@ class _Late:
         raise ModuleNotFoundError("imported late: " + name, name=name)
 
 def _begin():
-    if "queuectl.pool" in sys.modules and not isinstance(sys.meta_path[0], _Late):
+    if "queuectl.worker.pool" in sys.modules and not isinstance(sys.meta_path[0], _Late):
         sys.meta_path.insert(0, _Late())
 
 os.register_at_fork(before=_begin)

@@ -24,7 +24,7 @@ os.register_at_fork(after_in_child=lambda: time.sleep(0.3))
 # and lets who was refused wait for long.
 REFUSED_LATER = """
 import os
-from queuectl import worker
+from queuectl.worker import worker
 from queuectl.store import files
 worker._RETRY_SECONDS = 3600.0
 move_new = files.move_new

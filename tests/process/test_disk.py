@@ -180,7 +180,7 @@ def test_workers_keep_what_they_ran_on_a_full_disk(
     ballast.fill()
     for gate in gates:
         gate.open()
-    until(lambda: ear.hears("tries again: ", 2), "both workers tell")
+    until(lambda: ear.hears("retrying: ", 2), "both workers tell")
     # They have run some more before they knew, 128 each at most.
     running, left = queue.ids("processing"), queue.pending()
     completed = {f"{each}.1" for each in queue.ids("completed")}
@@ -189,7 +189,7 @@ def test_workers_keep_what_they_ran_on_a_full_disk(
     assert left
     uses_little(pool)
     assert (running, left) == (queue.ids("processing"), queue.pending())
-    assert ear.heard.count("tries again: ") == 2
+    assert ear.heard.count("retrying: ") == 2
     assert os.strerror(errno.ENOSPC) in ear.heard
     ballast.drop()
     until(lambda: len(queue.ids("completed")) == 303, "all have completed")
@@ -233,9 +233,9 @@ def test_a_worker_that_dies_on_a_full_disk_is_replaced_when_there_is_room(
     os.kill(worker, 9)
     os.kill(command, 9)
     gate.forget()
-    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    until(lambda: ear.hears("cannot start a worker, retrying: "), "it is told")
     time.sleep(2.5)
-    assert ear.heard.count("cannot start a worker, and tries again: ") == 1
+    assert ear.heard.count("cannot start a worker, retrying: ") == 1
     assert "Traceback" not in ear.heard
     assert ticks(pool.pid) < 100
     assert queue.ids("processing") == ["runs.1"]
@@ -254,9 +254,9 @@ def test_workers_that_start_on_a_full_disk_wait_for_room(
     queue.enqueue("true", "waits")
     ballast.fill()
     pool = queue.pool(stderr=ear.write_fd)
-    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    until(lambda: ear.hears("cannot start a worker, retrying: "), "it is told")
     answer = queue("worker", "start", "--detach")
-    refuses(answer, "no worker has started")
+    refuses(answer, "no worker could start")
     assert queue.pending() == ["waits"]
     ballast.drop()
     queue.until_in("completed", "waits")
@@ -269,7 +269,7 @@ def test_a_log_that_fills_the_disk_costs_no_outcome(queue: Queue, disk: Path, ea
     queue.enqueue("true", "waits")
     pool = queue.pool(stderr=ear.write_fd)
     # One block that is free all the same has room for one record after the other.
-    until(lambda: ear.hears("tries again: ") or queue.ids("dead"), "it is told, or recorded")
+    until(lambda: ear.hears("retrying: ") or queue.ids("dead"), "it is told, or recorded")
     uses_little(pool)
     log = queue.store / "logs" / "greedy.1.log"
     with log.open("rb") as file:
@@ -299,7 +299,7 @@ def test_a_disk_without_free_inodes_is_full(tmp_path: Path, ear: Ear) -> None:
         refuses(queue("enqueue", "true"), "nothing is enqueued")
         assert contents(queue.store) == before
         gate.open()
-        until(lambda: ear.hears("keeps an ended job"), "it is told")
+        until(lambda: ear.hears("cannot record a finished job"), "it is told")
         shutil.rmtree(files)
         queue.until_in("completed", "runs")
         assert queue.history("completed", "runs") == ["succeeded"]
@@ -364,7 +364,7 @@ def test_workers_wait_while_a_disk_is_read_only(tmp_path: Path, ear: Ear) -> Non
         read_only(volume, is_so=True)
         refuses(queue("enqueue", "true"), os.strerror(errno.EROFS))
         gate.open()
-        until(lambda: ear.hears("keeps an ended job"), "it is told")
+        until(lambda: ear.hears("cannot record a finished job"), "it is told")
         uses_little(pool)
         assert queue.ids("processing") == ["runs.1"]
         assert queue.pending() == ["waits"]

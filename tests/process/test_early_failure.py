@@ -9,39 +9,40 @@ from tests.process.support import until
 
 SCRIPT = """
 import sys
-from queuectl import pool
+from queuectl.worker import pool, restart
 
 def fail(process):
     raise RuntimeError("broken")
 
 pool.WorkerProcess.run = fail
-pool._REPLACE_SECONDS = 0.001
+restart._PAUSE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 2, drain=False, detach=False, quiet=True))
 """
 REFUSED = """
 import sys
-from queuectl import pool
+from queuectl.worker import pool, restart
 from queuectl.errors import ConfigError
 
 def refuse(process):
     raise ConfigError("a setting is wrong")
 
 pool.WorkerProcess.run = refuse
-pool._REPLACE_SECONDS = 0.001
+restart._PAUSE_SECONDS = 0.001
 sys.exit(pool.run_pool(sys.argv[1], 1, drain=False, detach=len(sys.argv) > 2, quiet=True))
 """
 WITHOUT_DESCRIPTORS = """
 import resource
-from queuectl.worker import Talk
+from queuectl.nonblocking import NonBlockingWriter
+from queuectl.worker.events import EventLog
 try:
     raise RuntimeError("broken")
 except RuntimeError:
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-    Talk("w", quiet=False).bug()
+    EventLog("w", NonBlockingWriter(2), quiet=False).exception()
 """
 NONE_STARTS = """
 import sys
-from queuectl import pool
+from queuectl.worker import pool
 from queuectl.errors import StoreError
 
 def fail(supervisor, ready_fd):
@@ -61,7 +62,7 @@ def test_a_pool_whose_workers_all_fail_at_their_start_gives_up(tmp_path: Path) -
         [sys.executable, "-c", SCRIPT, str(tmp_path / "q")], capture_output=True, check=False
     )
     assert done.returncode == 70
-    assert b"gives up: its workers fail at their start" in done.stderr
+    assert b"giving up: the workers fail at their start" in done.stderr
     assert done.stderr.count(b"RuntimeError: broken") in (10, 11, 12)
 
 
@@ -100,7 +101,7 @@ def test_a_detached_pool_of_which_no_worker_starts_is_not_told_as_started(tmp_pa
     )
     log = tmp_path / "q" / "worker.log"
     assert done.returncode == 1
-    assert done.stderr.decode() == f"no worker has started; {log} tells why\n"
+    assert done.stderr.decode() == f"no worker could start; {log} says why\n"
     assert log.read_text().endswith("Z supervisor cannot work: no room\n")
 
 
@@ -115,7 +116,7 @@ def test_workers_that_are_refused_at_their_start_say_why_in_a_line(tmp_path: Pat
     assert done.returncode == 78
     assert "Traceback" not in done.stderr
     assert done.stderr.count(" cannot work: a setting is wrong\n") == 10
-    assert " supervisor gives up: its workers fail at their start\n" in done.stderr
+    assert " supervisor giving up: the workers fail at their start\n" in done.stderr
 
 
 def test_detached_workers_that_are_refused_say_why_in_a_line(tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_detached_workers_that_are_refused_say_why_in_a_line(tmp_path: Path) -> 
         text=True,
         check=False,
     )
-    assert "no worker has started" in done.stderr
+    assert "no worker could start" in done.stderr
     told = until(
-        lambda: text if "gives up" in (text := (tmp_path / "q/worker.log").read_text()) else "",
+        lambda: text if "giving up" in (text := (tmp_path / "q/worker.log").read_text()) else "",
         "the supervisor has given up",
     )
     assert "Traceback" not in told

@@ -22,14 +22,14 @@ def test_each_event_is_a_line_that_says_when_who_and_what(queue: Queue) -> None:
     assert all(events), pool.talk()
     texts = [event[3] for event in events if event]
     length = r"\d+(\.\d+)?s"
-    again = f"runs again in {length} \\(1 of 2 used\\)"
+    again = f"retrying in {length} \\(attempt 1 of 2\\)"
     for pattern in (
         "good attempt 1 started",
         f"good attempt 1 succeeded after {length}",
         f"bad attempt 1 failed \\(exit code 7\\) after {length}; {again}",
-        f"bad attempt 2 failed \\(exit code 7\\) after {length}; is dead",
-        f"ugly attempt 1 signalled \\(signal 9\\) after {length}; is dead",
-        "stops when the jobs are done",
+        f"bad attempt 2 failed \\(exit code 7\\) after {length}; now dead",
+        f"ugly attempt 1 signalled \\(signal 9\\) after {length}; now dead",
+        "stopping when the jobs are done",
     ):
         assert sum(bool(re.fullmatch(pattern, text)) for text in texts) == 1, (pattern, texts)
     names = {event[2] for event in events if event}

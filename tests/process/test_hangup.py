@@ -25,7 +25,7 @@ def test_a_pool_that_hangs_up_lets_its_jobs_end(queue: Queue) -> None:
     pool = queue.pool()
     gate.reached()
     pool.signal(signal.SIGHUP)
-    until(lambda: "supervisor stops when the jobs are done" in pool.talk(), "it is told")
+    until(lambda: "supervisor stopping when the jobs are done" in pool.talk(), "it is told")
     pool.signal(signal.SIGHUP)
     gate.open()
     assert pool.wait() == 0

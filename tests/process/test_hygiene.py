@@ -304,7 +304,7 @@ def test_the_timeout_of_a_command_that_outlived_its_worker_is_kept(
     assert queue.history("dead", "job", "worker") == [record["name"]]
     assert queue.log("job").splitlines()[:2] in ([], ["term"])
     assert not [pid for pid in queue.commands() if lives(pid)]
-    assert pool.talk().count("has outlived its worker and its timeout, and is ended") == 1
+    assert pool.talk().count("outlived its worker and its timeout; ending it") == 1
     is_well(queue, pool)
 
 

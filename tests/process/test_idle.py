@@ -140,7 +140,7 @@ def test_without_pidfd_the_end_of_a_command_is_noticed(queue: Queue, text: str) 
     queue.enqueue(gate.wait, "given-back")
     gate.reached()
     pool.signal(signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "the first one has arrived")
+    until(lambda: "stopping when" in pool.talk(), "the first one has arrived")
     assert pool.signal(signal.SIGTERM).wait() == 0
     assert queue.pending() == ["given-back"]
 

@@ -115,13 +115,13 @@ def test_pool_whose_store_is_gone_ends(queue: Queue, is_replaced: bool) -> None:
         queue.enqueue("true", "of-the-new-store")
     else:
         shutil.rmtree(queue.store)
-    until(lambda: "is gone" in pool.talk(), "the pool tells")
+    until(lambda: "was deleted" in pool.talk(), "the pool tells")
     assert not ran.exists()
     gate.open()
     assert pool.wait() == 74
     assert ran.exists()
     assert pool.talk().count("\n") == 4 + (not is_replaced), pool.talk()
-    assert f"{queue.store} is gone, or another directory is there\n" in pool.talk()
+    assert f"{queue.store} was deleted or replaced\n" in pool.talk()
     assert queue.pending() == ["of-the-new-store"] if is_replaced else not queue.store.exists()
 
 

@@ -81,7 +81,7 @@ def test_a_job_that_kills_its_worker_ends_in_the_dead_letter_queue(queue: Queue)
     assert queue.document("dead", "killer")["attempts"] == 3
     assert pool.stop() == 0
     assert pool.talk().count("was killed by signal 9") == 3
-    assert "killer attempt 3 was lost with its worker; is dead" in pool.talk()
+    assert "killer attempt 3 lost: its worker died; now dead" in pool.talk()
 
 
 def test_a_command_that_outlives_its_worker_is_not_run_beside_itself(queue: Queue) -> None:

@@ -20,8 +20,6 @@ def test_second_worker_of_a_name_chooses_another(queue: Queue) -> None:
     second = queue.pool(env=env).ready()
     assert sorted(each["name"] for each in queue.records()) == ["w-aaaaa", "w-bbbbb"]
     until(lambda: "w-aaaaa" in second.talk(), "the second tells")
-    assert second.talk().split(" ", 1)[1] == (
-        "w-bbbbb is not called w-aaaaa: there is a worker of that name\n"
-    )
+    assert second.talk().split(" ", 1)[1] == "w-bbbbb renamed from w-aaaaa: that name is taken\n"
     assert queue("cancel", "first").exit_code == 0
     assert queue.history("cancelled", "first", "worker") == ["w-aaaaa"]

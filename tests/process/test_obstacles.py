@@ -9,8 +9,8 @@ from tests.process.support import Pool, Queue, until, uses_little
 
 # As sitecustomize, this makes a job that is put off due again soon.
 SOON = """
-from queuectl import worker
-worker._PUT_OFF_SECONDS = 0.1
+from queuectl.worker import worker
+worker._DEFER_SECONDS = 0.1
 """
 # As sitecustomize, this lets a directory answer with an I/O error while there is a file "broken".
 BROKEN = (
@@ -32,8 +32,8 @@ HANGS = (
     SOON
     + """
 import os
-from queuectl import workdir
-workdir._PATIENCE_SECONDS = float(os.environ["PATIENCE"])
+from queuectl.worker import execution
+execution.PATIENCE_SECONDS = float(os.environ["PATIENCE"])
 access, chdir = os.access, os.chdir
 
 def hang(path):
@@ -54,8 +54,8 @@ os.access, os.chdir = slow_access, slow_chdir
 # As sitecustomize, this takes another shell.
 SHELL = """
 import os
-from queuectl import runner
-runner.SHELL = os.environ["THE_SHELL"]
+from queuectl.worker import command
+command.SHELL = os.environ["THE_SHELL"]
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.process.support import Ear, Gate, Pool, Queue, until, uses_little
 
-from queuectl.settler import _MANY_UNSETTLED
+from queuectl.worker.settler import MAX_PENDING
 
 # As sitecustomize, this lets each sync take a second, but for those that are not of a settlement.
 SECOND = """
@@ -69,7 +69,7 @@ def test_a_disk_that_does_not_answer_bounds_what_a_kill_runs_again(
     until(lambda: len(queue.ids("processing")) > 20, "more have ended")
     uses_little(pool, 1.2)
     unsettled = len(queue.ids("processing"))
-    assert unsettled <= _MANY_UNSETTLED
+    assert unsettled <= MAX_PENDING
     pool.kill()
     pool = queue.pool("--quiet")
     until(lambda: len(queue.ids("completed")) == 1000, "all have run")
@@ -104,7 +104,7 @@ def test_a_drain_whose_syncs_take_a_second_ends(queue: Queue) -> None:
     while len(queue.ids("completed")) < 300 and pool.process.poll() is None:
         most = max(most, len(queue.ids("processing")))
     assert pool.wait(30) == 0, pool.talk()
-    assert 20 < most <= _MANY_UNSETTLED
+    assert 20 < most <= MAX_PENDING
 
 
 def test_a_stop_waits_for_no_more_than_one_sync(queue: Queue, disk: Gate, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_stop_waits_for_no_more_than_one_sync(queue: Queue, disk: Gate, tmp_pa
     disk.reached()
     until(lambda: len(queue.ids("processing")) > 20, "more have ended")
     pool.signal(signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "it is told")
+    until(lambda: "stopping when" in pool.talk(), "it is told")
     disk.open()
     assert pool.wait() == 0
     assert queue.ids("processing") == []
@@ -159,7 +159,7 @@ def test_what_ended_is_settled_though_no_descriptor_is_left(
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, hard))
     gate.open()
     until(lambda: queue.ids("processing") == [], "the job is settled")
-    assert not ear.hears("keeps an ended job")
+    assert not ear.hears("cannot record a finished job")
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
     assert pool.stop() == 0
     assert len(queue.ids("completed")) + len(queue.pending()) == 1

@@ -20,7 +20,7 @@ def test_a_signal_lets_the_job_end_and_takes_no_other(queue: Queue, number: int)
     gate.reached()
     workers = pool.pids()
     pool.signal(number)
-    until(lambda: "supervisor stops when the jobs are done" in pool.talk(), "it is told")
+    until(lambda: "supervisor stopping when the jobs are done" in pool.talk(), "it is told")
     gate.open()
     assert pool.wait() == 0
     assert queue.history("completed", "running") == ["succeeded"]
@@ -46,7 +46,7 @@ def test_a_second_signal_puts_the_jobs_back_as_they_were(queue: Queue) -> None:
     for gate in gates:
         gate.reached()
     pool.signal(signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "the first one has arrived")
+    until(lambda: "stopping when" in pool.talk(), "the first one has arrived")
     assert len(queue.ids("processing")) == 2
     pool.signal(signal.SIGINT)
     assert pool.wait() == 0
@@ -55,7 +55,7 @@ def test_a_second_signal_puts_the_jobs_back_as_they_were(queue: Queue) -> None:
     assert documents[0]["history"] == []
     assert queue.ids("processing") == []
     assert queue.commands() == []
-    assert "job-0 attempt 1 is given back, not counted" in pool.talk()
+    assert "job-0 attempt 1 returned to the queue (not counted)" in pool.talk()
 
 
 def test_a_job_that_cannot_be_put_back_is_told_and_counts_as_lost(queue: Queue) -> None:
@@ -67,10 +67,10 @@ def test_a_job_that_cannot_be_put_back_is_told_and_counts_as_lost(queue: Queue) 
     gate.reached()
     (queue.store / "pending").rmdir()
     pool.signal(signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "the first one has arrived")
+    until(lambda: "stopping when" in pool.talk(), "the first one has arrived")
     pool.signal(signal.SIGTERM)
     assert pool.wait() == 0
-    assert "job attempt 1 cannot be given back, and counts as lost: " in pool.talk()
+    assert "job attempt 1 cannot be returned to the queue, and counts as lost: " in pool.talk()
     assert "cannot work" not in pool.talk()
     assert queue.ids("processing") == ["job.1"]
     assert queue.ids("workers") == []
@@ -90,14 +90,16 @@ def test_a_job_that_was_not_started_is_put_back_as_soon_as_it_can_be(queue: Queu
     pool = queue.pool().ready()
     (queue.store / "logs").chmod(0o777)
     first.signal(signal.SIGTERM)
-    until(lambda: "stops when" in first.talk(), "it takes no other job")
+    until(lambda: "stopping when" in first.talk(), "it takes no other job")
     gate.open()
     until(lambda: "job waits to be started: " in pool.talk(), "the other one has taken it")
     lock = queue.store / "pending.lock"
     lock.unlink(missing_ok=True)
     lock.mkdir()
     pool.signal(signal.SIGTERM)
-    until(lambda: "tries again to give back job attempt 1: " in pool.talk(), "it is told")
+    until(
+        lambda: "cannot return job attempt 1 to the queue, retrying: " in pool.talk(), "it is told"
+    )
     assert queue.ids("processing") == ["job.1"]
     lock.rmdir()
     assert pool.wait() == 0
@@ -114,13 +116,13 @@ def test_now_reaches_a_worker_that_cannot_settle_and_has_lost_its_supervisor(que
     (worker,) = pool.pids()
     (queue.store / "completed").rmdir()
     gate.open()
-    until(lambda: "keeps an ended job" in pool.talk(), "it is told")
+    until(lambda: "cannot record a finished job" in pool.talk(), "it is told")
     pool.process.kill()
     pool.process.wait()
     assert lives(worker)
     queue.ok("worker", "stop", "--now")
     assert not lives(worker)
-    assert pool.talk().count("leaves ended jobs unsettled") == 1
+    assert pool.talk().count("cannot record finished jobs before stopping") == 1
     queue.drain()
     assert queue.history("completed", "job") == ["succeeded"]
 
@@ -147,7 +149,7 @@ def test_one_signal_to_all_processes_of_a_pool_is_one_request(queue: Queue) -> N
     pids = [*pool.pids(), pool.pid]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "the supervisor has heard of it")
+    until(lambda: "stopping when" in pool.talk(), "the supervisor has heard of it")
     until(lambda: proc_stat(pool.pid)[0] == "S", "it has passed that on")
     until(lambda: all(proc_stat(pid)[0] == "S" for pid in pids), "the worker has heard twice")
     assert queue.commands()
@@ -243,7 +245,7 @@ def test_stop_lets_the_job_end(queue: Queue) -> None:
     (record,) = queue.records()
     assert answer.exit_code == 75
     assert answer.stderr == (
-        f"Error: still at work: {record['name']}; they stop when their jobs are done\n"
+        f"Error: still running: {record['name']}; they stop when their jobs are done\n"
     )
     assert queue.ids("processing") == ["running.1"]
     gate.open()

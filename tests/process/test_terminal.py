@@ -84,7 +84,7 @@ def test_ctrl_c_lets_the_jobs_end(queue: Queue, terminal: Terminal) -> None:
     groups = {os.getpgid(pid) for pid in [supervisor, *workers, *queue.commands()]}
     assert len(groups) == 4
     terminal.press("C-c")
-    until(lambda: "supervisor stops when the jobs are done" in terminal.screen(), "it is told")
+    until(lambda: "supervisor stopping when the jobs are done" in terminal.screen(), "it is told")
     assert queue.ids("processing") == ["running.1"]
     gate.open()
     until(lambda: "exit code 0" in terminal.screen(), "the pool has ended with 0")
@@ -100,10 +100,10 @@ def test_ctrl_c_twice_puts_the_jobs_back(queue: Queue, terminal: Terminal) -> No
     start_pool(queue, terminal)
     gate.reached()
     terminal.press("C-c")
-    until(lambda: "supervisor stops when the jobs are done" in terminal.screen(), "it is told")
+    until(lambda: "supervisor stopping when the jobs are done" in terminal.screen(), "it is told")
     terminal.press("C-c")
     until(lambda: "exit code 0" in terminal.screen(), "the pool has ended with 0")
-    assert "supervisor ends the workers" in terminal.screen()
+    assert "supervisor stopping now" in terminal.screen()
     assert queue.ids("pending") == [name]
     assert queue.commands() == []
 
@@ -131,7 +131,7 @@ def test_ctrl_z_pauses_the_pool_and_not_its_jobs(queue: Queue, terminal: Termina
     gate.reached()
     terminal.press("C-z")
     until(lambda: "Stopped" in terminal.screen(), "the shell is back")
-    assert "takes no new job before it is continued, by fg or bg" in terminal.screen()
+    assert "paused: no job is started before fg or bg" in terminal.screen()
     queue.enqueue("true", "next")
     gate.open()
     queue.until_in("completed", "running")
@@ -139,6 +139,6 @@ def test_ctrl_z_pauses_the_pool_and_not_its_jobs(queue: Queue, terminal: Termina
     assert queue.pending() == ["next"]
     terminal.type("fg; echo exit code $?")
     queue.until_in("completed", "next")
-    assert "supervisor goes on" in terminal.screen()
+    assert "supervisor continued" in terminal.screen()
     terminal.press("C-c")
     until(lambda: "exit code 0" in terminal.screen(), "the pool has ended with 0")

@@ -33,35 +33,34 @@ def fails(store):
 
 DirectoryStore.running = fails
 """
-# At the first rest two jobs arrive, which the kernel does not tell by name, and something seems to
-# be recovered, so that the one that rested claims again before its sibling goes on.
+# At the first rest two jobs arrive, which the kernel does not tell by name, and there seems to be
+# more to purge, so that the one that rested claims again before its sibling resumes.
 CLAIMS_AGAIN = """
 import subprocess, sys
-from queuectl import worker
-worker._LONGEST_SLEEP_SECONDS = 3600.0
-worker.Talk.report = lambda *_: None
-recover = worker.recover
+from queuectl.store.watch import Watch
+from queuectl.worker import idle
+idle._MAX_SLEEP_SECONDS = 3600.0
+look_around = idle.Idle._look_around
 calls = 0
 
-def recovers(store, only_lost=False):
+def looks_around(self):
     global calls
-    calls += only_lost
-    report = recover(store, only_lost=only_lost)
-    if not only_lost or calls > 1:
-        return report
+    calls += 1
+    if calls > 1:
+        return look_around(self)
+    store = self._context.store
     queuectl = (sys.executable, "-m", "queuectl", "--store", store.location)
     subprocess.run((*queuectl, "enqueue", "--batch", "a batch"), check=True)
-    watch = store._watch
-    arrivals = watch.arrivals
+    arrivals = Watch.arrivals
 
-    def overflow():
-        watch.arrivals = arrivals
-        arrivals()
+    def overflow(watch, *look_at):
+        Watch.arrivals = arrivals
+        arrivals(watch, *look_at)
 
-    watch.arrivals = overflow
-    return report._replace(recovered=["a job"])
+    Watch.arrivals = overflow
+    return idle.Rest()
 
-worker.recover = recovers
+idle.Idle._look_around = looks_around
 """
 STOPPED = """
 import os, signal
@@ -225,7 +224,7 @@ def test_what_fails_for_an_idle_worker_ends_no_other(queue: Queue) -> None:
     gate.reached()
     until(lambda: "cannot look for work: processing cannot be read" in pool.talk(), "it is told")
     (queue.here / "unreadable").unlink()
-    until(lambda: "goes on" in pool.talk(), "it has looked again")
+    until(lambda: "recovered" in pool.talk(), "it has looked again")
     gate.open()
     assert pool.wait() == 0
     assert queue.log("runs") == "done\n"
@@ -240,12 +239,12 @@ def test_refused_claim_of_one_holds_up_no_job_that_was_claimed_with_it(queue: Qu
     queue.batch([{"id": "first", "command": gate.wait}, {"id": "later", "command": "true"}])
     pool = sharing(queue, 2, replaced=REFUSED_LATER.replace("no claims", str(refused)))
     gate.reached()
-    until(lambda: "takes no job: " in pool.talk(), "it is told")
+    until(lambda: "cannot claim a job, retrying: " in pool.talk(), "it is told")
     assert len(queue.ids("pending")) == 1
     refused.unlink()
     gate.open()
     queue.until_in("completed", "later")
-    assert "goes on" in pool.talk()
+    assert "recovered" in pool.talk()
     assert pool.stop() == 0
 
 

@@ -34,17 +34,17 @@ def test_a_full_disk_costs_no_job_and_no_new_one_is_taken(queue: Queue, ear: Ear
     (worker,) = pool.pids()
     fill_disk(worker, full=True)
     gate.open()
-    until(lambda: ear.hears("keeps an ended job, and tries again: "), "it is told")
+    until(lambda: ear.hears("cannot record a finished job, retrying: "), "it is told")
     queue.enqueue("true", "waits")
     # It tries again each second; the job is still its own and the other one waits.
     uses_little(pool, 1.2)
     assert queue.ids("processing") == ["ends.1"]
     assert queue.pending() == ["waits"]
-    assert ear.heard.count("keeps an ended job") == 1
+    assert ear.heard.count("cannot record a finished job") == 1
     fill_disk(worker, full=False)
     queue.until_in("completed", "waits")
     assert queue.history("completed", "ends") == ["succeeded"]
-    assert ear.hears("goes on")
+    assert ear.hears("recovered")
     assert pool.stop() == 0
 
 
@@ -56,10 +56,10 @@ def test_a_state_that_is_missing_makes_a_worker_wait_and_not_spin(queue: Queue) 
     gate.reached()
     (queue.store / "completed").rmdir()
     gate.open()
-    until(lambda: told(pool, "keeps an ended job, and tries again: "), "it is told")
+    until(lambda: told(pool, "cannot record a finished job, retrying: "), "it is told")
     uses_little(pool, 1.2)
     pool.signal(signal.SIGTERM)
-    until(lambda: told(pool, "stops when"), "the first one has arrived")
+    until(lambda: told(pool, "stopping when"), "the first one has arrived")
     assert pool.signal(signal.SIGTERM).wait() == 0
     queue.drain()
     assert queue.history("completed", "ends") == ["succeeded"]
@@ -88,12 +88,12 @@ def test_a_claim_that_was_refused_is_tried_again(queue: Queue, tmp_path: Path) -
     queue.enqueue("true", "waits")
     env = queue.replacing("sitecustomize", REFUSED_CLAIM) | {"REFUSES": str(refuses)}
     pool = queue.pool(env=env)
-    until(lambda: told(pool, "takes no job: "), "it is told")
+    until(lambda: told(pool, "cannot claim a job, retrying: "), "it is told")
     uses_little(pool, 2.2)
-    assert pool.talk().count("takes no job: ") == 1
+    assert pool.talk().count("cannot claim a job, retrying: ") == 1
     refuses.unlink()
     queue.until_in("completed", "waits")
-    assert told(pool, "goes on")
+    assert told(pool, "recovered")
     assert pool.stop() == 0
 
 
@@ -150,7 +150,7 @@ def test_a_running_job_that_a_hand_takes_away_keeps_no_worker(queue: Queue) -> N
     gate.open()
     queue.until_in("completed", "next")
     until(
-        lambda: told(pool, "taken attempt 1 is not recorded: somebody has taken it from"),
+        lambda: told(pool, "taken attempt 1 is not recorded: its document was removed"),
         "it is told",
     )
     assert queue.ids("processing") == []
@@ -170,9 +170,9 @@ def test_a_worker_that_is_told_to_stop_on_a_full_disk_waits_for_room(
     (worker,) = pool.pids()
     fill_disk(worker, full=True)
     gate.open()
-    until(lambda: ear.hears("keeps an ended job"), "it is told")
+    until(lambda: ear.hears("cannot record a finished job"), "it is told")
     pool.signal(signal.SIGTERM)
-    until(lambda: ear.hears("stops when"), "the supervisor has heard")
+    until(lambda: ear.hears("stopping when"), "the supervisor has heard")
     uses_little(pool, 1.2)
     fill_disk(worker, full=False)
     assert pool.wait() == 0
@@ -222,7 +222,7 @@ def test_a_broken_config_is_told_and_no_job_taken(queue: Queue) -> None:
     config.write_text("{")
     (queue.here / "job.json").write_text('{"command": "true"}')
     (queue.here / "job.json").rename(queue.store / "pending" / "second.json")
-    until(lambda: told(pool, "takes no job: "), "it is told")
+    until(lambda: told(pool, "cannot claim a job, retrying: "), "it is told")
     assert queue.ids("completed") == ["first"]
     config.unlink()
     queue.until_in("completed", "second")
@@ -240,17 +240,17 @@ def test_drain_does_not_end_while_it_can_take_no_job(queue: Queue) -> None:
     config.touch(mode=0o600)
     config.write_text("{")
     gate.open()
-    until(lambda: told(pool, "takes no job: "), "it is told")
+    until(lambda: told(pool, "cannot claim a job, retrying: "), "it is told")
     time.sleep(2.5)
     assert len(pool.pids()) == 1
     assert queue.pending() == ["second"]
     assert pool.talk().count("cannot recover: ") <= 1  # by the supervisor, if it has looked
-    assert pool.talk().count("takes no job: ") == 1
+    assert pool.talk().count("cannot claim a job, retrying: ") == 1
     (worker,) = queue.records()
-    assert not told(pool, f"{worker['name']} goes on")  # though it has settled the first one
+    assert not told(pool, f"{worker['name']} recovered")  # though it has settled the first one
     config.unlink()
     assert pool.wait() == 0
-    assert pool.talk().count(f"{worker['name']} goes on") == 1
+    assert pool.talk().count(f"{worker['name']} recovered") == 1
     assert queue.ids("completed") == ["first", "second"]
 
 
@@ -331,11 +331,11 @@ def test_a_supervisor_without_descriptors_goes_on(queue: Queue, ear: Ear) -> Non
     os.kill(worker, signal.SIGKILL)
     os.kill(command, signal.SIGKILL)
     gate.forget()
-    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    until(lambda: ear.hears("cannot start a worker, retrying: "), "it is told")
     used = ticks(pool.pid)
     time.sleep(2.2)
     assert ticks(pool.pid) - used < 20
-    assert ear.heard.count("cannot start a worker, and tries again: ") == 1
+    assert ear.heard.count("cannot start a worker, retrying: ") == 1
     assert "Traceback" not in ear.heard
     resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (hard, hard))
     queue.until_in("dead", "job")
@@ -378,7 +378,7 @@ def test_a_user_without_processes_loses_no_job(queue: Queue, ear: Ear, everybody
     assert queue.ids("processing") == ["waits.1"]
     # Nor can another worker be forked, and the supervisor waits.
     os.kill(worker, signal.SIGKILL)
-    until(lambda: ear.hears("cannot start a worker, and tries again: "), "it is told")
+    until(lambda: ear.hears("cannot start a worker, retrying: "), "it is told")
     for each in others:
         each.kill()
         each.wait()

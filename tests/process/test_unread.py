@@ -16,7 +16,7 @@ from tests.program import QUEUECTL
 # As sitecustomize, this ends a supervisor with a traceback.
 FAILS = """
 import os
-from queuectl.pool import Supervisor
+from queuectl.worker.pool import Supervisor
 reap = Supervisor._reap
 Supervisor._reap = lambda self: 1 / 0 if os.path.exists("fails") else reap(self)
 """

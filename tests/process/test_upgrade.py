@@ -21,7 +21,7 @@ PACKAGES = ("queuectl", "click", "filelock", "tabulate", "inotify_simple")
 # Runs the program; a worker that settles a job called bug-1 finds a bug.
 MAIN = """
 import sys
-from queuectl import worker
+from queuectl.worker import worker
 from queuectl.cli import main
 
 after_attempt = worker.after_attempt
@@ -139,7 +139,7 @@ def test_workers_that_are_killed_when_their_program_is_gone(queue: Queue, upgrad
     until(queue.commands, "the command runs")
     victim = next(each["pid"] for each in queue.records() if each["job"] == "outlives")
     os.kill(victim, signal.SIGKILL)
-    until(lambda: "is ended" in upgraded.talk(), "the command is ended")
+    until(lambda: "ending it" in upgraded.talk(), "the command is ended")
     queue.until_in("dead", "outlives")
     upgraded.ready(3)
     queue.enqueue("exit 3", "fails", "--max-retries", "1")

@@ -119,7 +119,7 @@ def test_a_job_is_cancelled_while_its_worker_is_to_stop(queue: Queue) -> None:
     pool = queue.pool()
     gate.reached()
     pool.signal(signal.SIGTERM)
-    until(lambda: "stops when" in pool.talk(), "the pool is to stop")
+    until(lambda: "stopping when" in pool.talk(), "the pool is to stop")
     assert queue("cancel", "long") == (0, "long\n", "")
     assert pool.wait() == 0
 

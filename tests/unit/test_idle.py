@@ -9,13 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.jobs import make_job
 
-from queuectl import worker
-from queuectl.caretaker import Caretaker
 from queuectl.config import Settings
-from queuectl.store.base import Recovered, RecoveryReport
-from queuectl.worker import WorkerProcess
+from queuectl.nonblocking import NonBlockingWriter
+from queuectl.store.base import RecoveryReport
+from queuectl.worker import process as process_module
+from queuectl.worker.events import EventLog, ReportedProblems
+from queuectl.worker.housekeeping import Housekeeping
+from queuectl.worker.process import WorkerProcess
 
 NAMES = [f"w-{number}" for number in range(16)]
 
@@ -111,12 +112,26 @@ def make(
     monkeypatch.chdir("/")  # where a process with nothing to do goes
     fds = os.pipe()
     here = os.pipe()
-    interrupts = SimpleNamespace(fd=fds[0], level=0, is_paused=False, drain=lambda: None)
-    monkeypatch.setattr(worker, "Interrupts", lambda: interrupts)
+    signals = SimpleNamespace(
+        fd=fds[0],
+        level=0,
+        should_stop=False,
+        is_paused=False,
+        drain=lambda: None,
+        wake=lambda: None,
+        request=lambda _: None,
+    )
+    monkeypatch.setattr(process_module, "StopSignals", lambda: signals)
 
     def make(drain: bool) -> WorkerProcess:
         return WorkerProcess(
-            cast("Any", store), NAMES, drain=drain, quiet=True, supervisor_fd=here[0], ready_fd=-1
+            cast("Any", store),
+            NAMES,
+            NonBlockingWriter(2),
+            drain=drain,
+            quiet=True,
+            supervisor_fd=here[0],
+            ready_fd=-1,
         )
 
     yield make
@@ -126,25 +141,25 @@ def make(
 
 def work(process: WorkerProcess) -> None:
     """Let the workers of a process work."""
-    process.loop.run([each.run() for each in process._workers])
+    process._loop.run([each.run() for each in process._workers])
 
 
 def test_each_job_that_somebody_else_takes_costs_a_process_one_claim_and_no_recovery(
     store: NoJobs, make: Callable[[bool], WorkerProcess]
 ) -> None:
-    """However many workers it wakes: who starts looks for lost jobs, once for all of them."""
+    """However many workers it wakes: the supervisor looks for lost jobs."""
     process = make(False)
 
     def go_on() -> None:
         if store.calls["claim_each"] == 10:
-            process.interrupts.level = 1
+            cast("Any", process._signals).should_stop = True
         store.arrive()
 
     store.at_claim = go_on
     store.report = RecoveryReport(running=100)
     work(process)
     assert store.calls["claim_each"] == 10
-    assert store.calls["recover"] == 1
+    assert "recover" not in store.calls
     assert store.calls["next_due"] <= 10
     assert "release_blocked" not in store.calls
 
@@ -160,51 +175,34 @@ def test_workers_that_drain_look_once_together_whether_anything_runs(
     assert store.calls["claim_each"] == 2
 
 
-def test_process_that_runs_out_of_work_looks_for_lost_jobs_at_once_but_once_a_second(
-    store: NoJobs, make: Callable[[bool], WorkerProcess], clock: list[float]
-) -> None:
-    """What it may not look for yet it looks for when the second is over."""
-    process = make(False)
-
-    def rest_again() -> float | None:
-        process._rest = None  # as after a claim
-        return process.rest().until
-
-    assert (rest_again(), store.calls["recover"]) == (1060.0, 1)
-    process.has_work()
-    clock[0] += 0.4
-    assert (rest_again(), store.calls["recover"]) == (1001.0, 1)
-    clock[0] = 1001.0
-    assert (rest_again(), store.calls["recover"]) == (1061.0, 2)
-    clock[0] = 1100.0
-    assert (rest_again(), store.calls["recover"]) == (1160.0, 2)
-    process.has_work()
-    store.report = RecoveryReport(recovered=[Recovered(make_job("a"), 1, lost=False)])
-    assert (rest_again(), store.calls["recover"]) == (None, 3)
+def keep_house(store: NoJobs) -> Housekeeping:
+    """Return what a supervisor does, with nothing done yet."""
+    log = EventLog("supervisor", NonBlockingWriter(2), quiet=True)
+    return Housekeeping(cast("Any", store), log, ReportedProblems(log))
 
 
 def test_supervisor_looks_every_five_seconds_and_each_second_while_a_job_has_no_worker(
     store: NoJobs, clock: list[float]
 ) -> None:
     """It does so for all of its workers, whether they are busy or not."""
-    caretaker = Caretaker(cast("Any", store), worker.Talk("supervisor", quiet=True))
+    housekeeping = keep_house(store)
     for looks, report in ((1, RecoveryReport(running=9)), (2, RecoveryReport(unowned=1))):
         store.report = report
-        caretaker.go_on()
-        caretaker.go_on()
+        housekeeping.run_due()
+        housekeeping.run_due()
         assert store.calls["recover"] == looks
-        clock[0] += caretaker.pause_seconds()
+        clock[0] += housekeeping.pause_seconds()
     assert clock[0] == 1006.0
     assert store.calls["tidy"] == 1
 
 
 def test_supervisor_looks_for_what_is_blocked_in_vain(store: NoJobs, clock: list[float]) -> None:
     """Every ten seconds where any is blocked, else once a minute."""
-    caretaker = Caretaker(cast("Any", store), worker.Talk("supervisor", quiet=True))
-    caretaker._recover_at = math.inf
-    caretaker.go_on()
-    assert caretaker.pause_seconds() == 60.0
+    housekeeping = keep_house(store)
+    housekeeping._recover_at = math.inf
+    housekeeping.run_due()
+    assert housekeeping.pause_seconds() == 60.0
     clock[0] += 60.0
     store.has_blocked = True
-    caretaker.go_on()
-    assert (store.calls["release_blocked"], caretaker.pause_seconds()) == (2, 10.0)
+    housekeeping.run_due()
+    assert (store.calls["release_blocked"], housekeeping.pause_seconds()) == (2, 10.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from queuectl.loop import Loop
+from queuectl.worker.loop import Loop
 
 SHORT, LONG = 0.001, 60.0
 
@@ -68,14 +68,14 @@ def test_all_that_wait_for_one_descriptor_go_on(pipe: tuple[int, int]) -> None:
 
 async def waits_not(loop: Loop) -> None:
     """Wait for nothing."""
-    await loop.give_way()
+    await loop.yield_now()
 
 
 def test_a_waker_wakes_all_and_is_read_once(pipe: tuple[int, int]) -> None:
     """Whatever they wait for; until it is forgotten."""
     loop, told = Loop(), []
     read_fd, write_fd = pipe
-    loop.wake_all(read_fd, lambda: told.append(os.read(read_fd, 9)))
+    loop.add_waker(read_fd, lambda: told.append(os.read(read_fd, 9)))
 
     async def waits(name: str) -> None:
         await loop.wait((), LONG)
@@ -84,7 +84,7 @@ def test_a_waker_wakes_all_and_is_read_once(pipe: tuple[int, int]) -> None:
     os.write(write_fd, b"wake")
     loop.run([waits("a"), waits("b")])
     assert told == [b"wake", b"a", b"b"]
-    loop.forget(read_fd)
+    loop.remove_waker(read_fd)
     os.write(write_fd, b"again")
     loop.run([waits_not(loop)])
     assert told == [b"wake", b"a", b"b"]
@@ -103,8 +103,8 @@ def test_those_that_are_told_go_on_though_nothing_is_there_to_read(pipe: tuple[i
         await loop.wait((), SHORT)
         os.write(write_fd, b"x")
         assert os.read(read_fd, 9) == b"x"
-        loop.tell(read_fd)
-        loop.tell(write_fd)  # for which nobody waits
+        loop.notify(read_fd)
+        loop.notify(write_fd)  # for which nobody waits
 
     loop.run([waits(), reads_before()])
     assert told == ["told"]
@@ -116,7 +116,7 @@ def test_others_that_are_ready_go_first(pipe: tuple[int, int]) -> None:
 
     async def in_two_steps(name: str) -> None:
         told.append(f"{name} 1")
-        await loop.others_first()
+        await loop.yield_to_ready()
         told.append(f"{name} 2")
 
     loop.run([in_two_steps("a"), in_two_steps("b"), in_two_steps("c")])
@@ -130,7 +130,7 @@ def test_it_is_known_whether_another_could_go_on(
     loop, told = Loop(), []
     read_fd, write_fd = pipe
     now = [time.monotonic()]
-    monkeypatch.setattr("queuectl.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("queuectl.worker.loop.time.monotonic", lambda: now[0])
 
     async def waits() -> None:
         await loop.wait((read_fd,), LONG)
@@ -175,7 +175,7 @@ def test_one_that_is_alone_waits_as_all_do(pipe: tuple[int, int]) -> None:
     loop, told = Loop(), []
     read_fd, write_fd = pipe
     waker, wake = os.pipe()
-    loop.wake_all(waker, lambda: told.append(os.read(waker, 9)))
+    loop.add_waker(waker, lambda: told.append(os.read(waker, 9)))
 
     async def waits() -> None:
         os.write(write_fd, b"x")
@@ -185,8 +185,8 @@ def test_one_that_is_alone_waits_as_all_do(pipe: tuple[int, int]) -> None:
         told.append(b"late")
         os.write(wake, b"woken")
         await loop.wait((read_fd,), LONG)
-        await loop.give_way()
-        await loop.others_first()
+        await loop.yield_now()
+        await loop.yield_to_ready()
 
     loop.run([waits()])
     assert told == [b"x", b"late", b"woken"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queuectl.pool import _sizes
+from queuectl.worker.pool import process_sizes
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ def test_workers_share_processes_no_more_than_they_must(
     count: int, processors: int, sizes: list[int]
 ) -> None:
     """One process for each processor, sixteen workers in one at most, and all alike."""
-    assert sorted(_sizes(count, processors)) == sizes
+    assert sorted(process_sizes(count, processors)) == sizes

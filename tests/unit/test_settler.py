@@ -12,8 +12,8 @@ from tests.jobs import NOON, SETTINGS, make_job
 from queuectl.errors import StoreError
 from queuectl.job import Attempt, Job, Outcome
 from queuectl.policy import after_attempt
-from queuectl.settler import Settler
 from queuectl.store.base import Claim
+from queuectl.worker.settler import Settler
 
 
 class Recorder:
@@ -63,7 +63,7 @@ def store() -> Recorder:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the seconds of a clock that stands still."""
     now = [1000.0]
-    monkeypatch.setattr("queuectl.settler.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("queuectl.worker.settler.time.monotonic", lambda: now[0])
     return now
 
 
@@ -72,7 +72,7 @@ def settler(store: Recorder, clock: list[float]) -> Iterator[Settler]:
     """Return one that has nothing to settle."""
     del clock
     nobody = cast("Any", Nobody())
-    made = Settler(cast("Any", store), nobody, nobody, nobody)
+    made = Settler(cast("Any", store), nobody, nobody, nobody, nobody)
     yield made
     made.free_reserve()
 
@@ -89,7 +89,7 @@ def test_long_attempt_is_settled_as_soon_as_the_next_one_runs(
 ) -> None:
     """Its record does not wait for others: a kill in that time would run all of it again."""
     end(settler, "long", 0.02)
-    assert settler.go_on() is None
+    assert settler.poll() is None
     assert store.batches == [["long"]]
 
 
@@ -98,15 +98,15 @@ def test_short_attempts_wait_for_each_other(
 ) -> None:
     """Until nothing has ended for 20 ms, or the first has waited for 50."""
     end(settler, "a", 0.001)
-    assert settler.go_on() == pytest.approx(0.02)
+    assert settler.poll() == pytest.approx(0.02)
     clock[0] += 0.019
     end(settler, "b", 0.0199)
-    assert settler.go_on() == pytest.approx(0.02)
+    assert settler.poll() == pytest.approx(0.02)
     clock[0] += 0.019
     end(settler, "c", 0.001)
-    assert settler.go_on() == pytest.approx(0.012)
+    assert settler.poll() == pytest.approx(0.012)
     clock[0] += 0.013
-    assert settler.go_on() is None
+    assert settler.poll() is None
     assert store.batches == [["a", "b", "c"]]
 
 
@@ -115,10 +115,10 @@ def test_long_attempt_takes_the_short_ones_with_it(settler: Settler, store: Reco
     end(settler, "a", 0.001)
     end(settler, "long", 5.0)
     end(settler, "b", 0.001)
-    settler.go_on()
+    settler.poll()
     assert store.batches == [["a", "long", "b"]]
     end(settler, "c", 0.001)
-    settler.go_on()
+    settler.poll()
     assert len(store.batches) == 1
 
 
@@ -130,11 +130,11 @@ def test_job_that_cannot_be_settled_holds_up_no_other(settler: Settler, store: R
     for _ in range(8):
         settler.settle_now()
     assert sorted(each for batch in store.batches for each in batch) == ["a", "c", "d"]
-    assert settler.keeps
+    assert settler.is_stuck
     store.refused = ""
     settler.settle_now()
-    assert not settler.keeps
-    assert not settler.has_unsettled
+    assert not settler.is_stuck
+    assert not settler.has_pending_results
 
 
 def test_attempt_whose_length_nobody_saw_is_settled_at_once(
@@ -142,7 +142,7 @@ def test_attempt_whose_length_nobody_saw_is_settled_at_once(
 ) -> None:
     """It may have been long."""
     end(settler, "unknown", None)
-    settler.go_on()
+    settler.poll()
     assert store.batches == [["unknown"]]
 
 
@@ -152,15 +152,15 @@ def test_long_attempts_that_cannot_be_settled_wait_a_second(
     """However many there are by then, a full disk is not asked again and again."""
     store.is_full = True
     end(settler, "a", 1.0)
-    assert settler.go_on() == pytest.approx(1.0)
+    assert settler.poll() == pytest.approx(1.0)
     end(settler, "b", 1.0)
-    assert settler.keeps
-    assert settler.go_on() == pytest.approx(1.0)
+    assert settler.is_stuck
+    assert settler.poll() == pytest.approx(1.0)
     store.is_full = False
     clock[0] += 1.0
-    assert settler.go_on() == 0.0
-    assert not settler.keeps
-    assert settler.go_on() is None
+    assert settler.poll() == 0.0
+    assert not settler.is_stuck
+    assert settler.poll() is None
     assert store.batches == [["a"], ["b"]]
 
 
@@ -168,10 +168,10 @@ def test_many_short_attempts_do_not_wait(settler: Settler, store: Recorder) -> N
     """A batch is no larger than what one sync takes with ease."""
     for number in range(127):
         end(settler, f"job{number}", 0.001)
-    settler.go_on()
+    settler.poll()
     assert store.batches == []
     end(settler, "last", 0.001)
-    settler.go_on()
+    settler.poll()
     assert [len(batch) for batch in store.batches] == [128]
 
 
@@ -185,7 +185,7 @@ def test_no_job_is_taken_beside_many_that_are_not_settled(
     assert not settler.is_full()
     end(settler, "last", 0.001)
     assert settler.is_full()
-    settler.go_on()
+    settler.poll()
     assert settler.is_full()
 
 
@@ -195,7 +195,7 @@ def test_no_job_is_taken_beside_one_that_has_waited_for_long(
     """However few there are: the disk has not answered for half a second."""
     store.is_full = True
     end(settler, "a", 1.0)
-    settler.go_on()
+    settler.poll()
     clock[0] += 0.49
     assert not settler.is_full()
     clock[0] += 0.01
@@ -210,10 +210,10 @@ def test_what_fits_is_settled_and_the_rest_tried_at_once(settler: Settler, store
     store.has_room_for = 2
     for job_id in "abcde":
         end(settler, job_id, 1.0)
-    while settler.go_on() is not None:
-        assert settler.keeps
+    while settler.poll() is not None:
+        assert settler.is_stuck
     assert store.batches == [["a", "b"], ["c", "d"], ["e"]]
-    assert not settler.keeps
+    assert not settler.is_stuck
 
 
 def test_after_a_failure_fewer_are_tried_and_then_more(
@@ -224,10 +224,10 @@ def test_after_a_failure_fewer_are_tried_and_then_more(
     for number in range(8):
         end(settler, str(number), 1.0)
     for _ in range(2):
-        settler.go_on()
+        settler.poll()
         clock[0] += 1.0
     store.is_full = False
-    while settler.go_on() is not None:
+    while settler.poll() is not None:
         pass
     assert [len(batch) for batch in store.batches] == [2, 4, 2]
 
@@ -241,8 +241,8 @@ def test_what_no_descriptor_is_left_for_takes_those_kept_for_it(
     store.is_full = True
     store.reason = OSError(errno.EMFILE, "no descriptor")
     end(settler, "a", 1.0)
-    assert settler.go_on() == 0.0
-    assert settler.go_on() == pytest.approx(1.0)
+    assert settler.poll() == 0.0
+    assert settler.poll() == pytest.approx(1.0)
     for fd in kept:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
@@ -257,8 +257,8 @@ def test_the_bound_leaves_room_for_what_runs(
     settler: Settler, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
 ) -> None:
     """Sixteen workers have a descriptor each for a lock, for an end and for a log."""
-    monkeypatch.setattr("queuectl.settler.os.sysconf", lambda _: limit)
-    monkeypatch.setattr("queuectl.settler.os.open", lambda *_: 24)
+    monkeypatch.setattr("queuectl.worker.settler.os.sysconf", lambda _: limit)
+    monkeypatch.setattr("queuectl.worker.settler.os.open", lambda *_: 24)
     settler.reserve(16)
-    assert settler._most == most
+    assert settler._max_pending == most
     settler._reserve.clear()  # they are not really open

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from queuectl import workdir
-from queuectl.workdir import Question, WorkDirs
+from queuectl.worker import workdir
+from queuectl.worker.threads import Call
+from queuectl.worker.workdir import WorkDirs
 
 
 class Waker:
@@ -49,21 +50,21 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     event.set()
 
 
-def asked(dirs: WorkDirs, path: bytes) -> Question:
+def asked(dirs: WorkDirs, path: bytes) -> Call:
     """Ask a directory that has not answered yet."""
-    question = dirs.ask(path)
-    assert question is not None
-    return question
+    call = dirs.probe(path)
+    assert call is not None
+    return call
 
 
 def trusted(dirs: WorkDirs, waker: Waker, path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """Enter a local directory, so that it is trusted."""
-    monkeypatch.setattr(workdir, "_local_devices", lambda: {path.stat().st_dev})
-    question = asked(dirs, bytes(path))
+    monkeypatch.setattr(workdir, "is_local", lambda _: True)
+    call = asked(dirs, bytes(path))
     waker.heard()
-    assert question.is_answered
+    assert call.is_done
     monkeypatch.chdir(path)
-    dirs.entered(bytes(path))
+    dirs.note_entered(bytes(path))
     return bytes(path)
 
 
@@ -71,61 +72,61 @@ def test_a_local_directory_is_asked_once_in_a_while(
     waker: Waker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Something may be mounted there meanwhile."""
-    dirs = WorkDirs(waker)
+    dirs = WorkDirs(waker.wake)
     path = trusted(dirs, waker, tmp_path, monkeypatch)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert dirs.ask(path) is None
+    assert dirs.probe(path) is None
     now += 1.0
-    assert dirs.ask(path) is not None
+    assert dirs.probe(path) is not None
 
 
 def test_a_directory_on_a_server_is_asked_each_time(
     waker: Waker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be gone a moment later."""
-    monkeypatch.setattr(workdir, "_local_devices", set)
-    dirs = WorkDirs(waker)
+    monkeypatch.setattr(workdir, "is_local", lambda _: False)
+    dirs = WorkDirs(waker.wake)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         asked(dirs, bytes(tmp_path))
         waker.heard()
-        dirs.entered(bytes(tmp_path))
+        dirs.note_entered(bytes(tmp_path))
 
 
 def test_who_asks_a_directory_that_hangs_waits_for_the_same_answer(
     waker: Waker, answers: threading.Event
 ) -> None:
     """A thread for each job would be too many."""
-    dirs = WorkDirs(waker)
-    question = asked(dirs, b"hang")
-    assert asked(dirs, b"hang") is question
+    dirs = WorkDirs(waker.wake)
+    call = asked(dirs, b"hang")
+    assert asked(dirs, b"hang") is call
     asked(dirs, b"other")
     waker.heard()
-    assert not question.is_answered
+    assert not call.is_done
     answers.set()
     waker.heard()
-    assert question.is_answered
-    assert asked(dirs, b"hang") is not question
+    assert call.is_done
+    assert asked(dirs, b"hang") is not call
 
 
 def test_many_that_hang_keep_no_job_from_a_directory_that_was_trusted(
     waker: Waker, answers: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more threads wait than is bearable; a new directory is asked when one comes back."""
-    monkeypatch.setattr(workdir, "_MOST_THREADS", 2)
+    monkeypatch.setattr(workdir, "_MAX_THREADS", 2)
     monkeypatch.setattr(workdir, "_TRUST_SECONDS", 0.0)
-    dirs = WorkDirs(waker)
+    dirs = WorkDirs(waker.wake)
     path = trusted(dirs, waker, tmp_path, monkeypatch)
     for name in (b"hang-1", b"hang-2"):
         asked(dirs, name)
-    assert dirs.ask(path) is None
+    assert dirs.probe(path) is None
     late = asked(dirs, b"late")
-    assert not late.is_answered
+    assert not late.is_done
     answers.set()
     for _ in range(3):
         waker.heard()
-    assert late.is_answered
+    assert late.is_done
 
 
 def test_where_no_thread_can_be_started_a_directory_is_entered_unasked(
@@ -137,10 +138,16 @@ def test_where_no_thread_can_be_started_a_directory_is_entered_unasked(
         raise RuntimeError
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert WorkDirs(waker).ask(b"/") is None
+    assert WorkDirs(waker.wake).probe(b"/") is None
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/mountinfo"), reason="needs /proc")
 def test_proc_is_no_local_file_system() -> None:
     """It tells what it is made of, as a server would."""
-    assert os.stat("/proc").st_dev not in workdir._local_devices()
+    assert not workdir.is_local("/proc")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/shm"), reason="needs a tmpfs")
+def test_memory_is_a_local_file_system() -> None:
+    """It needs nobody to answer."""
+    assert workdir.is_local("/dev/shm")

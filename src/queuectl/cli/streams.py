@@ -10,7 +10,7 @@ import click
 from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, StoreError
 from queuectl.job import MAX_COMMAND_BYTES
-from queuectl.outlet import Outlet
+from queuectl.nonblocking import NonBlockingWriter
 from queuectl.submit import begins_like_object
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -66,7 +66,7 @@ class ProgressStream(TextIOBase):
     def __init__(self, terminal: TextIO) -> None:
         """Take the terminal, which stays open."""
         self._encoding = terminal.encoding
-        self._outlet = Outlet(terminal.fileno())
+        self._writer = NonBlockingWriter(terminal.fileno())
 
     def isatty(self) -> bool:
         """Return True."""
@@ -74,12 +74,12 @@ class ProgressStream(TextIOBase):
 
     def write(self, text: str) -> int:
         """Write or drop a text."""
-        self._outlet.write(text.encode(self._encoding, "backslashreplace"), lambda _: b"")
+        self._writer.write(text.encode(self._encoding, "backslashreplace"), lambda _: b"")
         return len(text)
 
     def close(self) -> None:
         """Free the descriptor that was opened beside the terminal's."""
-        self._outlet.close()
+        self._writer.close()
         super().close()
 
 

@@ -58,7 +58,7 @@ def start(
     Ctrl-C or SIGTERM stops them when their jobs have ended. A second one ends the commands and
     returns their jobs to the queue, without counting the attempt.
     """
-    from queuectl.pool import run_pool
+    from queuectl.worker import run_pool
 
     load_all()
     location = ctx.ensure_object(App).location
@@ -78,18 +78,18 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
     Each worker finishes the job that it runs. Workers that are started later are not stopped.
     Inside of a job this takes --now or --timeout, since its worker waits for the job to end.
     """
-    from queuectl.pool import stop as stop_workers
+    from queuectl.worker import stop_all
 
     store = app.open(create=True)
     if "QUEUECTL_JOB_ID" in os.environ and not now and timeout_seconds is None:
         from queuectl.cli.waiting import refuse_inside
 
         refuse_inside(store, "and its worker would wait for its end: give --now or --timeout")
-    names = stop_workers(
+    names = stop_all(
         store,
         now=now,
         timeout_seconds=timeout_seconds,
-        slow=lambda workers: click.echo(_slow_text(workers, now=now), err=True),
+        on_slow=lambda workers: click.echo(_slow_text(workers, now=now), err=True),
     )
     if not names:
         click.echo("no workers are running", err=True)

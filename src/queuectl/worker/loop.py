@@ -1,33 +1,27 @@
-"""Run several coroutines in one thread: each goes on until it waits, and the kernel wakes it.
+"""A minimal event loop: one poll(2) for all coroutines of a process.
 
 Not asyncio: importing that takes as long as 30 jobs, and a wait in it three times as long as here.
 """
 
 import select
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from types import coroutine
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from queuectl.clock import poll_milliseconds
 
 Task: TypeAlias = Coroutine["_Wait | None", None, None]
+_T = TypeVar("_T")
 
 
 class _Wait(NamedTuple):
     fds: tuple[int, ...]
-    until: float | None
-
-
-class Waker(Protocol):
-    """What ends the wait of the process from another thread."""
-
-    def wake(self) -> None:
-        """Wake the process."""
+    until: float | None  # on the monotonic clock
 
 
 class Loop:
-    """Be the one wait of a process, for all the coroutines that run in it."""
+    """A scheduler of coroutines that wait for descriptors, or for their time."""
 
     def __init__(self) -> None:
         """Start with nothing to wait for."""
@@ -35,17 +29,17 @@ class Loop:
         self._wakers: dict[int, Callable[[], object]] = {}
         self._waiting: dict[Task, _Wait] = {}
         self._waiters: dict[int, list[Task]] = {}
-        self._told: list[int] = []
-        self._behind: list[Task] = []
+        self._notified: list[int] = []
+        self._yielded: list[Task] = []
         self._running = 0
 
-    def wake_all(self, fd: int, then: Callable[[], object]) -> None:
-        """Call ``then``, and let all go on, whenever a descriptor is readable."""
-        self._wakers[fd] = then
+    def add_waker(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call ``callback`` and resume all coroutines whenever a descriptor is readable."""
+        self._wakers[fd] = callback
         self._poll.register(fd, select.POLLIN)
 
-    def forget(self, fd: int) -> None:
-        """Do so no more."""
+    def remove_waker(self, fd: int) -> None:
+        """Ignore a descriptor that was added by add_waker from now on."""
         del self._wakers[fd]
         self._poll.unregister(fd)
 
@@ -53,7 +47,7 @@ class Loop:
     def wait(
         self, fds: Iterable[int], timeout_seconds: float | None
     ) -> Generator[_Wait, None, None]:
-        """Let others run until one of ``fds`` is readable, all are woken, or the time is out."""
+        """Wait until one of ``fds`` is readable, a waker wakes all, or the time is up."""
         if self._running == 1:
             self._wait_alone(tuple(fds), timeout_seconds)
             return
@@ -63,32 +57,32 @@ class Loop:
         yield _Wait(tuple(fds), until)
 
     def _wait_alone(self, fds: tuple[int, ...], timeout_seconds: float | None) -> None:
-        """Wait where there is no other to go on: with less ado, since it is done for each job."""
+        """Wait for the only coroutine, without the bookkeeping: this is done for each job."""
         for fd in fds:
             self._poll.register(fd, select.POLLIN)
         for fd, _ in self._poll.poll(_milliseconds(timeout_seconds)):
-            if (then := self._wakers.get(fd)) is not None:
-                then()
+            if (callback := self._wakers.get(fd)) is not None:
+                callback()
         for fd in fds:
             self._poll.unregister(fd)
 
-    def tell(self, fd: int) -> None:
-        """Let those go on that wait for a descriptor, though another has read what it had."""
+    def notify(self, fd: int) -> None:
+        """Resume the coroutines that wait for a descriptor, though another one has emptied it."""
         if fd in self._waiters:
-            self._told.append(fd)
+            self._notified.append(fd)
 
     @coroutine
-    def others_first(self) -> Generator[None, None, None]:
-        """Let those others go on first that were ready together with this one."""
+    def yield_to_ready(self) -> Generator[None, None, None]:
+        """Run the other coroutines that are ready now, before this one goes on."""
         if self._running > 1:
             yield None
 
-    async def give_way(self) -> None:
-        """Let those others go on that can."""
+    async def yield_now(self) -> None:
+        """Look at the descriptors, and run all coroutines that are ready."""
         await self.wait((), 0.0)
 
     def has_ready(self) -> bool:
-        """Tell whether another coroutine could go on, but for those that give way."""
+        """Return whether another coroutine could run, apart from those that have yielded."""
         now = time.monotonic()
         return bool(self._poll.poll(0)) or any(
             each.until and each.until <= now for each in self._waiting.values()
@@ -100,20 +94,20 @@ class Loop:
         self._running = len(ready)
         while ready:
             for task in ready:
-                self._go_on(task)
-            if self._behind:
-                ready, self._behind = self._behind, []
+                self._resume(task)
+            if self._yielded:
+                ready, self._yielded = self._yielded, []
             else:
                 ready = self._next_ready() if self._waiting else []
 
-    def _go_on(self, task: Task) -> None:
+    def _resume(self, task: Task) -> None:
         try:
             wait = task.send(None)
         except StopIteration:
             self._running -= 1
             return
         if wait is None:
-            self._behind.append(task)
+            self._yielded.append(task)
             return
         self._waiting[task] = wait
         for fd in wait.fds:
@@ -124,20 +118,20 @@ class Loop:
                 self._poll.register(fd, select.POLLIN)
 
     def _next_ready(self) -> list[Task]:
-        """Sleep until a coroutine can go on; return all that can."""
+        """Sleep until a coroutine can run; return all that can."""
         soonest = min(
             (each.until for each in self._waiting.values() if each.until is not None), default=None
         )
         left = None if soonest is None else soonest - time.monotonic()
-        found = [fd for fd, _ in self._poll.poll(0 if self._told else _milliseconds(left))]
+        found = [fd for fd, _ in self._poll.poll(0 if self._notified else _milliseconds(left))]
         ready: dict[Task, None] = {}
-        for fd in self._told + found:
-            if (then := self._wakers.get(fd)) is not None:
-                then()
+        for fd in self._notified + found:
+            if (callback := self._wakers.get(fd)) is not None:
+                callback()
                 ready |= dict.fromkeys(self._waiting)
             else:
                 ready |= dict.fromkeys(self._waiters.get(fd, ()))
-        self._told.clear()
+        self._notified.clear()
         if soonest is not None:
             now = time.monotonic()
             for task, wait in self._waiting.items():
@@ -153,8 +147,28 @@ class Loop:
         return list(ready)
 
 
+class Batcher(Generic[_T]):
+    """A call made once for all coroutines that want it at the same moment."""
+
+    def __init__(self, loop: Loop, function: Callable[[Sequence[str]], Sequence[_T]]) -> None:
+        """Use a function that takes the names of those who ask, and returns a result for each."""
+        self._loop = loop
+        self._function = function
+        self._names: list[str] = []
+        self._results: dict[str, _T] = {}
+
+    async def call(self, name: str) -> _T:
+        """Return the result for one name."""
+        self._names.append(name)
+        await self._loop.yield_to_ready()
+        if name in self._names:
+            names, self._names = self._names, []
+            self._results.update(zip(names, self._function(names), strict=True))
+        return self._results.pop(name)
+
+
 def _milliseconds(seconds: float | None) -> int | None:
-    """Return how long to poll: for ever, not at all, or some time."""
+    """Return how long to poll: None for ever, 0 not to wait."""
     if seconds is None:
         return None
     return poll_milliseconds(seconds) if seconds > 0 else 0

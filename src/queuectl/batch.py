@@ -1,7 +1,7 @@
-"""Take a batch apart into the texts of its jobs.
+"""Splits a batch into the texts of its jobs.
 
-A line is a job: a JSON object, or else a shell command. Objects that other programs, and ``--json``
-of this one, have spread over lines are taken as well, alone or in an array.
+Each line is a job: a JSON object, or else a shell command. JSON that other programs, or ``--json``
+of this one, have spread over several lines is taken as well: objects, and arrays of objects.
 """
 
 import json
@@ -13,13 +13,13 @@ from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, shorten
 
 _UTF8_BOM = b"\xef\xbb\xbf"
-# A string of JSON ends on its line, and a bracket within it is none. A quote alone has no end.
+# A string ends on its line, and brackets inside it do not count. A lone quote is an error.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]|[^][{},"\s]+')
 _decoder = json.JSONDecoder()
 
 
 class Text(NamedTuple):
-    """Hold the text of one job: where it begins, and whether it must be JSON."""
+    """The text of one job, the line on which it begins, and whether it must be JSON."""
 
     line: int
     text: str
@@ -27,16 +27,16 @@ class Text(NamedTuple):
 
 
 def job_texts(lines: Iterable[bytes]) -> Iterator[Text]:
-    """Yield the text of each job of a batch; blank lines and comments are none.
+    """Yield the text of each job of a batch, skipping blank lines and comments.
 
-    Raises: BadDocument that names the line.
+    Raises: BadDocument, which names the line.
     """
     decoded = _decoded(lines)
     for number, text in decoded:
         if not text or text.startswith("#"):
             continue
         if text == "{" or is_array(text):
-            yield from _spread(number, text, decoded)
+            yield from _parse_json(number, text, decoded)
         else:
             yield Text(number, text, is_json=False)
 
@@ -46,14 +46,14 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
         if len(line) > MAX_DOCUMENT_BYTES:
             raise _too_long(number)
         if number == 1:
-            line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write it)
-        # A byte that is no UTF-8 reaches the shell as it is.
+            line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write one)
+        # Bytes that are not UTF-8 reach the shell unchanged.
         yield number, line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
 
 
 def is_array(text: str) -> bool:
-    """Return whether a text is a JSON array, or the beginning of one, and no command."""
-    # `[ -f x ] && y` is a command of the shell, and `[{"id": ...` is an array even where it is bad.
+    """Return whether a text is a JSON array, or begins like one, and is not a command."""
+    # `[ -f x ] && y` is a shell command; `[{"id": ...` is an array even if it is malformed.
     text = text.strip()
     if not text.startswith("["):
         return False
@@ -69,8 +69,8 @@ def is_array(text: str) -> bool:
     return True
 
 
-def _spread(first: int, line: str, more: Iterator[tuple[int, str]]) -> Iterator[Text]:
-    """Yield the objects of JSON that goes on in the next lines until its brackets are closed."""
+def _parse_json(first: int, line: str, more: Iterator[tuple[int, str]]) -> Iterator[Text]:
+    """Yield the objects of JSON that continues on the next lines until its brackets are closed."""
     json_lines = _JsonLines(is_array=line.startswith("["))
     yield from json_lines.take(first, line)
     while not json_lines.ended:
@@ -82,20 +82,20 @@ def _spread(first: int, line: str, more: Iterator[tuple[int, str]]) -> Iterator[
 
 
 class _JsonLines:
-    """The objects of JSON that is spread over lines, as these come."""
+    """A parser of JSON that is spread over lines, fed line by line."""
 
     def __init__(self, *, is_array: bool) -> None:
         self.is_array = is_array
         self.ended = False
-        self._is_open = not is_array  # whether objects may come
-        self._depth = 0  # within an object
-        self._begins = 0
+        self._is_open = not is_array  # an object may begin
+        self._depth = 0  # of brackets inside an object
+        self._first_line = 0
         self._parts: list[str] = []
         self._size = 0
 
     def take(self, number: int, line: str) -> Iterator[Text]:
         """Yield the objects that end on a line."""
-        if self._depth == 0 and line.startswith("{") and _is_whole(line):
+        if self._depth == 0 and line.startswith("{") and _is_complete_object(line):
             yield Text(number, line.removesuffix(","), is_json=True)  # as list --json writes them
             return
         at = 0
@@ -103,16 +103,16 @@ class _JsonLines:
             mark = token[0]
             if self._depth == 0:
                 if mark != "{" or not self._is_open:
-                    self._pass(number, mark)
+                    self._skip(number, mark)
                     continue
-                self._begins, at = number, token.start()
+                self._first_line, at = number, token.start()
             if mark in "{[":
                 self._depth += 1
             elif mark in "}]":
                 self._depth -= 1
                 if self._depth == 0:
                     self._parts.append(line[at : token.end()])
-                    yield Text(self._begins, "".join(self._parts), is_json=True)
+                    yield Text(self._first_line, "".join(self._parts), is_json=True)
                     self._parts, self._size, at = [], 0, token.end()
                     if not self.is_array:
                         self.ended, self._is_open = True, False
@@ -124,10 +124,10 @@ class _JsonLines:
             self._parts.append(line[at:] + "\n")
             self._size += len(line)
             if self._size > MAX_DOCUMENT_BYTES:
-                raise _too_long(self._begins)
+                raise _too_long(self._first_line)
 
-    def _pass(self, number: int, mark: str) -> None:
-        """Pass what stands outside of objects: the brackets of the array and its commas."""
+    def _skip(self, number: int, mark: str) -> None:
+        """Skip the brackets and commas of the array around the objects. Raises: BadDocument."""
         if self.is_array and not self.ended:
             if mark == "[" and not self._is_open:
                 self._is_open = True
@@ -142,7 +142,7 @@ class _JsonLines:
         raise BadDocument(f"line {number}: an array of jobs holds objects, and not {shorten(mark)}")
 
 
-def _is_whole(line: str) -> bool:
+def _is_complete_object(line: str) -> bool:
     try:
         _, end = _decoder.raw_decode(line)
     except (ValueError, RecursionError):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from queuectl.job import Outcome
-from queuectl.loop import Loop
-from queuectl.runner import Command, Result
 from queuectl.store import holders
+from queuectl.worker.command import Command, Result
+from queuectl.worker.loop import Loop
 
 
 def end(command: str, grace_seconds: float, after: Path) -> Result:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from queuectl.outlet import Outlet
+from queuectl.nonblocking import NonBlockingWriter
 
 LINE = b"x" * 127 + b"\n"  # many of these fill a pipe to its last byte
 
@@ -53,57 +53,57 @@ def no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", refuse)
 
 
-def fill(outlet: Outlet) -> int:
+def fill(writer: NonBlockingWriter) -> int:
     """Write until lines are dropped; return how many were written."""
     written = 0
-    while not outlet.dropped:
-        outlet.write(LINE, say)
+    while not writer.dropped:
+        writer.write(LINE, say)
         written += 1
     return written - 1
 
 
-def check(outlet: Outlet, read_fd: int) -> None:
-    """Check that an outlet drops what does not fit, and says so as soon as it is read."""
-    written = fill(outlet)
-    outlet.write(LINE * 2, say)
-    assert outlet.dropped == 3
-    assert not outlet.catch_up(say)
+def check(writer: NonBlockingWriter, read_fd: int) -> None:
+    """Check that an writer drops what does not fit, and says so as soon as it is read."""
+    written = fill(writer)
+    writer.write(LINE * 2, say)
+    assert writer.dropped == 3
+    assert not writer.report_dropped(say)
     said = read_all(read_fd).replace(b"\r", b"")
     whole, _, part = said.rpartition(b"\n")
     assert whole + b"\n" == LINE * written
     assert LINE.startswith(part)
-    assert outlet.catch_up(say)
-    outlet.write(LINE, say)
+    assert writer.report_dropped(say)
+    writer.write(LINE, say)
     assert read_all(read_fd).replace(b"\r", b"").lstrip(b"\n") == b"3 dropped\n" + LINE
-    assert outlet.dropped == 0
-    outlet.close()
+    assert writer.dropped == 0
+    writer.close()
 
 
 def test_lines_that_a_pipe_does_not_take_are_dropped_and_counted(pipe: tuple[int, int]) -> None:
     """The descriptor itself stays as it is: others share it."""
-    check(Outlet(pipe[1]), pipe[0])
+    check(NonBlockingWriter(pipe[1]), pipe[0])
     assert os.get_blocking(pipe[1])
 
 
 @pytest.mark.usefixtures("no_proc")
 def test_without_proc_a_pipe_is_asked_before_each_write(pipe: tuple[int, int]) -> None:
     """It is told by poll then that it takes a line."""
-    check(Outlet(pipe[1]), pipe[0])
+    check(NonBlockingWriter(pipe[1]), pipe[0])
 
 
 def test_lines_that_a_socket_does_not_take_are_dropped_and_counted() -> None:
     """Under systemd stderr is one."""
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        outlet = Outlet(writer.fileno())
-        written = fill(outlet)
+    reader, other = socket.socketpair()
+    with reader, other:
+        writer = NonBlockingWriter(other.fileno())
+        written = fill(writer)
         reader.setblocking(False)
         said = b""
         while len(said) < written * len(LINE):
             said += reader.recv(65536)
-        assert outlet.catch_up(say)
-        assert writer.getblocking()
-        outlet.close()
+        assert writer.report_dropped(say)
+        assert other.getblocking()
+        writer.close()
 
 
 @pytest.mark.parametrize("has_proc", [True, False])
@@ -114,15 +114,15 @@ def test_terminal_that_is_stopped_by_ctrl_s_holds_up_nothing(
     if not has_proc:
         request.getfixturevalue("no_proc")
     master, terminal = pty.openpty()
-    outlet = Outlet(terminal)
-    outlet.write(LINE, say)
+    writer = NonBlockingWriter(terminal)
+    writer.write(LINE, say)
     termios.tcflow(terminal, termios.TCOOFF)
-    outlet.write(LINE, say)
-    assert outlet.dropped == 1
+    writer.write(LINE, say)
+    assert writer.dropped == 1
     termios.tcflow(terminal, termios.TCOON)
-    assert outlet.catch_up(say)
+    assert writer.report_dropped(say)
     assert read_all(master).replace(b"\r", b"") == LINE + b"1 dropped\n"
-    outlet.close()
+    writer.close()
     os.close(master)
     os.close(terminal)
 
@@ -131,22 +131,22 @@ def test_a_long_traceback_that_is_cut_off_does_not_run_into_the_next_line(
     pipe: tuple[int, int],
 ) -> None:
     """What follows begins on a line of its own."""
-    outlet = Outlet(pipe[1])
+    writer = NonBlockingWriter(pipe[1])
     fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 4096)
-    outlet.write(b"y" * 5000 + b"\n", say)
-    assert outlet.dropped == 1
+    writer.write(b"y" * 5000 + b"\n", say)
+    assert writer.dropped == 1
     assert read_all(pipe[0]) == b"y" * 4096
-    assert outlet.catch_up(say)
+    assert writer.report_dropped(say)
     assert read_all(pipe[0]) == b"\n1 dropped\n"
-    outlet.close()
+    writer.close()
 
 
 def test_nothing_is_counted_where_nobody_is_left_to_be_told() -> None:
     """A closed terminal is never opened again."""
-    reader, writer = os.pipe()
-    outlet = Outlet(writer)
-    os.close(reader)
-    outlet.write(LINE, say)
-    assert outlet.dropped == 0
-    outlet.close()
-    os.close(writer)
+    read_fd, write_fd = os.pipe()
+    writer = NonBlockingWriter(write_fd)
+    os.close(read_fd)
+    writer.write(LINE, say)
+    assert writer.dropped == 0
+    writer.close()
+    os.close(write_fd)

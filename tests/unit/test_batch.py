@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queuectl.batch import job_texts
 from queuectl.errors import BadDocument
-from queuectl.lines import job_texts
 
 
 def texts(data: str) -> list[tuple[int, str]]:

@@ -1,0 +1,72 @@
+"""Claims jobs for all workers of a process that want one at the same moment."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+from queuectl.clock import utc_now
+from queuectl.errors import ConfigError, StoreError, UnsafeStore
+from queuectl.store.base import Claim
+from queuectl.worker.context import WorkerContext
+from queuectl.worker.idle import Idle
+from queuectl.worker.loop import Batcher
+
+
+class ClaimResult(NamedTuple):
+    """The outcome of one worker's request for a job.
+
+    ``arrivals`` is Store.arrivals_heard at that claim. If ``is_refused``, the store could not be
+    read or written, and there may be a job nevertheless.
+    """
+
+    claim: Claim | None
+    arrivals: int
+    is_refused: bool
+
+
+class Claimer:
+    """The claims of one process."""
+
+    def __init__(self, context: WorkerContext, idle: Idle) -> None:
+        """Take what the workers of the process share."""
+        self._context = context
+        self._idle = idle
+        self._arrivals = 0  # at the last claim
+        self._batcher: Batcher[ClaimResult] = Batcher(context.loop, self._claim_for)
+
+    async def claim(self, worker: str) -> ClaimResult:
+        """Claim a job for a worker, together with the others that want one now."""
+        return await self._batcher.call(worker)
+
+    def _claim_for(self, workers: Sequence[str]) -> list[ClaimResult]:
+        store, problems = self._context.store, self._context.problems
+        claims: list[Claim] = []
+        is_refused = False
+        self._idle.note_claim()
+        try:
+            self._context.settings = store.settings()
+            while left := workers[len(claims) :]:
+                more = store.claim_each(utc_now(), left)
+                if not more:
+                    break
+                claims += more
+        except (ConfigError, StoreError, UnsafeStore) as error:
+            is_refused = True
+            problems.report("claim", f"cannot claim a job, retrying: {error}")
+        else:
+            problems.resolve("claim")
+        finally:
+            self._notify_of_arrivals()
+        return [
+            ClaimResult(claim, self._arrivals, is_refused and claim is None)
+            for _, claim in zip_longest(workers, claims)
+        ]
+
+    def _notify_of_arrivals(self) -> None:
+        """Wake the idle workers of this process if a claim has read of arrivals."""
+        arrivals = self._context.store.arrivals_heard()
+        if arrivals != self._arrivals:
+            self._arrivals = arrivals
+            fd = self._context.store.arrivals_fd()
+            if fd is not None:
+                self._context.loop.notify(fd)
