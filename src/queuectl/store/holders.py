@@ -4,13 +4,11 @@ Source: proc(5). Elsewhere than on Linux nothing tells who holds a file, and non
 """
 
 import os
-import signal
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
-_CHECK_SECONDS = 0.02
-_KILL_SECONDS = 5.0
+from queuectl import procgroup
 
 
 def holders(document: os.stat_result, name: str, number: int) -> set[int] | None:
@@ -107,22 +105,18 @@ def end_groups(groups: Collection[int], grace_seconds: float) -> None:
     One whose processes have all ended gets no signal any more: its number may be another's.
     """
     left = _members(groups)
-    for numbers, seconds in (
-        ((signal.SIGTERM, signal.SIGCONT), grace_seconds),
-        ((signal.SIGKILL,), _KILL_SECONDS),
+
+    def lives() -> bool:
+        nonlocal left
+        found = _members(left)
+        # A process that was there before: the number may be that of another group by now.
+        left = {each: found[each] for each in found if not found[each].isdisjoint(left[each])}
+        return bool(left)
+
+    for max_seconds in procgroup.end_by_signals(
+        lambda number: signal_groups(left, number), lives, grace_seconds
     ):
-        signal_groups(left, *numbers)
-        deadline = time.monotonic() + seconds
-        while left := {
-            group: members
-            for group, members in _members(left).items()
-            if not members.isdisjoint(left[group])  # one that was there before
-        }:
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(_CHECK_SECONDS)
-        else:
-            return
+        time.sleep(min(max_seconds, procgroup.CHECK_SECONDS))
 
 
 def _members(groups: Collection[int]) -> dict[int, set[tuple[int, int]]]:
