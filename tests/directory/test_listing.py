@@ -15,7 +15,6 @@ from queuectl.document import encode_job
 from queuectl.store import files
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.listing import Listing, Slice
-from queuectl.store.watch import Watch
 
 
 @pytest.fixture
@@ -201,59 +200,6 @@ def test_name_that_a_dead_worker_was_handed_is_found_by_the_one_that_replaces_it
     assert os.read(report, 1000).decode().split() == [f"j{index}" for index in range(6)]
     os.close(report)
     os.close(results)
-
-
-def test_workers_that_start_together_scan_once(
-    store: DirectoryStore, pending: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What comes during the only scan is told to each of them, and one that comes later scans."""
-    store.add(make_jobs("a"))
-    store.prepare_pool(2)
-    results, report = os.pipe()
-    original = Listing._scan
-
-    def scan(listing: Listing, now: str) -> None:
-        os.write(report, b"scan ")
-        original(listing, now)
-
-    monkeypatch.setattr(Listing, "_scan", scan)
-
-    def work(wanted: str) -> None:
-        assert claimed(store).job.id == wanted
-
-    store.prepare_worker()
-    in_child(lambda: work("a"))
-    store.add(make_jobs("b"))  # after the scan, and before the second worker runs
-    store.prepare_worker()
-    in_child(lambda: work("b"))
-    store.add(make_jobs("c"))
-    store.prepare_worker()
-    in_child(lambda: work("c"))
-    assert os.read(results, 100).split() == [b"scan"] * 2
-    os.close(results)
-    os.close(report)
-
-
-def test_process_that_closes_a_store_ends_what_is_watched_only_where_it_leaves_the_pool(
-    store: DirectoryStore,
-) -> None:
-    """What is watched for a worker is told as long as any process may read it for that worker."""
-    store.prepare_pool(1)
-    watch = store.prepare_worker()
-    assert isinstance(watch, Watch)
-    in_child(store.close)
-    store.add(make_jobs("a"))
-    assert watch.arrivals() == [name_of("a")]
-
-    def leave() -> None:
-        store.leave_pool()
-        store.close()
-
-    in_child(leave)
-    watch.arrivals()  # that nothing is watched any more is told, too
-    store.add(make_jobs("b"))
-    assert watch.arrivals() == []
-    store.end_pool()
 
 
 def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_anew(

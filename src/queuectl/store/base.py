@@ -379,26 +379,8 @@ class Store(Adder, Protocol):
         not ask are not kept from starting later.
         """
 
-    def prepare_pool(self, count: int = 0) -> None:
-        """Set up what the workers that are forked from this process share.
-
-        They are in ``count`` processes, each forked after ``prepare_worker``.
-        """
-
-    def prepare_worker(self) -> object:
-        """Set up what the process that is forked next has for itself; return what it shares."""
-
-    def leave_pool(self) -> None:
-        """End what was set up for this process, which was forked and is about to end.
-
-        ``close`` does not: what a process shares with others stays theirs.
-        """
-
-    def end_worker(self, share: object) -> None:
-        """Free what was shared with one process, which is gone while others work on."""
-
-    def end_pool(self) -> None:
-        """Free what was shared with all processes; the last of them is gone."""
+    def prepare_pool(self) -> None:
+        """Set up what the workers share that are about to be forked from this process."""
 
     def is_in_place(self) -> bool:
         """Return whether this store is the one at its path: nobody deleted or replaced it."""

@@ -310,28 +310,11 @@ class DirectoryStore:
         """Reserve the store for one pool; see Store.reserve_pool."""
         return self.core.registry.reserve_pool()
 
-    def prepare_pool(self, count: int = 0) -> None:
+    def prepare_pool(self) -> None:
         """Set up what the workers share; see Store.prepare_pool."""
         self.core.registry.name_pool()
         self.core.lock.wait_in_kernel()
-        self.worklist.prepare_pool(count)
-
-    def prepare_worker(self) -> object:
-        """Set up what the next process has for itself; see Store.prepare_worker."""
-        return self.worklist.prepare_worker()
-
-    def leave_pool(self) -> None:
-        """End what was set up for this process; see Store.leave_pool."""
-        self.worklist.leave_pool()
-
-    def end_worker(self, share: object) -> None:
-        """Free what was shared with one process; see Store.end_worker."""
-        self.worklist.end_worker(share)
-
-    def end_pool(self) -> None:
-        """Free what was shared with all processes; see Store.end_pool."""
-        self.worklist.end_pool()
-        self._stop_requests.close()
+        self.worklist.prepare_pool()
 
     def is_in_place(self) -> bool:
         """Return whether this store is the one at its path; see Store.is_in_place."""

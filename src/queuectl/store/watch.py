@@ -4,8 +4,6 @@ import os
 import select
 import sys
 import time
-from collections.abc import Collection
-from contextlib import suppress
 
 from queuectl.clock import poll_milliseconds
 from queuectl.store.files import load_library
@@ -115,14 +113,6 @@ class Watch:
             except OSError:  # no watch is left: looking has to serve
                 self.close()
 
-    def forget(self) -> None:
-        """Watch nothing any more, in none of the processes that were forked with it."""
-        if self._inotify is not None:
-            for wd in self._watched:
-                with suppress(OSError):  # the directory is gone
-                    self._inotify.rm_watch(wd)
-            self._watched.clear()
-
     def close(self) -> None:
         """Stop watching in this process; others that were forked with it watch on."""
         if self._inotify is not None:
@@ -131,18 +121,3 @@ class Watch:
             self._inotify.close()
         self._inotify = None
         self.fd = None
-
-
-def end_watches(watches: Collection[Watch]) -> None:
-    """End watches that were shared with processes that are gone, all at once.
-
-    To close one takes the kernel 15 ms where it is just about to free what was watched, and nearly
-    nothing a millisecond later.
-    """
-    if not watches:
-        return
-    for watch in watches:
-        watch.forget()
-    time.sleep(_FREED_SECONDS)
-    for watch in watches:
-        watch.close()

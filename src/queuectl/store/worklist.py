@@ -1,4 +1,4 @@
-"""What the workers of a pool share to find the next job: one scan, and the watches of arrivals."""
+"""What a process of a pool finds the next job by: a scan that all share, and its own watch."""
 
 import os
 from datetime import datetime
@@ -9,7 +9,7 @@ from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.listing import Listing, Slice
 from queuectl.store.names import parse_due
-from queuectl.store.watch import Watch, end_watches
+from queuectl.store.watch import Watch
 
 
 class Worklist:
@@ -21,12 +21,9 @@ class Worklist:
         self._slice: Slice | None = None
         self._listing: Listing | None = None
         self._watch: Watch | None = None
-        self._watches: tuple[Watch, ...] = ()  # of all processes of the pool
-        self._next_watch = 0
 
     def close(self) -> None:
         """Free what this process has; what it shares with others stays theirs."""
-        self._close_watches()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -35,49 +32,11 @@ class Worklist:
             self._slice = None
         self._listing = None
 
-    # --- before and after forks ---
-
-    def prepare_pool(self, count: int) -> None:
-        """Reserve the memory of a shared scan, and watch for the processes that start together.
-
-        The watches begin here, before the first process scans, so that one scan does for all.
-        """
+    def prepare_pool(self) -> None:
+        """Reserve the memory of a shared scan, and load what each worker would load for itself."""
         files.load_library()
         with store_errors(f"{self._dir.location} cannot be worked on"):
             self._slice = Slice()
-        path = os.path.join(self._dir.location, "pending")
-        self._watches = tuple(Watch(path) for _ in range(count))
-        self._next_watch = 0
-
-    def prepare_worker(self) -> object:
-        """Hand the next watch to the process that is forked next; see Store.prepare_worker."""
-        self._watch = None
-        if self._next_watch < len(self._watches):
-            self._watch = self._watches[self._next_watch]
-            self._next_watch += 1
-        return self._watch
-
-    def leave_pool(self) -> None:
-        """Forget what is watched for this process alone; see Store.leave_pool."""
-        if self._watch is not None:
-            self._watch.forget()  # so that the kernel is done with it when end_pool closes it
-
-    def end_worker(self, share: object) -> None:
-        """End the watch of a process that is gone; see Store.end_worker."""
-        end_watches([each for each in self._watches if each is share])
-
-    def end_pool(self) -> None:
-        """End all watches; see Store.end_pool."""
-        end_watches(self._watches)
-        self._watch, self._watches = None, ()
-
-    def _close_watches(self) -> None:
-        for watch in self._watches:
-            if watch is not self._watch:
-                watch.close()
-        self._watches = ()
-
-    # --- in a process ---
 
     @property
     def listing(self) -> Listing:
@@ -87,12 +46,10 @@ class Worklist:
                 with store_errors(f"{self._dir.location} cannot be worked on"):
                     self._slice = Slice()
             self._listing = Listing(lambda: self._dir.reopen("pending"), self._slice)
-            self._close_watches()  # but for its own
-            if self._watch is None:
-                # Watch before the scan, so that no arrival is missed. A new scan, since a worker
-                # that died may have held a name, and since nobody noticed what came before.
-                self._watch = Watch(os.path.join(self._dir.location, "pending"))
-                self._listing.invalidate()
+            # Watch before the scan, so that no arrival is missed. A new scan, since a worker
+            # that died may have held a name, and since nobody noticed what came before.
+            self._watch = Watch(os.path.join(self._dir.location, "pending"))
+            self._listing.invalidate()
         return self._listing
 
     @property

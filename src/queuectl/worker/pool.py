@@ -69,11 +69,10 @@ def run_pool(
 
 
 class _Process(NamedTuple):
-    """A worker process: the names of its workers, its start, and what it shares with this one."""
+    """A worker process: the names of its workers, and its start."""
 
     names: list[str]
     started_at: float
-    share: object
 
 
 class Supervisor:
@@ -114,7 +113,7 @@ class Supervisor:
         # Only the supervisor has the write end: worker processes read the end of file when it dies.
         self._alive_fd, self._alive_write_fd = os.pipe()
         sizes = process_sizes(self._count, _processors())
-        self._store.prepare_pool(len(sizes))
+        self._store.prepare_pool()
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
         stop_fd = self._store.stop_fd()
@@ -131,7 +130,6 @@ class Supervisor:
             return self._supervise(poll)
         finally:
             self._log.report_dropped()
-            self._store.end_pool()
             # Last, and whatever ends the supervisor, however long it takes to log that.
             os.close(self._alive_write_fd)
 
@@ -172,21 +170,19 @@ class Supervisor:
         self._restarts.note_start(time.monotonic())
         others = {name for process in self._processes.values() for name in process.names}
         names = new_names(count, others)
-        share = self._store.prepare_worker()
         # RACE: a signal between the fork and the worker's own handlers would be lost, so it waits.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED_SIGNALS)
         try:
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._store.end_worker(share)
             self._log_shortage(error.strerror)
             self._restarts.lacks_resources = True
             self._missing.append(count)
             return
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            self._processes[pid] = _Process(names, time.monotonic(), share)
+            self._processes[pid] = _Process(names, time.monotonic())
         else:
             self._run_process(names)
 
@@ -275,9 +271,6 @@ class Supervisor:
             # Another child came with the exec that started us, or to us as process 1.
             if process is None:
                 continue
-            # The others follow at once when one has drained the queue, and then end_pool.
-            if not (self._drain and code == 0):
-                self._store.end_worker(process.share)
             if code != 0:
                 self._note_failure(process, code)
 

@@ -91,7 +91,6 @@ class WorkerProcess:
             self._log.report_dropped()
             # None of them has a record any more, unless something failed.
             self._store.unregister(*(worker.name for worker in self._workers))
-            self._store.leave_pool()
             self._store.close()
 
     async def _run(self, worker: Worker) -> None:
