@@ -318,7 +318,6 @@ LONG_FILES: set[str] = {
     "queuectl.store.base",
     "queuectl.store.directory",
     "queuectl.store.files",
-    "queuectl.store.listing",
 }
 
 
@@ -349,7 +348,6 @@ def test_no_function_is_long() -> None:
 LARGE_CLASSES: set[str] = {
     "queuectl.store.base.Store",
     "queuectl.store.directory.DirectoryStore",
-    "queuectl.store.listing.Listing",
     "queuectl.store.registry.WorkerRegistry",
 }
 
@@ -376,11 +374,9 @@ IN_ANOTHER_VOICE: set[str] = {
     "queuectl.store.cancelling",
     "queuectl.store.channel",
     "queuectl.store.files",
-    "queuectl.store.listing",
     "queuectl.store.names",
     "queuectl.store.purging",
     "queuectl.store.setback",
-    "queuectl.store.watch",
 }
 
 

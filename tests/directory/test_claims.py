@@ -154,7 +154,7 @@ def test_stranger_that_somebody_holds_is_adopted_when_it_is_free(
 
 
 def test_names_that_are_gone_are_passed_over(place: Place, store: DirectoryStore) -> None:
-    """A listing that is out of date costs nothing but a look at each name."""
+    """A scan that is out of date costs nothing but a look at each name."""
     store.add(make_jobs(*(f"j{number}" for number in range(10))))
     assert claimed(store).job.id == "j0"
     assert len(drain(place.open())) == 9

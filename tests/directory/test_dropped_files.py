@@ -26,6 +26,7 @@ from queuectl.job import Outcome, State
 from queuectl.store import files, open_store
 from queuectl.store.base import Store
 from queuectl.store.layout import StoreDirectory
+from queuectl.store.scan import MOST_DUE, PendingScan
 
 
 @pytest.mark.parametrize("when", ["before the worker", "while it waits"])
@@ -100,7 +101,7 @@ def test_dropped_file_whose_id_is_taken_gets_the_next_number(
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a scan keep only five of the names that are to be adopted, three at a time."""
-    monkeypatch.setattr("queuectl.store.listing.SOON", 5)
+    monkeypatch.setattr(PendingScan.__init__, "__defaults__", (MOST_DUE, 5))
     monkeypatch.setattr("queuectl.store.adopting._AT_ONCE", 3)
 
 

@@ -1,15 +1,16 @@
 """Where the kernel does not tell of arrivals, a worker looks for them, at a bounded cost."""
 
 import time
+from typing import Any
 
 import inotify_simple
 import pytest
 from tests.directory.conftest import Place
 from tests.jobs import NOON, claim_next, claimed, make_job
 
-from queuectl.store import claiming, listing, watch
+from queuectl.store import claiming, scan
 from queuectl.store.directory import DirectoryStore
-from queuectl.store.listing import Listing
+from queuectl.store.scan import PendingScan
 
 
 class _Clock:
@@ -42,28 +43,21 @@ class _Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     """Take inotify away; return the clock by which is looked."""
     made = _Clock()
-    for module in (claiming, listing, watch):
+    for module in (claiming, scan):
         monkeypatch.setattr(module, "time", made)
 
     def refuse(**_: object) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(inotify_simple, "INotify", refuse)
-    scan = Listing._scan
+    read = PendingScan._read_names
 
-    def slow_scan(self: Listing, now: str) -> None:
-        opened = self._open_directory
-
-        def open_slowly() -> int:
-            made.now += made.scan_seconds
-            return opened()
-
-        self._open_directory = open_slowly
+    def read_slowly(self: PendingScan, *arguments: Any) -> None:
+        made.now += made.scan_seconds
         made.scans += 1
-        scan(self, now)
-        self._open_directory = opened
+        read(self, *arguments)
 
-    monkeypatch.setattr(Listing, "_scan", slow_scan)
+    monkeypatch.setattr(PendingScan, "_read_names", read_slowly)
     return made
 
 
@@ -98,18 +92,14 @@ def test_a_short_queue_is_looked_at_all_the_time(
 def test_scans_of_a_long_queue_take_a_tenth_of_the_time(
     place: Place, clock: _Clock, store: DirectoryStore
 ) -> None:
-    """However often jobs arrive, and however many processes of the pool look."""
+    """However often jobs arrive."""
     clock.scan_seconds = 1.0
     assert claim_next(store, NOON) is None
-    second = place.open()
-    assert isinstance(second, DirectoryStore)
-    second.worklist._slice = store.worklist._slice
-    assert claim_next(second, NOON) is None
     clock.scans, begun = 0, clock.now
     other, number = place.open(), 0
     while clock.now < begun + 100:
         other.add([make_job(f"j{number}", run_at=NOON.replace(year=2030))])
-        assert claim_next(store, NOON) is claim_next(second, NOON) is None
+        assert claim_next(store, NOON) is None
         clock.now += store.poll_seconds
         number += 1
     assert 8 <= clock.scans <= 11

@@ -10,7 +10,7 @@ from queuectl.clock import later
 from queuectl.job import Outcome, State
 from queuectl.store import files, setback
 from queuectl.store.base import Store
-from queuectl.store.listing import Slice
+from queuectl.store.scan import PendingScan
 
 HOUR = 3600.0
 
@@ -19,7 +19,7 @@ def test_worker_that_knows_no_waiting_job_any_more_still_knows_of_the_clock(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its memory is full of what came and went; what comes first waits for its own time."""
-    monkeypatch.setattr(Slice.__init__, "__defaults__", (3, 2))
+    monkeypatch.setattr(PendingScan.__init__, "__defaults__", (3, 2))
     store, other = place.open(), place.open()
     assert claim_next(store, NOON) is None
     now = NOON
@@ -66,7 +66,7 @@ def test_job_behind_all_that_a_worker_knew_of_tells_that_the_clock_was_set_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it knew of is gone, and it had no room for more."""
-    monkeypatch.setattr(Slice.__init__, "__defaults__", (3, 2))
+    monkeypatch.setattr(PendingScan.__init__, "__defaults__", (3, 2))
     worker, other = place.open(), place.open()
     earlier, now = later(NOON, -100), later(NOON, -60)
     other.add(make_jobs("a", "b", created_at=earlier, updated_at=earlier))

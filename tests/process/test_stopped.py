@@ -6,11 +6,11 @@ import signal
 import pytest
 from tests.process.support import Queue, proc_stat, until
 
-# As sitecustomize, this stops the first process that scans, while it keeps the others out.
+# As sitecustomize, this stops the first process that scans.
 STOP_IN_A_SCAN = """
 import os, signal
-from queuectl.store.listing import Listing
-scan = Listing._scan
+from queuectl.store.scan import PendingScan
+scan = PendingScan._scan
 
 def stop_and_scan(self, now):
     try:
@@ -21,7 +21,7 @@ def stop_and_scan(self, now):
         os.kill(os.getpid(), signal.SIGSTOP)
     scan(self, now)
 
-Listing._scan = stop_and_scan
+PendingScan._scan = stop_and_scan
 """
 
 

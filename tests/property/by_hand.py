@@ -22,24 +22,24 @@ from tests.property.people import StoreMachine
 from queuectl.clock import format_instant, later, parse_instant
 from queuectl.document import encode_job
 from queuectl.job import State
-from queuectl.store.listing import Slice
 from queuectl.store.names import pending_name
+from queuectl.store.scan import PendingScan
 
 
 class DirectoryMachine(StoreMachine):
     """Drive a directory store, and change by hand what lies in it."""
 
     kind = "directory"
-    _defaults = Slice.__init__.__defaults__
+    _defaults = PendingScan.__init__.__defaults__
 
     @initialize(small=st.booleans())
     def keep_few_names(self, small: bool) -> None:
         """Let what a scan keeps be so little that it is used up, as a million names would."""
-        Slice.__init__.__defaults__ = (3, 2) if small else self._defaults
+        PendingScan.__init__.__defaults__ = (3, 2) if small else self._defaults
 
     def teardown(self) -> None:
         """Leave all as it was."""
-        Slice.__init__.__defaults__ = self._defaults
+        PendingScan.__init__.__defaults__ = self._defaults
         super().teardown()
 
     def take_over(self) -> None:

@@ -30,7 +30,7 @@ from queuectl.job import (
     State,
     new_id,
 )
-from queuectl.store.listing import Smallest
+from queuectl.store.bounded import Smallest
 from queuectl.store.names import (
     due_text,
     is_pending_name,
@@ -274,10 +274,12 @@ def test_smallest_are_the_smallest(stream: list[str], most: int) -> None:
     smallest = Smallest(most)
     for each in stream:
         smallest.add(each)
-    kept = smallest.sorted()
-    assert kept == sorted(stream)[:most]
+    kept = []
+    while smallest:
+        kept.append(smallest.pop())
+    assert kept == sorted(stream)[: len(kept)]
     if smallest.cut is None:
-        assert len(stream) <= most
+        assert len(kept) == len(stream)
     else:
-        assert len(stream) > most
-        assert smallest.cut >= kept[-1]
+        assert most <= len(kept) < 2 * most
+        assert smallest.cut == sorted(stream)[len(kept)]

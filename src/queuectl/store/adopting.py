@@ -20,7 +20,7 @@ from queuectl.store.names import (
     name_in_pending,
     pending_id,
 )
-from queuectl.store.worklist import Worklist
+from queuectl.store.scan import PendingScan
 
 _LOOK_AGAIN_SECONDS = 1.0
 _AT_ONCE = 200  # that many are moved while pending.lock is held, then others have a turn
@@ -31,18 +31,16 @@ _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays 
 class WaitingDocuments:
     """Documents of pending/ under their locks, or the time to look at them again."""
 
-    def __init__(self, core: Core, worklist: Worklist) -> None:
-        """Take the open store, and the worklist that looks again."""
+    def __init__(self, core: Core, scan: PendingScan) -> None:
+        """Take the open store, and the scan that looks again."""
         self._dir = core.directory
         self._documents = core.documents
-        self._worklist = worklist
+        self._scan = scan
 
     def lock(self, name: str, now: datetime) -> tuple[int, os.stat_result] | None:
         """Lock a document (rule 2); if that cannot be, see to it that it is looked at again."""
         opened = files.open_and_stat(self._dir.fd(State.PENDING), name)
         if opened is None:
-            if self._dir.exists(State.PENDING, name):
-                self._worklist.listing.left_alone.add(name)
             return None
         fd, status = opened
         held = False
@@ -59,8 +57,8 @@ class WaitingDocuments:
         return opened if held else None
 
     def look_again(self, name: str, at: datetime) -> None:
-        """Have a name handed out again at an instant, and not before."""
-        self._worklist.listing.again(name, due_text(at))
+        """Have a name tried again at an instant, and not before."""
+        self._scan.put_off(name, due_text(at))
 
     def read(self, fd: int, name: str, job_id: str, now: datetime) -> Job | None:
         """Return the job in a locked document; None if it cannot be run now."""
@@ -70,24 +68,24 @@ class WaitingDocuments:
                 check_id(job.id)  # which it is going to have
             return job
         except NewerSchema:
-            self._worklist.listing.left_alone.add(name)
+            return None
         except BadDataError as error:
             seconds = self._documents.set_aside_if_old(State.PENDING, name, fd, str(error))
             if seconds:
                 self.look_again(name, later(utc_now(), seconds))
-        return None
+            return None
 
 
 class Adopter:
     """The way of dropped files into the order of one store."""
 
-    def __init__(self, core: Core, worklist: Worklist, waiting: WaitingDocuments) -> None:
+    def __init__(self, core: Core, scan: PendingScan, waiting: WaitingDocuments) -> None:
         """Take the open store."""
         self._dir = core.directory
         self._lock = core.lock
         self._index = core.index
         self._lookup = core.lookup
-        self._worklist = worklist
+        self._scan = scan
         self._waiting = waiting
 
     def adopt(self, names: Collection[str], now: datetime) -> None:
@@ -146,7 +144,7 @@ class Adopter:
                 with suppress(OSError):  # what stays in tmp/ is tidied away a day later
                     os.unlink(temporary, dir_fd=self._dir.fd("tmp"))
         for name in adopted:
-            self._worklist.listing.arrived(name, due_text(now))
+            self._scan.arrived(name, due_text(now))
 
     def _write(
         self,

@@ -16,19 +16,11 @@ from queuectl.store.core import Core
 from queuectl.store.documents import as_placed
 from queuectl.store.files import store_errors
 from queuectl.store.held_claim import LOCK_FD_IN_COMMAND, HeldClaim
-from queuectl.store.listing import Listing
-from queuectl.store.names import (
-    due_text,
-    is_pending_name,
-    is_stranger,
-    pending_id,
-    processing_name,
-)
+from queuectl.store.names import due_text, pending_id, processing_name
+from queuectl.store.scan import PendingScan
 from queuectl.store.setback import SetBack
-from queuectl.store.worklist import Worklist
 
 _LOOK_AGAIN_SECONDS = 1.0
-_PARTS = 256  # of 64 KiB: more than the kernel holds of arrivals, unless it was set up for it
 _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
 
@@ -38,7 +30,7 @@ class Claimer:
     def __init__(
         self,
         core: Core,
-        worklist: Worklist,
+        scan: PendingScan,
         waiting: WaitingDocuments,
         adopter: Adopter,
         set_back: SetBack,
@@ -47,7 +39,7 @@ class Claimer:
         self._dir = core.directory
         self._lock = core.lock
         self._registry = core.registry
-        self._worklist = worklist
+        self._scan = scan
         self._waiting = waiting
         self._adopter = adopter
         self._set_back = set_back
@@ -55,25 +47,25 @@ class Claimer:
 
     def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
         """Take the first due jobs, one for each worker; see Store.claim_each."""
-        listing = self._worklist.listing
+        scan = self._scan
         due_by = due_text(now)
         claims: list[Claim] = []
         try:
             with store_errors(f"{self._dir.location}/pending cannot be read"):
-                self._take_in_arrivals(listing, now)
+                scan.take_in_arrivals(due_by)
                 while (most := len(workers) - len(claims)) > 0:
-                    names = listing.take(due_by, most)
-                    if listing.strangers:
-                        self._adopt_strangers(listing, now)
+                    names = scan.take(due_by, most)
+                    if strangers := scan.take_strangers():
+                        self._adopter.adopt(strangers, now)
                         for name in names:
-                            listing.arrived(name, due_by)  # an adopted one may be first
-                    elif not names and not self._clock_was_set_back(listing, now):
+                            scan.arrived(name, due_by)  # an adopted one may be first
+                    elif not names and not self._clock_was_set_back(now):
                         break
                     else:
                         self._claim_names(names, now, workers, claims)
         except QueuectlError:
-            # What was handed out, or arrived, and was not claimed is found by a new scan.
-            listing.invalidate()
+            # What was taken from the scan and not claimed is found by another one.
+            scan.invalidate()
             if not claims:
                 raise
         return claims
@@ -83,60 +75,34 @@ class Claimer:
     ) -> None:
         """Add to the claims what of the names can be claimed, each for the next worker."""
         for name in names:
-            if not is_pending_name(name):
-                self._adopter.adopt([name], now)  # it was torn at the first look
-            elif (claim := self._claim(name, now, workers[len(claims)])) is not None:
+            claim = self._claim(name, now, workers[len(claims)])
+            if claim is not None:
                 claims.append(claim)
 
-    def _clock_was_set_back(self, listing: Listing, now: datetime) -> bool:
+    def _clock_was_set_back(self, now: datetime) -> bool:
         """Return whether jobs are due, though none was, since the clock was set back."""
-        soonest = listing.soonest()
+        scan = self._scan
+        soonest = scan.soonest()
         while soonest is not None and not self._dir.exists(State.PENDING, soonest):
-            listing.forget(soonest)  # it is gone, and would hide the evidence of others
-            soonest = listing.soonest()
-        if listing.has_lost_the_soonest():
-            listing.invalidate()
+            scan.forget(soonest)  # it is gone, and would hide the evidence of others
+            soonest = scan.soonest()
+        if scan.has_lost_the_soonest():
+            scan.invalidate()
             return True
         # What the wall clock is ahead of one that is never set.
         ahead = now.timestamp() - time.monotonic()
         seen, self._clock_seen = self._clock_seen, (soonest, ahead)
         was_set_back = seen is not None and ahead < seen[1] - _SET_BACK_SECONDS
         if was_set_back:
-            listing.forget_put_off()
+            scan.forget_put_off()
         elif soonest is None or (seen is not None and seen[0] == soonest):
             return False
         # What is known to wait may all be gone, and what waits not be known.
         if was_set_back or (soonest is not None and self._set_back.is_proved_by(soonest, now)):
             self._set_back.put_right(now)
-            listing.invalidate()
+            scan.invalidate()
             return True
         return False
-
-    # --- what arrives ---
-
-    def _take_in_arrivals(self, listing: Listing, now: datetime) -> None:
-        # In parts, so that memory does not depend on how many came: all that the kernel holds.
-        for _ in range(_PARTS):
-            arrivals = self._worklist.watch.arrivals(listing.look_at())
-            if arrivals is None:
-                listing.invalidate(time.monotonic())
-            if not arrivals:
-                return
-            strangers = []
-            due_by = due_text(now)
-            for name in arrivals:
-                listing.left_alone.discard(name)
-                if is_pending_name(name):
-                    listing.arrived(name, due_by)
-                elif is_stranger(name):
-                    strangers.append(name)
-            self._adopter.adopt(strangers, now)
-
-    def _adopt_strangers(self, listing: Listing, now: datetime) -> None:
-        strangers, listing.strangers = listing.strangers, []
-        self._adopter.adopt(strangers, now)
-        if listing.more_strangers:
-            listing.invalidate()
 
     # --- one document ---
 

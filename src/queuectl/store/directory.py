@@ -21,6 +21,7 @@ The rules that keep every job:
    was started as the command of its attempt: one may have closed the lock that it inherited.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from queuectl.config import Settings
 from queuectl.job import Job, State
+from queuectl.store import files
 from queuectl.store.base import (
     Claim,
     Counts,
@@ -54,10 +56,10 @@ if TYPE_CHECKING:
     from queuectl.store.orphans import Orphans
     from queuectl.store.purging import Purger
     from queuectl.store.recovery import Recovery
+    from queuectl.store.scan import PendingScan
     from queuectl.store.settling import Settlement, Settler
     from queuectl.store.submitting import Submitter
     from queuectl.store.waiting import Waiter
-    from queuectl.store.worklist import Worklist
 
 
 class DirectoryStore:
@@ -76,7 +78,7 @@ class DirectoryStore:
 
     def close(self) -> None:
         """Free what the store holds open."""
-        for part in ("worklist", "_settler"):
+        for part in ("scan", "_settler"):
             if part in self.__dict__:  # it was made
                 getattr(self, part).close()
         self._stop_requests.close()
@@ -112,23 +114,23 @@ class DirectoryStore:
         return Purger(self.core, self.dependencies)
 
     @cached_property
-    def worklist(self) -> "Worklist":
+    def scan(self) -> "PendingScan":
         """Return what finds the next pending job."""
-        from queuectl.store.worklist import Worklist
+        from queuectl.store.scan import PendingScan
 
-        return Worklist(self.core.directory)
+        return PendingScan(self.core.directory)
 
     @cached_property
     def _waiting_documents(self) -> "WaitingDocuments":
         from queuectl.store.adopting import WaitingDocuments
 
-        return WaitingDocuments(self.core, self.worklist)
+        return WaitingDocuments(self.core, self.scan)
 
     @cached_property
     def _adopter(self) -> "Adopter":
         from queuectl.store.adopting import Adopter
 
-        return Adopter(self.core, self.worklist, self._waiting_documents)
+        return Adopter(self.core, self.scan, self._waiting_documents)
 
     @cached_property
     def _claimer(self) -> "Claimer":
@@ -136,7 +138,7 @@ class DirectoryStore:
         from queuectl.store.setback import SetBack
 
         return Claimer(
-            self.core, self.worklist, self._waiting_documents, self._adopter, SetBack(self.core)
+            self.core, self.scan, self._waiting_documents, self._adopter, SetBack(self.core)
         )
 
     @cached_property
@@ -314,7 +316,7 @@ class DirectoryStore:
         """Set up what the workers share; see Store.prepare_pool."""
         self.core.registry.name_pool()
         self.core.lock.wait_in_kernel()
-        self.worklist.prepare_pool()
+        files.load_library()  # once for all that are forked
 
     def is_in_place(self) -> bool:
         """Return whether this store is the one at its path; see Store.is_in_place."""
@@ -374,24 +376,23 @@ class DirectoryStore:
 
     def running(self) -> bool:
         """Return whether a worker of this pool runs a job; see Store.running."""
-        self.worklist.watch_departures()
+        self.scan.watch.add_departures(os.path.join(self.location, State.PROCESSING))
         is_busy = self.core.registry.pool_is_busy()
-        if not is_busy:
-            # The next claim may be the last one, and must miss nothing.
-            self.worklist.watch.look_now()
+        if not is_busy and self.scan.watch.fd is None:
+            self.scan.invalidate()  # the next claim may be the last one, and must miss nothing
         return is_busy
 
     def next_due(self) -> datetime | None:
         """Return when to claim again though nothing arrives; see Store.next_due."""
-        return self.worklist.next_due()
+        return self.scan.next_due()
 
     def arrivals_fd(self) -> int | None:
         """Return the descriptor that is readable on arrivals; see Store.arrivals_fd."""
-        return self.worklist.watch.fd
+        return self.scan.watch.fd
 
     def arrivals_heard(self) -> int:
         """Return what changes when a claim hears of arrivals; see Store.arrivals_heard."""
-        return self.worklist.arrivals_heard()
+        return self.scan.watch.reads
 
     def request_stop(self, *, now: bool) -> StopFile:
         """Ask all live workers to stop; see Store.request_stop."""

@@ -3,6 +3,8 @@
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,28 +12,30 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.jobs import NOON
 
 from queuectl.clock import later
-from queuectl.store.listing import Listing, Slice
 from queuectl.store.names import due_text, pending_due, pending_name
+from queuectl.store.scan import PendingScan
+
+MOST_DUE, MOST_LATER = 3, 2
 
 
 class TwoWorkers(RuleBasedStateMachine):
-    """Let two workers of a pool take names, while others put some into the directory."""
+    """Two processes that take names while others put some into the directory."""
 
     def __init__(self) -> None:
         """Start with an empty directory."""
         super().__init__()
         self._made = tempfile.TemporaryDirectory()
         self.directory = Path(self._made.name)
-        self.shared = Slice(most=3, most_soon=2)
         self.workers = [self._new_worker(), self._new_worker()]
         self.waiting: set[str] = set()
         self.unread: tuple[list[str], list[str]] = ([], [])  # by each worker
         self.seconds = 0
         self.count = 0
 
-    def _new_worker(self) -> Listing:
+    def _new_worker(self) -> PendingScan:
         path = self.directory
-        return Listing(lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY), self.shared)
+        store = SimpleNamespace(reopen=lambda _: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        return PendingScan(cast("Any", store), MOST_DUE, MOST_LATER)
 
     @property
     def now(self) -> str:
@@ -73,9 +77,10 @@ class TwoWorkers(RuleBasedStateMachine):
 
     @rule(priority=st.integers(0, 9), seconds=st.integers(-5, 9))
     def arrive_untold(self, priority: int, seconds: int) -> None:
-        """Put in a job, which the kernel could not tell."""
+        """Put in a job, which the kernel could not report."""
         self._put(priority, seconds)
-        self.workers[0].invalidate()
+        for worker in self.workers:
+            worker.invalidate()
 
     @rule(seconds=st.integers(1, 9))
     def pass_time(self, seconds: int) -> None:
@@ -87,7 +92,6 @@ class TwoWorkers(RuleBasedStateMachine):
         """Let a worker die with names in its hands, and another one take its place."""
         self.workers[which].take(self.now, 2)
         self.workers[which] = self._new_worker()
-        self.workers[which].invalidate()
         self.unread[which].clear()
 
     @rule(which=st.integers(0, 1), most=st.integers(1, 5))
@@ -116,16 +120,16 @@ class TwoWorkers(RuleBasedStateMachine):
         first = min(map(pending_due, self.waiting), default=None)
         if first is not None:
             assert due is not None
-            assert due <= first
+            assert due_text(due) <= first
         if due is not None:
-            assert due > self.now
+            assert due_text(due) > self.now
 
     @invariant()
     def workers_hold_few(self) -> None:
         """Bound what a worker holds, however many have arrived."""
         for worker in self.workers:
-            assert len(list(worker._ready)) < 2 * self.shared.most_soon
-            assert len(list(worker._later)) < 2 * self.shared.most_soon
+            assert len(list(worker._due)) < 2 * MOST_DUE
+            assert len(list(worker._later)) < 2 * MOST_LATER
 
     @invariant()
     def directory_is_what_waits(self) -> None:
@@ -134,7 +138,6 @@ class TwoWorkers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Free what was made."""
-        self.shared.close()
         self._made.cleanup()
 
 

@@ -1,8 +1,6 @@
 """What a worker knows of pending/ between two scans, and when it scans again."""
 
 import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +12,13 @@ from queuectl.clock import later
 from queuectl.document import encode_job
 from queuectl.store import files
 from queuectl.store.directory import DirectoryStore
-from queuectl.store.listing import Listing, Slice
+from queuectl.store.scan import PendingScan
 
 
 @pytest.fixture
-def small(store: DirectoryStore) -> DirectoryStore:
-    """Return a store whose scans keep four due names and two that are due soon."""
-    store.worklist._slice = Slice(most=4, most_soon=2)
+def small(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
+    """Return a store whose scans keep four due names or more, and two that are due later."""
+    monkeypatch.setattr(PendingScan.__init__, "__defaults__", (4, 2))
     return store
 
 
@@ -28,14 +26,14 @@ def small(store: DirectoryStore) -> DirectoryStore:
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that grows with each scan of pending/; more than 200 are an error."""
     done: list[str] = []
-    original = Listing._scan
+    original = PendingScan._scan
 
-    def scan(self: Listing, now: str) -> None:
+    def scan(self: PendingScan, now: str) -> None:
         done.append(now)
         assert len(done) <= 200, "it scans without an end"
         original(self, now)
 
-    monkeypatch.setattr(Listing, "_scan", scan)
+    monkeypatch.setattr(PendingScan, "_scan", scan)
     return done
 
 
@@ -153,77 +151,14 @@ def test_arrivals_that_the_kernel_did_not_tell_are_found_by_a_scan(
     """An overflow of the kernel's queue costs one scan, and loses nothing."""
     assert claim_next(store, LATER) is None
     place.open().add(make_jobs("a", "b"))
-    watch = store.worklist.watch
+    watch = store.scan.watch
     watch.arrivals()  # they are lost
     assert claim_next(store, LATER) is None
     with monkeypatch.context() as patched:
-        patched.setattr(watch, "arrivals", lambda _look_at: None)
+        patched.setattr(watch, "arrivals", lambda: None)
         assert claimed(store).job.id == "a"
     assert claimed(store).job.id == "b"
     assert len(scans) == 2
-
-
-def in_child(act: Callable[[], None]) -> None:
-    """Run something in a forked process, which dies without leaving in order."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            act()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def test_name_that_a_dead_worker_was_handed_is_found_by_the_one_that_replaces_it(
-    place: Place, store: DirectoryStore
-) -> None:
-    """A worker that dies between taking a name from the pool's list and the claim loses no job."""
-    store.add(make_jobs(*(f"j{index}" for index in range(6))))
-    store.prepare_pool()
-
-    def die_with_names() -> None:
-        worklist = store.worklist.listing
-        assert worklist.take("9", 1) == [name_of("j0")]
-        assert worklist.take("9", 2) == [name_of("j1", 1), name_of("j2", 2)]
-
-    in_child(die_with_names)
-    report, results = os.pipe()
-
-    def work() -> None:
-        os.write(results, " ".join(drain(store)).encode())
-
-    in_child(work)
-    assert os.read(report, 1000).decode().split() == [f"j{index}" for index in range(6)]
-    os.close(report)
-    os.close(results)
-
-
-def test_worker_that_dies_while_it_scans_leaves_the_pool_a_list_that_is_scanned_anew(
-    store: DirectoryStore,
-) -> None:
-    """A list that is half written is not valid."""
-    store.add(make_jobs("a", "b", "c"))
-    store.prepare_pool()
-
-    def die_in_a_scan() -> None:
-        shared = store.worklist._slice
-        assert shared is not None
-        original = shared._store
-
-        def put(generation: int, *values: int) -> None:
-            if values[0] is False:
-                os._exit(0)
-            original(generation, *values)
-
-        shared._store = put  # type: ignore[method-assign]
-        claim_next(store, LATER)
-
-    in_child(die_in_a_scan)
-    assert drain(store) == ["a", "b", "c"]
 
 
 def test_workers_of_a_pool_see_each_arrival_once(place: Place, store: DirectoryStore) -> None:
