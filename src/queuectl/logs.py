@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
@@ -185,6 +185,15 @@ class LogDir:
             return files.open_directory(self.directory, inside_fd=parent_fd)
         finally:
             os.close(parent_fd)
+
+
+class _Located(Protocol):
+    location: str
+
+
+def logs_of(store: _Located) -> LogDir:
+    """Return the logs of a store; every command asks here."""
+    return LogDir(os.path.join(store.location, "logs"))
 
 
 class WorkerLog:

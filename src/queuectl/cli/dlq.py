@@ -25,7 +25,7 @@ from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, State, describe
 from queuectl.line import finally_shown
-from queuectl.logs import LogDir
+from queuectl.logs import LogDir, logs_of
 from queuectl.packed import Few
 from queuectl.query import (
     Row,
@@ -65,7 +65,7 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     if as_json:
         echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
         return
-    logs = LogDir.of(store.location)
+    logs = logs_of(store)
     print_rows(
         select(store, _DEAD, now, limit=limit or TABLE_ROWS),
         DEAD_HEADERS,
@@ -90,7 +90,7 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
     show_job(store, job, as_json=as_json)
     if job.history and not as_json:
         number = job.history[-1].number
-        logs = LogDir.of(store.location)
+        logs = logs_of(store)
         echo(f"\nEND OF THE LOG OF ATTEMPT {number}")
         if not logs.exists(job.id, number):
             echo("(deleted)")

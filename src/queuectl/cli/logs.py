@@ -11,7 +11,7 @@ from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.params import id_argument, whole
 from queuectl.errors import JobNotFound, LogNotFound, StoreBusy
 from queuectl.job import FINISHED, WAITING, Job
-from queuectl.logs import LogDir
+from queuectl.logs import LogDir, logs_of
 from queuectl.query import find_job
 from queuectl.store.base import Store
 
@@ -48,7 +48,7 @@ def logs(
     """
     store = app.open()
     job = find_job(store, job_id)
-    log_dir = LogDir.of(store.location)
+    log_dir = logs_of(store)
     printer = _Printer(log_dir, _output(raw=raw), tail)
     number = attempt or _last_attempt(log_dir, job)
     if follow:

@@ -10,7 +10,7 @@ from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import FINISHED, State
-from queuectl.logs import LogDir
+from queuectl.logs import logs_of
 from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
@@ -46,7 +46,7 @@ def purge(
     store = app.open()
     states = states or _DEFAULT_STATES
     purge_jobs(store, states, age_seconds, dry_run=dry_run, as_json=as_json)
-    strays = StrayLogs(store, LogDir.of(store.location), _until(age_seconds), dry_run=dry_run)
+    strays = StrayLogs(store, logs_of(store), _until(age_seconds), dry_run=dry_run)
     strays.add_all()
     strays.purge()
     if strays.count:
@@ -66,7 +66,7 @@ def purge_jobs(
     kept: Packed[Entry] = Packed()
     purged = purge_finished(
         store,
-        LogDir.of(store.location),
+        logs_of(store),
         dict.fromkeys(states),
         _until(age_seconds),
         dry_run=dry_run,

@@ -12,7 +12,7 @@ from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, State, describe
-from queuectl.logs import LogDir
+from queuectl.logs import logs_of
 from queuectl.query import attempts_text, find_job
 from queuectl.store.base import Store
 from queuectl.text import printable
@@ -72,7 +72,7 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
         yield "run at", _instant_text(job.run_at, now)
     if job.history:
         last = job.history[-1].number
-        logs = LogDir.of(store.location)
+        logs = logs_of(store)
         deleted = "" if logs.exists(job.id, last) else " (deleted)"
         yield "last log", logs.path(job.id, last) + deleted
     if job.extra:

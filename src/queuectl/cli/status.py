@@ -119,7 +119,7 @@ def _instant_or_none(instant: datetime | None) -> str | None:
 def page(location: str, width: int, height: int) -> list[str]:
     """Return the lines of a live status, cut to the columns and rows of a terminal."""
     from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
-    from queuectl.logs import LogDir
+    from queuectl.logs import logs_of
     from queuectl.query import select
     from queuectl.text import printable
 
@@ -127,7 +127,7 @@ def page(location: str, width: int, height: int) -> list[str]:
     store = open_store(location)
     try:
         look = _Look.at(store)
-        logs = LogDir.of(store.location)
+        logs = logs_of(store)
         rows = select(store, (State.DEAD,), look.now, limit=_FAILURES)
         failures = [dead_cells(row, logs, look.now) for row in rows]
     finally:
