@@ -43,19 +43,33 @@ def make_jobs(*ids: str, **changes: Any) -> list[Job]:
     ]
 
 
+def attempt(job_id: str, number: int = 1, **changes: Any) -> Attempt:
+    """Return the record of a run that took 1.5 s and exited with 3, or what is asked for."""
+    started_at = later(NOON, 60 * number)
+    fields: dict[str, Any] = {
+        "number": number,
+        "worker": "w-abcd",
+        "started_at": started_at,
+        "finished_at": later(started_at, 1.5),
+        "duration_seconds": 1.5,
+        "exit_code": 3,
+        "signal": None,
+        "outcome": Outcome.FAILED,
+        "log": log_name(job_id, number),
+    }
+    return Attempt(**(fields | changes))
+
+
 def attempt_of(claim: Claim, outcome: Outcome = Outcome.SUCCEEDED) -> Attempt:
     """Return the record of a claim's run: at noon, for 1.5 seconds."""
     exit_codes = {Outcome.SUCCEEDED: 0, Outcome.FAILED: 3}
-    return Attempt(
-        number=claim.attempt,
-        worker="w-abcd",
+    return attempt(
+        claim.job.id,
+        claim.attempt,
         started_at=NOON,
         finished_at=later(NOON, 1.5),
-        duration_seconds=1.5,
         exit_code=exit_codes.get(outcome),
-        signal=None,
         outcome=outcome,
-        log=log_name(claim.job.id, claim.attempt),
     )
 
 

@@ -6,44 +6,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from queuectl.clock import format_instant, later
+from tests.jobs import attempt, make_job
+
+from queuectl.clock import format_instant
 from queuectl.document import encode_job
-from queuectl.job import Attempt, Job, Outcome, State, log_name
+from queuectl.job import Job, State, log_name
 from queuectl.store import files, open_store
 from queuectl.store.names import filed_name, pending_name, processing_name
-
-NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
-
-
-def attempt(job_id: str, number: int = 1, **changes: Any) -> Attempt:
-    """Return the record of a run that took 1.5 s and exited with 3, or what is asked for."""
-    started_at = later(NOON, 60 * number)
-    fields: dict[str, Any] = {
-        "number": number,
-        "worker": "w-abcd",
-        "started_at": started_at,
-        "finished_at": later(started_at, 1.5),
-        "duration_seconds": 1.5,
-        "exit_code": 3,
-        "signal": None,
-        "outcome": Outcome.FAILED,
-        "log": log_name(job_id, number),
-    }
-    return Attempt(**(fields | changes))
-
-
-def make_job(job_id: str, **changes: Any) -> Job:
-    """Return a job of noon, changed as is asked for."""
-    fields: dict[str, Any] = {
-        "id": job_id,
-        "command": f"run {job_id}",
-        "cwd": "/srv",
-        "max_retries": 3,
-        "created_at": NOON,
-        "updated_at": NOON,
-        "run_at": NOON,
-    }
-    return Job(**(fields | changes))
 
 
 class Placing:

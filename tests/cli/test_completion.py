@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, make_job
+from tests.cli.placing import Placing
 from tests.cli.terminal import needs_tmux, opened
+from tests.jobs import make_job
 from tests.process.support import until
 
 import queuectl

@@ -6,7 +6,8 @@ import re
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import attempt
 
 from queuectl.job import Outcome, State
 from queuectl.store.directory import DirectoryStore

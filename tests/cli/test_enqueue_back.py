@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import attempt
 
 from queuectl.job import State
 from queuectl.submit import RECORDED_KEYS

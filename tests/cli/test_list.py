@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import attempt
 
 from queuectl.clock import utc_now
 from queuectl.job import Outcome, State

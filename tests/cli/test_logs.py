@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import NOON, Placing, attempt, make_job
+from tests.cli.placing import Placing
+from tests.jobs import NOON, attempt, make_job
 
 from queuectl.cli.replay import Replay
 from queuectl.document import encode_job

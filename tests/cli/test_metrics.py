@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.cli.conftest import Run
-from tests.cli.placing import NOON, Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import NOON, attempt
 
 from queuectl.clock import utc_now
 from queuectl.job import Outcome, State

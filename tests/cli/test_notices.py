@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import NOON, Placing, make_job
+from tests.cli.placing import Placing
+from tests.jobs import NOON, make_job
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.document import encode_job

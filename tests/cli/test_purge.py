@@ -4,7 +4,8 @@ import json
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import attempt
 
 from queuectl.job import State
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.cli.placing import Placing, attempt, make_job
+from tests.cli.placing import Placing
 from tests.cli.terminal import Terminal, needs_tmux, opened
+from tests.jobs import attempt, make_job
 from tests.process.support import until
 
 from queuectl.cli.replay import Replay

@@ -4,8 +4,9 @@ import json
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import Placing, attempt
+from tests.cli.placing import Placing
 from tests.cli.test_dlq import names
+from tests.jobs import attempt
 
 from queuectl.clock import parse_instant, utc_now
 from queuectl.job import Outcome, State

@@ -4,7 +4,8 @@ import json
 from datetime import timedelta
 
 from tests.cli.conftest import Run
-from tests.cli.placing import NOON, Placing
+from tests.cli.placing import Placing
+from tests.jobs import NOON
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State

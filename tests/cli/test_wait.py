@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import Run
-from tests.cli.placing import NOON, Placing, attempt
+from tests.cli.placing import Placing
+from tests.jobs import NOON, attempt
 
 from queuectl.job import Attempt, Outcome, State
 from queuectl.store import waiting

@@ -4,9 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.placing import attempt
 from tests.directory.support import grow_old
-from tests.jobs import LATER, NOON, make_job
+from tests.jobs import LATER, NOON, attempt, make_job
 
 from queuectl.document import encode_job
 from queuectl.job import State

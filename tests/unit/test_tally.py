@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.cli.placing import NOON, attempt
+from tests.jobs import NOON, attempt
 
 from queuectl.job import Outcome
 from queuectl.store.base import LENGTH_BOUNDS, Recent, Tally
