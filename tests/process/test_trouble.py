@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -285,10 +286,12 @@ def test_what_is_scarce_for_a_while_is_waited_for(queue: Queue) -> None:
     queue.until_in("completed", "warm-up")
     (worker,) = pool.pids()
     _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-    opened = max(map(int, os.listdir(f"/proc/{worker}/fd"))) + 1
-    resource.prlimit(worker, resource.RLIMIT_NOFILE, (opened, hard))
+    taken = set(map(int, os.listdir(f"/proc/{worker}/fd")))
+    # Nothing can be opened: the kernel gives the lowest number that is free.
+    free = next(number for number in count() if number not in taken)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (free, hard))
     queue.enqueue("echo done", "job")
-    until(lambda: "Too many open files" in pool.talk(), f"it is told; told is {pool.talk()}")
+    until(lambda: "Too many open files" in pool.talk(), "it is told")
     assert queue.ids("completed") == ["warm-up"]
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
     queue.until_in("completed", "job")
