@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["queuectl"]):
     from queuectl.submit import Options, Submitter, job_from_user
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON)
+DEFAULTS = Defaults(Settings(), "/", NOON)
 LONGEST_MESSAGE = 1000
 
 

@@ -13,7 +13,7 @@ from queuectl.store.base import Claim, ParentNames, Store
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
 LATER = later(NOON, 86400.0)  # whatever waits for a backoff is due by then
 SETTINGS = Settings()
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON)
+DEFAULTS = Defaults(Settings(), "/", NOON)
 
 
 def decode_job(data: bytes, job_id: str, defaults: Defaults) -> Job:

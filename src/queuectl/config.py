@@ -16,18 +16,6 @@ from queuectl.errors import ConfigError, UsageError, shorten
 from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY
 
 
-class Defaults(NamedTuple):
-    """What a job gets that says nothing: the limits of the settings, a directory, the time."""
-
-    max_retries: int
-    timeout_seconds: float | None
-    priority: int
-    cwd: str
-    now: datetime
-    retry_on: str | None = None
-    no_retry_on: str | None = None
-
-
 class Settings(NamedTuple):
     """The value of every setting.
 
@@ -46,18 +34,16 @@ class Settings(NamedTuple):
     keep_completed: float | None = None
     keep_logs: float | None = None
 
-    def of_a_new_job(self, cwd: str, now: datetime) -> Defaults:
-        """Return the defaults of a job that is added now."""
-        limits = {name: getattr(self, field) for field, name in _OF_JOBS.items()}
-        return Defaults(cwd=cwd, now=now, **limits)
+
+class Defaults(NamedTuple):
+    """What a job gets that says nothing: the settings of JOB_KEYS, a directory, the time."""
+
+    settings: Settings
+    cwd: str
+    now: datetime
 
 
-# The settings that a job takes, each with the name of the job's field.
-_OF_JOBS = {
-    "max_retries": "max_retries", "timeout": "timeout_seconds", "priority": "priority",
-    "retry_on": "retry_on", "no_retry_on": "no_retry_on",
-}  # fmt: skip
-JOB_KEYS = tuple(field.replace("_", "-") for field in _OF_JOBS)
+JOB_KEYS = ("max-retries", "timeout", "priority", "retry-on", "no-retry-on")
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -73,7 +73,7 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
             f"not a job document: bad JSON: a number has more than {most} digits"
         ) from error
     if not isinstance(value, dict):
-        raise BadDocument(f"not a job document: a JSON {_json_type(value)}, not an object")
+        raise BadDocument("not a job document: not a JSON object")
     # A document with fewer brackets cannot be deeper, and nearly all have fewer.
     if data.count("[") + data.count("{") > MAX_NESTING and _is_deep(value):
         raise _too_deep()
@@ -121,11 +121,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise _NotJson(f"duplicate key {shorten(key)}")
             seen.add(key)
     return value
-
-
-def _json_type(value: object) -> str:
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array"}
-    return "null" if value is None else names.get(type(value), "object")
 
 
 _from_json = json.JSONDecoder(
@@ -216,19 +211,24 @@ class _Reader:
         return values
 
 
-def check_text(text: str, what: str) -> str:
+def check_text(text: str, what: str, most: int | None = None, hint: str = "") -> str:
     """Return text that can be handed to the kernel.
 
-    Raises: BadDocument for a NUL character, and for a lone surrogate that stands for no byte.
+    Raises: BadDocument for a NUL character, for a lone surrogate that stands for no byte, and for
+    more than ``most`` bytes.
     """
     if "\0" in text:
         raise BadDocument(f"{what} holds a NUL character, which no command can be given")
     try:
-        text.encode("utf-8", "surrogateescape")
+        size = len(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError as error:
         raise BadDocument(
             f"{what} holds a lone surrogate at character {error.start}, which is no text"
         ) from error
+    if most is not None and size > most:
+        raise BadDocument(
+            f"{what} has {size} bytes; {most} is the most that the kernel takes{hint}"
+        )
     return text
 
 
@@ -239,12 +239,7 @@ def check_env(name: object, value: object) -> None:
     what = f"'env': {name[:60]}"
     if not isinstance(value, str):
         raise BadDocument(f"{what} is {shorten(value)}; it must be a string")
-    check_text(value, what)
-    if (size := len(f"{name}={value}".encode("utf-8", "surrogateescape"))) > MAX_COMMAND_BYTES:
-        raise BadDocument(
-            f"{what} has {size} bytes with its name; {MAX_COMMAND_BYTES} is the most that the"
-            " kernel takes"
-        )
+    check_text(value, what, MAX_COMMAND_BYTES - len(name) - 1)
 
 
 def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
@@ -253,7 +248,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
     ``job_id`` is for a document without an id. Unknown keys are kept.
     Raises: BadDocument that names the key; NewerSchema if a newer version wrote the document.
     """
-    read = _Reader(document)
+    read, settings = _Reader(document), defaults.settings
     schema = read.whole("schema", SCHEMA, 1, MAX_COUNT)
     if schema > SCHEMA:
         raise NewerSchema(
@@ -265,12 +260,12 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
         id=job_id if identity is job_id else check_id(identity),
         command=read.text("command"),
         state=read.member("state", _STATES, "a state", State.PENDING),
-        priority=read.whole("priority", defaults.priority, 0, MAX_PRIORITY),
+        priority=read.whole("priority", settings.priority, 0, MAX_PRIORITY),
         attempts=read.whole("attempts", 0, 0, MAX_COUNT),
-        max_retries=read.whole("max_retries", defaults.max_retries, 0, MAX_MAX_RETRIES),
-        timeout_seconds=read.seconds("timeout", defaults.timeout_seconds),
-        retry_on=read.codes("retry_on", defaults.retry_on),
-        no_retry_on=read.codes("no_retry_on", defaults.no_retry_on),
+        max_retries=read.whole("max_retries", settings.max_retries, 0, MAX_MAX_RETRIES),
+        timeout_seconds=read.seconds("timeout", settings.timeout),
+        retry_on=read.codes("retry_on", settings.retry_on),
+        no_retry_on=read.codes("no_retry_on", settings.no_retry_on),
         cwd=read.path("cwd", defaults.cwd),
         env=read.env(),
         after=read.ids("after"),

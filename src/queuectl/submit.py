@@ -94,7 +94,7 @@ class Submitter:
         self._given = options.document()
         self._now = now
         self._base = options.run_at or later(now, options.delay_seconds or 0)
-        self._defaults = settings.of_a_new_job(options.here, now)
+        self._defaults = Defaults(settings, options.here, now)
 
     def one(self, words: Sequence[str]) -> None:
         """Make the job that the words of a command line describe.
@@ -262,18 +262,11 @@ def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) 
             f"the keys that begin with {OWN_PREFIX} have {size} bytes; {MAX_OWN_BYTES} is the most:"
             " put what they hold into a file, and name that"
         )
-    variables = (f"{name}={value}" for name, value in job.env.items())
-    for key, texts, most in (
-        ("cwd", (job.cwd,), MAX_PATH_BYTES),
-        ("env", variables, MAX_ENVIRONMENT_BYTES),
-    ):
-        if (size := sum(_size(text) + 1 for text in texts)) > most:
-            raise BadDocument(f"{key!r} has {size} bytes; {most} is the most that the kernel takes")
+    # The end of each takes a byte, too.
+    check_text(f"{job.cwd} ", "'cwd'", MAX_PATH_BYTES)
+    variables = "".join(f"{name}={value} " for name, value in job.env.items())
+    check_text(variables, "'env'", MAX_ENVIRONMENT_BYTES)
     return job
-
-
-def _size(text: str) -> int:
-    return len(text.encode(errors="surrogateescape"))
 
 
 def _unknown_key(key: str, document: Mapping[str, Any]) -> BadDocument:
@@ -298,10 +291,4 @@ def check_command(text: str) -> str:
     """
     if not text.strip():
         raise BadDocument("the command is empty")
-    check_text(text, "the command")
-    if (size := _size(text)) > MAX_COMMAND_BYTES:
-        raise BadDocument(
-            f"the command has {size} bytes; {MAX_COMMAND_BYTES} is the most that the kernel takes:"
-            " put it into a script"
-        )
-    return text
+    return check_text(text, "the command", MAX_COMMAND_BYTES, ": put it into a script")

@@ -42,7 +42,7 @@ def test_list_says_when_and_why_newest_first(run: Run, place: Placing) -> None:
     broken.write_text("[]")
     place.age(broken, 5)
     place.job(State.COMPLETED, "fine")
-    unreadable = f"(unreadable: {broken}: not a job document: a JSON array, not an object)"
+    unreadable = f"(unreadable: {broken}: not a job document: not a JSON object)"
     width = len(unreadable)
     assert run("dlq", "list") == (
         0,

@@ -19,14 +19,14 @@ from tests.jobs import (
     make_jobs,
 )
 
-from queuectl.config import Defaults
+from queuectl.config import Defaults, Settings
 from queuectl.document import encode_job
 from queuectl.errors import BadDocument, StoreError
 from queuectl.job import Job, Outcome, State
 from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
 
-_DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/srv", now=NOON)
+_DEFAULTS = Defaults(Settings(), "/srv", NOON)
 UNREADABLE = "unreadable"
 
 

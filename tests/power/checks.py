@@ -16,14 +16,14 @@ from tests.jobs import (
 from tests.power.disk import Tree, lay_down
 from tests.power.scenarios import Promised
 
-from queuectl.config import Defaults
+from queuectl.config import Defaults, Settings
 from queuectl.document import parse_object
 from queuectl.job import Job, Outcome, State
 from queuectl.store import open_store
 from queuectl.store.base import Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
 
-_DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/srv", now=NOON)
+_DEFAULTS = Defaults(Settings(), "/srv", NOON)
 
 
 _ENDED = frozenset({State.COMPLETED, State.DEAD, State.CANCELLED})

@@ -132,9 +132,7 @@ def test_a_document_holds_the_rules_only_where_there_are_some() -> None:
 @pytest.mark.parametrize(("value", "read"), [("1, 2", "1,2"), (None, None), ("none", None)])
 def test_a_user_chooses_by_key(value: str | None, read: str | None) -> None:
     """Null or "none" makes a job without the config's rule."""
-    defaults = Defaults(
-        max_retries=3, timeout_seconds=None, priority=5, cwd="/", now=NOON, no_retry_on="9"
-    )
+    defaults = Defaults(Settings(no_retry_on="9"), "/", NOON)
     document = {"command": "true", "no_retry_on": value}
     assert job_from_user(document, "a", defaults).no_retry_on == read
     assert job_from_user({"command": "true"}, "a", defaults).no_retry_on == "9"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.jobs import decode_job
 
-from queuectl.config import Defaults
+from queuectl.config import Defaults, Settings
 from queuectl.document import MAX_DOCUMENT_BYTES, NewerSchema, encode_job, parse_object
 from queuectl.errors import BadDocument, BadId, shorten
 from queuectl.job import (
@@ -25,7 +25,7 @@ from queuectl.job import (
 from queuectl.submit import USER_KEYS, check_command, job_from_user
 
 NOW = datetime(2026, 11, 24, 21, 29, 59, 1002, UTC)
-DEFAULTS = Defaults(max_retries=3, timeout_seconds=None, priority=5, cwd="/home/u", now=NOW)
+DEFAULTS = Defaults(Settings(), "/home/u", NOW)
 
 NOT_INSTANT = (
     "'soon' is not an instant; write ISO 8601, such as 2026-11-24T21:30 or 2026-11-24T20:30:00Z"
@@ -146,10 +146,10 @@ def test_the_only_key_that_a_document_needs_is_its_command() -> None:
     ("data", "message"),
     [
         (b"", "not a job document: bad JSON: Expecting value: line 1 column 1 (char 0)"),
-        (b"[]", "not a job document: a JSON array, not an object"),
-        (b'"x"', "not a job document: a JSON string, not an object"),
-        (b"null", "not a job document: a JSON null, not an object"),
-        (b"true", "not a job document: a JSON boolean, not an object"),
+        (b"[]", "not a job document: not a JSON object"),
+        (b'"x"', "not a job document: not a JSON object"),
+        (b"null", "not a job document: not a JSON object"),
+        (b"true", "not a job document: not a JSON object"),
         (b'{"a": NaN}', "not a job document: bad JSON: NaN is not JSON"),
         (b'{"a": -Infinity}', "not a job document: bad JSON: -Infinity is not JSON"),
         (b'{"a": 1e999}', "not a job document: bad JSON: 1e999 is out of range"),

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from tests.jobs import NOON, decode_job, drain
 
-from queuectl.config import Defaults
+from queuectl.config import Defaults, Settings
 from queuectl.document import SCHEMA, job_document
 from queuectl.job import State
 from queuectl.store import open_store
 from queuectl.store.names import pending_name
 
 DATA = Path(__file__).parents[1] / "data"
-DEFAULTS = Defaults(max_retries=9, timeout_seconds=9.0, priority=9, cwd="/nowhere", now=NOON)
+DEFAULTS = Defaults(Settings(max_retries=9, timeout=9.0, priority=9), "/nowhere", NOON)
 VERSIONS = range(1, SCHEMA + 1)
 
 

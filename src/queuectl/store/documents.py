@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from queuectl.clock import format_instant, utc_now
-from queuectl.config import Defaults
+from queuectl.config import Defaults, Settings
 from queuectl.document import (
     MAX_DOCUMENT_BYTES,
     encode_job,
@@ -34,9 +34,7 @@ STILL_BEING_WRITTEN_SECONDS = 2.0
 _LARGE_BYTES = MAX_DOCUMENT_BYTES // 64  # a smaller one does not grow to what is not read
 # What a document must hold so that no default is needed to read it, and defaults to read it with.
 _LIMITS = ("max_retries", "timeout", "priority", "cwd", "created_at", "updated_at", "run_at")
-_COMPLETE = Defaults(
-    max_retries=0, timeout_seconds=None, priority=0, cwd="/", now=datetime.min.replace(tzinfo=UTC)
-)
+_COMPLETE = Defaults(Settings(), "/", datetime.min.replace(tzinfo=UTC))
 
 
 def as_placed(job: Job, state: State, name: str, job_id: str) -> Job:
@@ -133,8 +131,7 @@ class Documents:
         if all(key in document for key in _LIMITS):
             return job_from_document(document, job_id, _COMPLETE)
         home = files.home_directory() or "/"
-        defaults = self._settings.current().of_a_new_job(home, now)
-        return job_from_document(document, job_id, defaults)
+        return job_from_document(document, job_id, Defaults(self._settings.current(), home, now))
 
     # --- recording and moving ---
 
