@@ -169,7 +169,9 @@ def test_every_file_is_its_owners_alone_under_any_umask(queue: Queue, umask: int
     assert len(paths) > 40
     for path in paths:
         mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o700 if path.is_dir() else 0o600), path
+        # The worker that is killed may have made a file in tmp/ and not yet given it its mode.
+        is_cut_off = path.parent.name == "tmp" and mode == 0o600 & ~umask
+        assert mode == (0o700 if path.is_dir() else 0o600) or is_cut_off, path
 
 
 # --- secrets ---
