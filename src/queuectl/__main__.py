@@ -1,4 +1,4 @@
-"""Let ``python -m queuectl`` be the command."""
+"""The command, as ``python -m queuectl``."""
 
 from queuectl.cli import main
 

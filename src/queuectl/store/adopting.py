@@ -57,7 +57,7 @@ class WaitingDocuments:
         return opened if held else None
 
     def look_again(self, name: str, at: datetime) -> None:
-        """Have a name tried again at an instant, and not before."""
+        """Postpone a name until an instant."""
         self._scan.put_off(name, due_text(at))
 
     def read(self, fd: int, name: str, job_id: str, now: datetime) -> Job | None:

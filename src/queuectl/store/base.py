@@ -1,4 +1,4 @@
-"""Say what a store must do, whatever it is made of.
+"""The protocol of a store: what it must do, whatever it is made of.
 
 Everything above speaks to this protocol and sees no path, file name, lock or SQL. A claim is
 exclusive as long as its worker, or the command that the worker started, lives: the store knows by
@@ -18,10 +18,10 @@ from queuectl.job import Attempt, Job, Outcome, State
 
 
 class Entry(NamedTuple):
-    """Tell what a store knows of a job without reading its document.
+    """What a store knows of a job without reading its document.
 
-    ``changed_at`` is when it came to where it is (None where that is not known cheaply);
-    ``run_at`` and ``priority`` are those of a pending job; ``attempt`` that of a running one;
+    ``changed_at`` is when it came to its state (None if that is not known cheaply);
+    ``run_at`` and ``priority`` are those of a pending job; ``attempt`` that of one in progress;
     ``parent`` is a job that a blocked one waits for, and ``parent_state`` how that has ended.
     ``token`` is what the store itself needs to find the document again.
     """
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Tell how many jobs are where; the instants are of pending jobs, None where there are none.
+    """How many jobs are in each state; the instants are of pending jobs, None if there are none.
 
     ``oldest_due`` is when the due job that has waited longest became due, ``next_due`` when the
     first of those that are not due yet will be.
@@ -52,11 +52,11 @@ class Counts(NamedTuple):
 
 
 class ParentNames:
-    """The ids that blocked jobs wait for, or have waited for, as far as was looked.
+    """The ids that blocked jobs wait for, or have waited for, as far as they were read.
 
-    None is taken out again: a parent may stay for the sake of a job that has gone on meanwhile. The
-    rest is the store's, of what it need not read again: of which directories all was read, by when
-    they last changed, and a hash for each document.
+    No id is removed: a parent may stay for the sake of a job that was released meanwhile. The rest
+    says what the store need not read again: the directories that were read, by the time of their
+    last change, and a hash for each document.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class ParentNames:
 
 
 class WorkerRecord(NamedTuple):
-    """Tell of a live worker: who it is, and what it does since when (job None: it is idle).
+    """A live worker: its name, and what it has been running since when (job None: it is idle).
 
     ``settled`` counts the attempts that it has settled.
     ``pool`` is the same for all workers of a pool, and for no others.
@@ -88,10 +88,10 @@ LENGTH_BOUNDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 
 
 class Recent(NamedTuple):
-    """Count what has ended lately, in slots of ten seconds, the oldest first.
+    """Counts of attempts that ended lately, in slots of ten seconds, the oldest first.
 
-    ``slot`` is the number of the newest; the first began in 1970. A reader knows how late it is, so
-    that what is old stops to count without anybody who writes.
+    ``slot`` is the number of the newest; the first began in 1970. A reader leaves out slots
+    that are too old by its own clock, so that counts expire although nobody writes.
     """
 
     slot: int = 0
@@ -99,11 +99,11 @@ class Recent(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Count attempts by their outcome and by their length.
+    """Counts of attempts by outcome and by length.
 
     An outcome that is only a text is one that a newer version knows.
-    ``by_length`` holds, for each of LENGTH_BOUNDS, those that took so long at most and longer than
-    the bound before, and at its end those that took longer than all; ``seconds`` is their sum.
+    ``by_length`` holds, for each of LENGTH_BOUNDS, the attempts that took that long at most and
+    longer than the bound before, and last those that took longer than all; ``seconds`` is the sum.
     """
 
     by_outcome: Mapping[Outcome | str, int] = MappingProxyType({})
@@ -114,11 +114,11 @@ class Tally(NamedTuple):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Claim:
-    """Hold a job for the worker that may run it, until it is settled or given back.
+    """A job that one worker may run, until it is settled or given back.
 
     ``pass_fds`` are descriptors, as (source, number in the command), that the command inherits, so
-    that the claim outlives its worker for as long as the command runs. ``worker`` is who claimed
-    it, empty where that is the only one of the process.
+    that the claim outlives its worker for as long as the command runs. ``worker`` claimed it; it is
+    empty for the only worker of a process.
     """
 
     worker: str = ""
@@ -129,7 +129,7 @@ class Claim:
 
 
 class Recovered(NamedTuple):
-    """Tell of one job that was found to belong to nobody, and where it is now."""
+    """One job that belonged to nobody, as it is after its recovery."""
 
     job: Job
     attempt: int
@@ -137,11 +137,11 @@ class Recovered(NamedTuple):
 
 
 class RecoveryReport(NamedTuple):
-    """Tell what recovery did; ``running`` counts the claims that somebody holds.
+    """The result of a recovery; ``running`` counts the claims that somebody holds.
 
-    ``unowned`` counts those that no live worker has, but an outliving command, and those that could
-    not be settled, as ``problems`` tell. ``overdue`` are attempts, by job and number, whose
-    commands outlived their timeout, too, and were told to end just now.
+    ``unowned`` counts those that a command holds whose worker is gone, and those that could not be
+    settled, for the reasons in ``problems``. ``overdue`` are attempts, by job and number, whose
+    commands outlived their timeout as well and got SIGTERM just now.
     """
 
     recovered: Sequence[Recovered] = ()
@@ -155,30 +155,30 @@ Slow = Callable[[str, WorkerRecord | None], object]
 
 
 class StopRequest(Protocol):
-    """Be a request to stop the workers; two requests are never equal."""
+    """A request to stop the workers; two requests are never equal."""
 
     @property
     def now(self) -> bool:
         """Return whether running commands are to be ended and given back."""
 
 
-# How an attempt that was cut off is decided: from the job and the attempt to the job as it stands.
+# What follows an attempt that was cut off: takes the job and the attempt, returns the new job.
 Decide = Callable[[Job, Attempt], Job]
 Progress = Callable[[int], None]
 Looked = Callable[[Collection[Entry]], object]
 
 
 class Settlement(Protocol):
-    """Be claims that are being settled: begun, made durable, finished.
+    """Claims that are being settled: begun, made durable, finished.
 
-    ``gone`` are those whose jobs somebody has taken away meanwhile; how they ended is not recorded.
+    ``gone`` are those whose jobs somebody has moved away meanwhile; how they ended is not recorded.
     """
 
     gone: list[Claim]
 
     @property
     def left(self) -> Collection[Claim]:
-        """Return the claims that are still held; after finish, those that there was no room for."""
+        """Return the claims that are still held; after finish, those that had no room."""
 
     def sync(self) -> None:
         """Make what was recorded durable; may take long, and may be called in another thread."""
@@ -186,12 +186,12 @@ class Settlement(Protocol):
     def finish(self) -> None:
         """Move the jobs to their states and free their claims.
 
-        Raises: StoreError where they could not be recorded; settling them again is safe.
+        Raises: StoreError if they could not be recorded; settling them again is safe.
         """
 
 
 class Adder(Protocol):
-    """Be as much of a store as a plain enqueue needs."""
+    """As much of a store as a plain enqueue needs."""
 
     def close(self) -> None:
         """Free what the store holds open."""
@@ -202,7 +202,7 @@ class Adder(Protocol):
     def make(self) -> None:
         """Make what is missing of the store, as opening it with ``create`` does.
 
-        All of it, if it was removed after it was opened: whoever pipes jobs in may take long.
+        All of it, if it was removed after it was opened: a pipe of jobs may be open for long.
         """
 
     def add_new(self, jobs: Collection[Job], progress: Progress | None = None) -> list[str]:
@@ -210,7 +210,7 @@ class Adder(Protocol):
 
 
 class Store(Adder, Protocol):
-    """Keep jobs, so that each is in one state at every instant and none is ever lost."""
+    """A place that keeps jobs: each is in one state at every instant, and none is ever lost."""
 
     location: str
     """What --store and QUEUECTL_STORE take to reach this store; also its name in messages."""
@@ -231,7 +231,7 @@ class Store(Adder, Protocol):
         """Make new jobs durable, then visible in their order; return their ids.
 
         ``chosen`` are the ids that a person chose, which must not exist in any state; those that
-        exist are skipped with ``skip_existing``. ``progress`` is told how many more are done.
+        exist are skipped with ``skip_existing``. ``progress`` gets how many more are done.
         A job that waits for others is blocked until they have ended; it may wait for any that
         exists, and for any of the new ones.
         Raises: DuplicateId, UnknownParent, CircularWait before any job is visible; StoreError on a
@@ -244,31 +244,31 @@ class Store(Adder, Protocol):
     def resolve(self, prefix: str) -> Entry:
         """Return where the job is whose id is ``prefix`` or, alone, starts with it.
 
-        Its ``changed_at`` is not told.
+        Its ``changed_at`` is None.
         Raises: JobNotFound; AmbiguousPrefix that lists candidates.
         """
 
     def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
-        """Return what is known of the jobs in a state without opening a document, the first first.
+        """Return what is known of the jobs in a state without opening a document, in order.
 
         Pending jobs come in the order of running: those that are due by priority, due time and id,
         then the rest by due time, priority and id; jobs of any other state come newest first.
-        With a ``limit`` only so many are returned, in memory that depends on the limit alone.
+        With a ``limit`` only that many are returned, in memory that depends on the limit alone.
         """
 
     def all_entries(self, state: State, now: datetime) -> Collection[Entry]:
         """Return the same of all jobs in a state, in memory of some 20 bytes for each.
 
-        They are found now, and made each time when they are iterated over.
+        They are found now, and the entries made each time that they are iterated over.
         """
 
     def read(self, entry: Entry) -> Job | None:
-        """Return the job of an entry, None where it has moved on. Raises: BadDocument."""
+        """Return the job of an entry, None if it has moved on. Raises: BadDocument."""
 
     def find(self, job_ids: Collection[str]) -> dict[str, Entry]:
         """Return where jobs are, by their ids, opening none; one that does not exist is left out.
 
-        Their ``changed_at`` is not told.
+        Their ``changed_at`` is None.
         """
 
     def ends(
@@ -277,11 +277,11 @@ class Store(Adder, Protocol):
         timeout_seconds: float | None,
         looked: Looked | None = None,
     ) -> Iterator[Job]:
-        """Yield each of the jobs when it has ended, until all have or the time is out.
+        """Yield each of the jobs when it has ended, until all have or the timeout is over.
 
         Those that have ended already come first, in the order of their ends. One that failed and is
         to run again has not ended. ``looked`` is called with where the others are, now and then
-        while they are waited for. Raises: JobNotFound where one of them is not there (any more).
+        while they are waited for. Raises: JobNotFound if one of them does not exist (any more).
         """
 
     def ids(self, state: State, prefix: str = "") -> Iterator[str]:
@@ -293,7 +293,7 @@ class Store(Adder, Protocol):
     def tally(self) -> Tally:
         """Count the attempts that workers have settled since the store was made.
 
-        It never goes down, but for what a power failure takes, and opens no job's document.
+        Never decreases, except by what a power failure takes, and opens no document of a job.
         """
 
     def ended_lately(self) -> int:
@@ -308,12 +308,12 @@ class Store(Adder, Protocol):
     def cancel(
         self, job_ids: Sequence[str], slow: "Slow | None" = None
     ) -> Iterator[tuple[str, State | None]]:
-        """Cancel jobs, those that wait first, telling of each in which state it ends.
+        """Cancel jobs, those that wait first; yield each with the state in which it ended.
 
-        One that waits does not run any more; the attempt of one that runs is ended, as its worker
-        ends a command, before it is told. One that has completed or is dead stays as it is; one
-        that is deleted meanwhile is told with None. ``slow`` is called once with a job that does
-        not end soon, and its worker if that can be asked.
+        A job that waits does not run any more; the attempt of one in progress is ended, as its
+        worker ends a command, before it is yielded. One that has completed or is dead stays as it
+        is; one that is deleted meanwhile is yielded with None. ``slow`` is called once with a job
+        that does not end soon, and its worker if that can be asked.
         Raises: JobNotFound before the first is cancelled.
         """
 
@@ -324,21 +324,21 @@ class Store(Adder, Protocol):
         """
 
     def parents_held(self, seen: "ParentNames") -> AbstractContextManager[Collection[str]]:
-        """Look once more, and let no job begin to wait for another while the block runs.
+        """Read once more, and keep jobs from beginning to wait for others while the block runs.
 
-        The block gets the ids of those that are waited for; no purge deletes them.
+        The block gets the ids that are waited for; no purge deletes those jobs.
         """
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream what is known of the jobs in a finished state, in no order, opening none."""
 
     def hold(self, job_id: str) -> AbstractContextManager[bool]:
-        """Keep a job finished as long as the block runs; False where it is not, or not ours."""
+        """Keep a job finished while the block runs; the block gets whether that is so."""
 
     def hold_unused(self, ids: AbstractSet[str]) -> AbstractContextManager[Collection[str]]:
-        """Give the block those of the ids that no job has, and let none get one meanwhile.
+        """Pass the ids that no job has to the block, and keep them free meanwhile.
 
-        A job that was set aside since it cannot be read has its id still.
+        A job that was set aside because it cannot be read still has its id.
         """
 
     def purge(
@@ -349,14 +349,14 @@ class Store(Adder, Protocol):
         forget: Callable[[Job], object] | None = None,
         unchanged_since: datetime | None = None,
     ) -> bool:
-        """Delete a finished job; return False where it is not in that state (any more).
+        """Delete a finished job; return False if it is not in that state (any more).
 
-        ``forget`` deletes what else there is of it, before its id can be taken anew. With
-        ``unchanged_since`` it stays where it came there later than that. Raises: BadDocument.
+        ``forget`` deletes what else there is of it, before its id can be used again. With
+        ``unchanged_since`` a job that came there later stays. Raises: BadDocument.
         """
 
     def read_config(self) -> dict[str, Any]:
-        """Return what was set, by key, empty where nothing was. Raises: ConfigError."""
+        """Return what was set, by key, empty if nothing was. Raises: ConfigError."""
 
     def change_config(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """Apply a change to what was set, with no other change in between."""
@@ -370,13 +370,13 @@ class Store(Adder, Protocol):
     on_set_aside: Callable[[str], None] | None
 
     def check_pool(self) -> None:
-        """Raise StoreError where this process has not what the workers of a pool need."""
+        """Raise StoreError if this process lacks what the workers of a pool need."""
 
     def reserve_pool(self) -> bool:
         """Reserve the store for a pool that is to be the only one; False if another one runs.
 
-        It is reserved as long as this process or one that was forked from it lives. Pools that do
-        not ask are not kept from starting later.
+        It is reserved as long as this process or one forked from it lives. Pools that do not ask
+        may still start later.
         """
 
     def prepare_pool(self) -> None:
@@ -401,7 +401,7 @@ class Store(Adder, Protocol):
         """Remove what killed processes left behind and nobody needs. Raises: StoreError."""
 
     def purge_turn(self, period_seconds: float) -> AbstractContextManager[bool]:
-        """Let one worker purge at a time, once in a period; False where it is not this one's turn.
+        """Take the turn to purge, once in a period for all; the block gets whether it was free.
 
         A block that is left by an exception does not count as a purge.
         """
@@ -409,26 +409,26 @@ class Store(Adder, Protocol):
     def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
         """Take the first jobs that are due, one for each of the workers, in their order.
 
-        No other worker can take them then. Jobs come by priority, then due time, then id; none
-        where none is due. Fewer than workers say nothing: the next call tells whether there are
-        more, or what was in the way of claiming them. A document that cannot be read is set aside.
+        No other worker can take them then. Jobs come by priority, then due time, then id; none if
+        none is due. Fewer jobs than workers do not mean that there are no more: the next call
+        returns them, or raises what prevented it. A document that cannot be read is set aside.
         """
 
     def control_fd(self, worker: str = "") -> int | None:
-        """Return what is readable when ``stop_level`` is to be asked, None for nothing.
+        """Return the descriptor that is readable on requests to a worker, None if there is none.
 
-        It makes ``cancel_requested`` up to date as well.
+        Then ``stop_level`` and ``cancel_requested`` are to be asked.
         """
 
     def cancel_requested(self, claim: Claim) -> bool:
-        """Tell whether the attempt that the claim's worker runs is to be cancelled."""
+        """Return whether the attempt of a claim is to be cancelled."""
 
     def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
-        """Record what became of claimed jobs; finishing it moves each to its state.
+        """Record how claimed jobs ended; finishing the settlement moves each to its state.
 
-        One settlement is finished before the next is begun. What there is no room for beside the
-        others is left for the next one.
-        Raises: StoreError where none can be recorded; the claims are still held then, and settling
+        One settlement is finished before the next is begun. Claims for which there is no room
+        beside the others are left for the next one.
+        Raises: StoreError if none can be recorded; the claims are still held then, and settling
         them again is safe.
         """
 
@@ -441,33 +441,31 @@ class Store(Adder, Protocol):
     def give_back(self, claim: Claim, due: datetime | None = None) -> None:
         """Put a claimed job back as it was, the attempt not counted, and free the claim.
 
-        It is due when it was, or at ``due``.
-        One that somebody has taken away stays where it is.
+        It is due as before, or at ``due``. A job that somebody has moved away stays where it is.
         Raises: StoreError; trying again is safe.
         """
 
     def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
         """Settle the claims whose worker and command are gone.
 
-        One that was recorded is moved on; one that was cut off becomes a lost attempt, and
-        ``decide`` says what follows. A command that outlived its worker is ended when its timeout
-        is over. What is wrong with one claim does not keep the others from being settled.
-        With ``only_lost`` nothing is asked of the claims that somebody holds, nor is any ended:
-        that is for one process of a pool to do.
+        An attempt that was recorded is moved on; one that was cut off is lost, and ``decide`` says
+        what follows. A command that outlived its worker is ended when its timeout is over. A claim
+        that cannot be settled does not keep the others from it.
+        With ``only_lost`` claims that somebody holds are left alone: one process of a pool looks
+        after those.
         """
 
     def release_blocked(self) -> bool:
-        """Let blocked jobs go on whose parents' ends were missed; return whether any is blocked.
+        """Release blocked jobs whose parents' ends were missed; return whether any is blocked.
 
-        A crash of who should have done it is what makes that necessary.
+        Needed when the process that moved a parent was killed before it released its children.
         Raises: StoreError, UnsafeStore, ConfigError.
         """
 
     def running(self) -> bool:
-        """Return whether a worker of this pool runs a job; from now on an end is an arrival.
+        """Return whether a worker of this pool runs a job, a killed worker's command included.
 
-        The ends of other pools' jobs count as arrivals, too. So do jobs whose worker was killed, as
-        long as their commands run.
+        From now on the end of a job in progress, of any pool, is an arrival.
         """
 
     def next_due(self) -> datetime | None:
@@ -477,30 +475,30 @@ class Store(Adder, Protocol):
         """
 
     def arrivals_fd(self) -> int | None:
-        """Return a descriptor that is readable when work may have come, None where there is none.
+        """Return a descriptor that is readable when jobs may have arrived, None if there is none.
 
-        Then the caller asks again after ``poll_seconds``.
+        Without one the caller asks again after ``poll_seconds``.
         """
 
     def arrivals_heard(self) -> int:
-        """Return a number that changes when a claim of this process has heard of arrivals.
+        """Return a number that changes when a claim of this process has read arrivals.
 
-        The descriptor tells once: others in this process that wait for it ask again then, too.
+        The descriptor is readable once: other workers of the process then ask again, too.
         """
 
     poll_seconds: float
 
     def request_stop(self, *, now: bool) -> StopRequest:
-        """Ask all workers that live at this moment to stop."""
+        """Ask all workers that are live at this moment to stop."""
 
     def stop_request(self) -> StopRequest | None:
         """Return the last request to stop, however old."""
 
     def stop_level(self, worker: str = "") -> int:
-        """Return what has come to a worker past its supervisor.
+        """Return the request to stop that a worker got directly, not by its supervisor.
 
-        That is 0 for no request to stop, 1 for one to take no new job, 2 for one to stop now.
+        0 is none, 1 a request to take no new job, 2 one to stop now.
         """
 
     def stop_fd(self) -> int | None:
-        """Return a descriptor that is readable when a stop may have been asked for, or None."""
+        """Return a descriptor that is readable when a stop may have been requested, or None."""

@@ -140,7 +140,7 @@ class Canceller:
     # --- jobs in progress ---
 
     def _end_running(self, entry: Entry, asked: set[tuple[str, str]], slow: Slow | None) -> None:
-        """Have an attempt ended, and return when its document has left processing/."""
+        """Ask for the end of an attempt; return when its document has left processing/."""
         from queuectl.store.watch import Watch
 
         watch, began = Watch(), time.monotonic()

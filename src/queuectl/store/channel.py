@@ -1,4 +1,4 @@
-"""Tell a worker, through a FIFO of its own, which attempts it shall end, or to stop.
+"""Requests to a worker, through a FIFO of its own: to end an attempt, or to stop.
 
 Each is a line.
 
@@ -44,7 +44,7 @@ def open_channel(directory_fd: int, worker: str) -> int:
 
 
 def is_read(directory_fd: int, worker: str) -> bool:
-    """Tell whether a worker has its FIFO open, as one has until it is gone."""
+    """Return whether a worker has its FIFO open, as each has until it is gone."""
     try:
         fd = os.open(channel_name(worker), os.O_WRONLY | _FLAGS, dir_fd=directory_fd)
     except OSError:

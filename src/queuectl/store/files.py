@@ -191,7 +191,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def is_ours_alone(status: os.stat_result) -> bool:
-    """Tell of an open file whether it is a regular one of this user, and has no other name.
+    """Return whether an open file is a regular one of this user, and has no other name.
 
     What is written in place must be: a hard link may be to a file of importance.
     """
@@ -285,7 +285,7 @@ def wait_for_lock(fd: int) -> None:
 
 
 def is_locked(fd: int) -> bool:
-    """Tell whether somebody holds the lock of an open file, without standing in anybody's way.
+    """Return whether somebody holds the lock of an open file, without taking it.
 
     Two who ask at the same time must not take each other for the holder, so this asks for a shared
     lock.
@@ -299,7 +299,7 @@ def is_locked(fd: int) -> bool:
 
 
 def names_inode(directory_fd: int, name: str, opened: os.stat_result) -> bool:
-    """Tell whether a name still stands for the file that was opened."""
+    """Return whether a name still stands for the file that was opened."""
     try:
         named = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -344,7 +344,7 @@ def move_new(first_fd: int, first: str, second_fd: int, second: str) -> None:
 
 
 def exchange(first_fd: int, first: str, second_fd: int, second: str) -> None:
-    """Let two names, each of a file in an open directory, change places in one step.
+    """Exchange two names, each of a file in an open directory, in one step.
 
     Source: renameat2(2) with RENAME_EXCHANGE, Linux only. Raises: OSError.
     """

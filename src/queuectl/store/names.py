@@ -44,17 +44,17 @@ def name_in_pending(job: Job) -> str:
 
 
 def is_pending_name(name: str) -> bool:
-    """Tell whether a name is that of a pending job; another one is adopted."""
+    """Return whether a name is that of a pending job; a file of another one is adopted."""
     return _PENDING.fullmatch(name) is not None
 
 
 def looks_pending(name: str) -> bool:
-    """Tell the same at a tenth of the cost, without looking at the digits or the id."""
+    """Return the same at a tenth of the cost, without looking at the digits or the id."""
     return name[24:26] == "Z-" and name[1:2] == "-"
 
 
 def is_stranger(name: str) -> bool:
-    """Tell whether a name in ``pending/`` is to be adopted; hidden files are somebody else's."""
+    """Return whether a name in ``pending/`` is to be adopted; hidden files are not."""
     return name.endswith(SUFFIX) and not name.startswith(".") and not is_pending_name(name)
 
 

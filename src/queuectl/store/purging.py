@@ -34,7 +34,7 @@ class Purger:
 
     @contextmanager
     def parents_held(self, seen: ParentNames) -> Iterator[Collection[str]]:
-        """Let no job begin to wait for another; see Store.parents_held."""
+        """Keep jobs from beginning to wait for others; see Store.parents_held."""
         # Who begins to wait does so under this lock (rule 7).
         with self._lock.held():
             for _ in self._dependencies.look_at_parents(seen):
@@ -124,7 +124,7 @@ class Purger:
 
 
 def _was_purged(fd: int, period_seconds: float) -> bool:
-    """Tell whether the last purge is not that long ago; the file is empty until the first one."""
+    """Return whether the last purge is that recent; the file is empty until the first one."""
     status = os.fstat(fd)
     # An age below 0 is a clock that was set back.
     return status.st_size > 0 and 0 <= time.time() - status.st_mtime < period_seconds

@@ -1,4 +1,4 @@
-"""Let a wall clock that was set back stop nothing: what was due then is not put off until then.
+"""Due times after the wall clock was set back: no job waits until the old time comes again.
 
 A name in ``pending/`` tells when a job is due, by the clock of that moment. A document that was
 recorded later than it is now proves that the clock was set back since. What was to run at once, or
@@ -30,7 +30,7 @@ class SetBack:
         self._lock = core.lock
 
     def is_proved_by(self, name: str, now: datetime) -> bool:
-        """Tell whether a job that is not due was recorded later than it is now."""
+        """Return whether a job that is not due was recorded later than now."""
         return self._put_off_by_clock(name, now) is not None
 
     def put_right(self, now: datetime) -> None:
