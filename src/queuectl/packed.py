@@ -83,6 +83,7 @@ class Sorter(Collection[T]):
         while part := list(islice(values, _PART)):
             part.sort(**self._order)
             self._parts.append(Packed(part))
+            part.clear()  # before the next one is made: one part at a time is held
 
     def __len__(self) -> int:
         """Return how many there are."""
