@@ -46,7 +46,7 @@ class WaitingDocuments:
         held = False
         try:
             if not files.lock(fd):
-                self.look_again(name, later(now, _LOOK_AGAIN_SECONDS))
+                self.look_again_soon(name, now)
             else:
                 # RACE: between open and lock another worker may have moved the document on; see
                 # test_document_that_was_not_locked_is_never_moved.
@@ -55,6 +55,10 @@ class WaitingDocuments:
             if not held:
                 os.close(fd)
         return opened if held else None
+
+    def look_again_soon(self, name: str, now: datetime) -> None:
+        """Postpone a name that somebody holds, or that is in progress already."""
+        self.look_again(name, later(now, _LOOK_AGAIN_SECONDS))
 
     def look_again(self, name: str, at: datetime) -> None:
         """Postpone a name until an instant."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 
-from queuectl.clock import later
 from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import State
 from queuectl.store import files
@@ -20,7 +19,6 @@ from queuectl.store.names import due_text, pending_id, processing_name
 from queuectl.store.scan import PendingScan
 from queuectl.store.setback import SetBack
 
-_LOOK_AGAIN_SECONDS = 1.0
 _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
 
@@ -143,7 +141,7 @@ class Claimer:
                 return None
         except FileExistsError:
             # A second document of a job in progress, which somebody has put here.
-            self._waiting.look_again(name, later(now, _LOOK_AGAIN_SECONDS))
+            self._waiting.look_again_soon(name, now)
             return None
         return HeldClaim(
             worker=worker,

@@ -1,12 +1,11 @@
 """Settle the claims whose worker and command are gone (rule 8)."""
 
 import os
-from datetime import datetime
 
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError, StoreError
-from queuectl.job import FINISHED, Attempt, Outcome, State, log_name
+from queuectl.job import FINISHED, Outcome, State
 from queuectl.store.base import Decide, Recovered, RecoveryReport
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
@@ -101,7 +100,14 @@ class Recovery:
             return Recovered(job=job, attempt=number, lost=False)
         if self._orphans.session_leaders(job_id, number):
             raise CommandStillRuns
-        job = decide(job, self._lost_attempt(job_id, number, os.fstat(fd).st_mtime, now))
+        attempt = job.ended_attempt(
+            number,
+            Outcome.LOST,
+            worker=self._registry.last_runner_of(job_id, number),
+            started_at=from_timestamp(os.fstat(fd).st_mtime),
+            finished_at=now,
+        )
+        job = decide(job, attempt)
         # Durable where it is before it moves on; see Submitter.retry.
         self._dir.make_durable(State.PROCESSING)
         recorded_fd = self._documents.record(State.PROCESSING, name, job)
@@ -111,16 +117,3 @@ class Recovery:
             os.close(recorded_fd)
         self._registry.count([job.history[-1]])
         return Recovered(job=job, attempt=number, lost=True)
-
-    def _lost_attempt(self, job_id: str, number: int, started: float, now: datetime) -> Attempt:
-        return Attempt(
-            number=number,
-            worker=self._registry.last_runner_of(job_id, number),
-            started_at=from_timestamp(started),
-            finished_at=now,
-            duration_seconds=None,
-            exit_code=None,
-            signal=None,
-            outcome=Outcome.LOST,
-            log=log_name(job_id, number),
-        )

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from queuectl.clock import later, utc_now
 from queuectl.errors import ConfigError, StoreError, UnsafeStore
-from queuectl.job import Attempt, Job, log_name
+from queuectl.job import Job
 from queuectl.policy import after_attempt
 from queuectl.store.base import Claim
 from queuectl.worker.claiming import Claimer
@@ -161,16 +161,12 @@ class Worker:
 
     def _finish(self, claim: Claim, result: Result) -> None:
         now = utc_now()
-        attempt = Attempt(
-            number=claim.attempt,
+        attempt = claim.job.ended_attempt(
+            claim.attempt,
             worker=self.name,
             started_at=claim.started_at,
             finished_at=now,
-            duration_seconds=result.duration_seconds,
-            exit_code=result.exit_code,
-            signal=result.signal,
-            outcome=result.outcome,
-            log=log_name(claim.job.id, claim.attempt),
+            **result._asdict(),
         )
         job: Job = after_attempt(claim.job, attempt, self._context.settings, now, random.random())
         self._context.settler.add(claim, job)
