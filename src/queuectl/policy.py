@@ -50,7 +50,7 @@ def attempts_allowed(job: Job) -> int:
 def attempts_used(job: Job) -> int:
     """Return how many attempts a job has used since it was added or last retried by a person.
 
-    ``attempts`` counts those that failed; one more is running, or completed or cancelled the job.
+    ``attempts`` counts failures; one more attempt is running, or completed or cancelled the job.
     """
     if job.state is State.PROCESSING:
         return min(job.attempts + 1, attempts_allowed(job))

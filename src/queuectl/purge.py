@@ -39,7 +39,7 @@ def purge(
     """Delete the jobs that came to one of the finished states by ``until`` (None: ever).
 
     Yields each deleted job, the first to end first; with ``dry_run`` each that would be deleted.
-    ``kept`` collects those that stay because a blocked job names them.
+    ``kept`` collects the jobs that stay because a blocked job names them.
     Raises: BadDocument, at the end, that names unreadable jobs; they stay.
     """
     deletion = _Deletion(store, logs, until, dry_run=dry_run, kept=kept)
@@ -57,7 +57,7 @@ def purge(
 
 
 class _Deletion:
-    """The deletion of finished jobs, a few at a time, and the ids of those that stay."""
+    """The deletion of finished jobs, a few at a time, and the ids of jobs that stay."""
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ class Submitter:
     ``dependent`` the id of each job that waits for others.
 
     A printed document holds more than a new job takes: ``ignored`` are the keys that were left out,
-    ``ended`` counts the jobs that had ended, and ``waited_for`` has the parents of those that had
+    ``ended`` counts the jobs that had ended, and ``waited_for`` has the parents of jobs that had
     stopped waiting.
     """
 
@@ -116,7 +116,7 @@ class Submitter:
         self._append(_document(text), 1)
 
     def forgotten(self, known: Collection[str]) -> Collection[Job]:
-        """Return the jobs; those that had stopped waiting keep only the parents in ``known``.
+        """Return the jobs; if they had stopped waiting, they keep only the parents in ``known``.
 
         The others may have been purged since, and are not waited for a second time.
         """

@@ -1,4 +1,4 @@
-"""The types of options and arguments, and those that several commands take."""
+"""The types of options and arguments, and the options that several commands take."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

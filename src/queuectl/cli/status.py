@@ -142,7 +142,7 @@ def page(location: str, width: int, height: int) -> list[str]:
 
 
 def _worker_lines(look: _Look, room: int, width: int) -> list[str]:
-    """Return a table of workers, those that have been busy the longest first."""
+    """Return a table of workers, the longest busy first."""
     workers = sorted(look.workers, key=lambda each: (each.job is None, each.since))
     rows = [
         (

@@ -1,6 +1,6 @@
 """Make new jobs durable and visible; all that an enqueue needs of a store, and no more.
 
-Start-up is a feature: a plain enqueue loads this module and none of those that find, claim or
+Start-up is a feature: a plain enqueue loads this module and none of the modules that find, claim or
 settle jobs.
 """
 

@@ -41,7 +41,7 @@ class Counts(NamedTuple):
     """How many jobs are in each state; the instants are of pending jobs, None if there are none.
 
     ``oldest_due`` is when the due job that has waited longest became due, ``next_due`` when the
-    first of those that are not due yet will be.
+    first job that is not due yet will be.
     """
 
     by_state: dict[State, int]
@@ -103,7 +103,7 @@ class Tally(NamedTuple):
 
     An outcome that is only a text is one that a newer version knows.
     ``by_length`` holds, for each of LENGTH_BOUNDS, the attempts that took that long at most and
-    longer than the bound before, and last those that took longer than all; ``seconds`` is the sum.
+    longer than the bound before, and last the attempts that took longer; ``seconds`` is the sum.
     """
 
     by_outcome: Mapping[Outcome | str, int] = MappingProxyType({})
@@ -139,7 +139,7 @@ class Recovered(NamedTuple):
 class RecoveryReport(NamedTuple):
     """The result of a recovery; ``running`` counts the claims that somebody holds.
 
-    ``unowned`` counts those that a command holds whose worker is gone, and those that could not be
+    ``unowned`` counts claims held by a command whose worker is gone, and claims that could not be
     settled, for the reasons in ``problems``. ``overdue`` are attempts, by job and number, whose
     commands outlived their timeout as well and got SIGTERM just now.
     """
@@ -178,7 +178,7 @@ class Settlement(Protocol):
 
     @property
     def left(self) -> Collection[Claim]:
-        """Return the claims that are still held; after finish, those that had no room."""
+        """Return the claims that are still held; after finish, the ones without room."""
 
     def sync(self) -> None:
         """Make what was recorded durable; may take long, and may be called in another thread."""
@@ -230,8 +230,8 @@ class Store(Adder, Protocol):
     ) -> list[str]:
         """Make new jobs durable, then visible in their order; return their ids.
 
-        ``chosen`` are the ids that a person chose, which must not exist in any state; those that
-        exist are skipped with ``skip_existing``. ``progress`` gets how many more are done.
+        ``chosen`` are the ids that a person chose, which must not exist in any state; existing
+        ones are skipped with ``skip_existing``. ``progress`` gets how many more are done.
         A job that waits for others is blocked until they have ended; it may wait for any that
         exists, and for any of the new ones.
         Raises: DuplicateId, UnknownParent, CircularWait before any job is visible; StoreError on a
@@ -251,7 +251,7 @@ class Store(Adder, Protocol):
     def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
         """Return what is known of the jobs in a state without opening a document, in order.
 
-        Pending jobs come in the order of running: those that are due by priority, due time and id,
+        Pending jobs come in the order of running: due jobs by priority, due time and id,
         then the rest by due time, priority and id; jobs of any other state come newest first.
         With a ``limit`` only that many are returned, in memory that depends on the limit alone.
         """
@@ -308,7 +308,7 @@ class Store(Adder, Protocol):
     def cancel(
         self, job_ids: Sequence[str], slow: "Slow | None" = None
     ) -> Iterator[tuple[str, State | None]]:
-        """Cancel jobs, those that wait first; yield each with the state in which it ended.
+        """Cancel jobs, waiting ones first; yield each with the state in which it ended.
 
         A job that waits does not run any more; the attempt of one in progress is ended, as its
         worker ends a command, before it is yielded. One that has completed or is dead stays as it
@@ -392,7 +392,7 @@ class Store(Adder, Protocol):
         """
 
     def unregister(self, *workers: str) -> None:
-        """Remove the records of workers of this process, of those that have one."""
+        """Remove the records of workers of this process, if they have one."""
 
     def workers(self) -> list[WorkerRecord]:
         """Return the live workers, those of other pools included."""

@@ -1,4 +1,4 @@
-"""Cancel jobs: move those that wait, and have those in progress ended by who runs them."""
+"""Cancel jobs: move waiting ones, and ask the workers to end the ones in progress."""
 
 import os
 import time

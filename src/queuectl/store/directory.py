@@ -155,7 +155,7 @@ class DirectoryStore:
 
     @cached_property
     def recovery(self) -> "Recovery":
-        """Return what settles the claims of those that are gone."""
+        """Return what settles the claims of processes that are gone."""
         from queuectl.store.recovery import Recovery
 
         return Recovery(self.core, self.dependencies, self._settler, self._orphans)

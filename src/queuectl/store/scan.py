@@ -1,6 +1,6 @@
 """Find the next pending job: one scan of ``pending/`` serves many claims.
 
-A scan streams the names and keeps the first of those that are due, and the soonest of those that
+A scan streams the names and keeps the first due names, and the soonest of the names that
 are due later. What arrives after it is merged in by name, so that an urgent job is next. Of each
 kind a bounded number is kept, and the first name that had to be dropped: when its turn comes, a new
 scan finds what was dropped.
@@ -155,7 +155,7 @@ class PendingScan:
         return [cut[:_AT] for cut in cuts if cut is not None]
 
     def soonest(self) -> str | None:
-        """Return the known name that becomes due first, of those that are not due."""
+        """Return the known name that becomes due next; a name that is due does not count."""
         return self._later.first[_AT:] if self._later else None
 
     def has_lost_the_soonest(self) -> bool:

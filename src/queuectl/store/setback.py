@@ -42,7 +42,7 @@ class SetBack:
             if is_pending_name(name) and pending_due(name) > due_by
         ]
         names.sort(key=pending_due)
-        # Due in a row that has ended by now, so that those that come from now on are behind them.
+        # Due in a row that has ended by now, so that new jobs come behind them.
         at_once = (later(now, (index - len(names)) / 1_000_000) for index in range(len(names)))
         for start in range(0, len(names), _READ_AT_ONCE):
             with self._lock.held():

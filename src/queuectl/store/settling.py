@@ -56,7 +56,7 @@ class Settler:
 
     def sync(self, file_fds: Sequence[int]) -> None:
         """Make written documents durable, and where the claims have come from. Raises: OSError."""
-        # The claims' renames must be durable before those that come now: else a power failure could
+        # The claims' renames must be durable before the next ones: else a power failure could
         # undo the first and keep the second, and leave the job in two places. What came into
         # pending/ was made durable by who put it there, or is by who claims it.
         self._syncer.sync(file_fds, [self._dir.fd(State.PROCESSING), self._dir.fd("tmp")])

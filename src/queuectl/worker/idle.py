@@ -38,7 +38,7 @@ class Idle:
         self._rest: Rest | None = None
 
     def note_claim(self) -> None:
-        """Note that workers have claimed: those that found no job look around again."""
+        """Note that workers have claimed; the ones without a job look around again."""
         self._rest = None
 
     def rest(self) -> Rest:

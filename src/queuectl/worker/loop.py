@@ -73,7 +73,7 @@ class Loop:
 
     @coroutine
     def yield_to_ready(self) -> Generator[None, None, None]:
-        """Run the other coroutines that are ready now, before this one goes on."""
+        """Run the other coroutines that are ready now, before this one continues."""
         if self._running > 1:
             yield None
 
@@ -82,7 +82,7 @@ class Loop:
         await self.wait((), 0.0)
 
     def has_ready(self) -> bool:
-        """Return whether another coroutine could run, apart from those that have yielded."""
+        """Return whether another coroutine could run, apart from coroutines that have yielded."""
         now = time.monotonic()
         return bool(self._poll.poll(0)) or any(
             each.until and each.until <= now for each in self._waiting.values()

@@ -114,7 +114,7 @@ class Settler:
         return bool(self._results) or self._batch is not None
 
     def is_full(self) -> bool:
-        """Return whether so many results wait, or for so long, that no job is to be claimed."""
+        """Return whether results wait in such number, or for so long, that no job is claimed."""
         waiting = [*(self._batch.results if self._batch else ()), *self._results]
         return len(waiting) >= self._max_pending or (
             bool(waiting) and time.monotonic() - waiting[0].since >= _MAX_PENDING_SECONDS

@@ -22,10 +22,10 @@ def stop_all(
     timeout_seconds: float | None,
     on_slow: Callable[[Sequence[WorkerRecord]], object] | None = None,
 ) -> list[str]:
-    """Ask the workers that live at this moment to stop, and wait until they are gone.
+    """Ask the workers that are live now to stop, and wait until they are gone.
 
-    ``on_slow`` is called once with those that do not stop within seconds.
-    Returns: the names of all of them. Raises: TimeoutExpired, which names those that are left.
+    ``on_slow`` is called once with the workers that do not stop within seconds.
+    Returns: the names of all. Raises: TimeoutExpired, which names the workers still running.
     """
     records = store.workers()
     names = sorted(record.name for record in records)
