@@ -388,7 +388,7 @@ def drain_some(store_dir: Path, count: int, workers: int = 2) -> Drained:
         wait_for(lambda: bool(os.listdir(store_dir / "processing")))
         first = time.perf_counter()
         # By the workers' own counts: to list what is completed takes longer the more there is.
-        while (done := sum(each.settled for each in store.workers())) < count:
+        while (done := sum(each.settled for each in store.workers.live())) < count:
             time.sleep(0.02)
         now = time.perf_counter()
         memory = max(private_mb(pid) for pid in pids[1:])

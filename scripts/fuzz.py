@@ -19,12 +19,13 @@ with atheris.instrument_imports(include=["queuectl"]):
     from queuectl.clock import format_duration, format_instant, parse_duration, parse_instant
     from queuectl.codes import NO_RULE, check_codes, includes
     from queuectl.config import Defaults, Settings, read_settings, settings_document
-    from queuectl.document import encode_job, job_from_document, parse_object
+    from queuectl.document import encode_job, job_from_document
     from queuectl.errors import QueuectlError
     from queuectl.job import check_id
     from queuectl.logs import parse_log_name
     from queuectl.store import names
     from queuectl.store.tally import tally_document, tally_from
+    from queuectl.strict_json import parse_object
     from queuectl.submit import Options, Submitter, job_from_user
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ from tests.jobs import (
 )
 
 from queuectl.job import Job, Outcome
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def add(store: Store, *jobs: Job) -> None:
@@ -17,7 +17,7 @@ def add(store: Store, *jobs: Job) -> None:
 def end(store: Store, outcome: Outcome = Outcome.SUCCEEDED) -> str:
     """Run the next job, which must be there, and return its id."""
     claim = claimed(store)
-    store.settle([ended(claim, outcome)])
+    store.queue.settle([ended(claim, outcome)])
     return claim.job.id
 
 

@@ -10,7 +10,8 @@ from tests.stores import Place
 
 from queuectl.clock import utc_now
 from queuectl.job import Job, State
-from queuectl.store.base import Claim, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 
 class Cancelling:
@@ -36,15 +37,15 @@ class Cancelling:
 
 def asked(worker: Store, claim: Claim) -> bool:
     """Wait until the worker is asked for something; return whether it is to end this attempt."""
-    fd = worker.control_fd()
+    fd = worker.queue.control_fd()
     assert fd is not None
     assert select.select([fd], [], [], 20)[0], "the worker is not asked"
-    return worker.cancel_requested(claim)
+    return worker.queue.cancel_requested(claim)
 
 
 def claim_and_say(store: Store) -> None:
     """Claim a job as a worker that dies then."""
-    store.register("w-9", utc_now())
+    store.queue.register("w-9", utc_now())
     claimed(store)
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 from queuectl.clock import later
 from queuectl.config import Defaults, Settings
-from queuectl.document import job_from_document, parse_object
+from queuectl.document import job_from_document
 from queuectl.job import Attempt, Job, Outcome, log_name
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim, ParentNames, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
+from queuectl.strict_json import parse_object
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250_000, tzinfo=UTC)
 LATER = later(NOON, 86400.0)  # whatever waits for a backoff is due by then
@@ -87,7 +89,7 @@ def decide(job: Job, attempt: Attempt) -> Job:
 
 def claim_next(store: Store, now: datetime, worker: str = "") -> Claim | None:
     """Claim the next job for one worker; return None where none is due."""
-    claims = store.claim_each(now, [worker])
+    claims = store.queue.claim(now, [worker])
     return claims[0] if claims else None
 
 
@@ -103,23 +105,23 @@ def drain(store: Store, now: datetime = LATER) -> list[str]:
     ids = []
     while (claim := claim_next(store, now)) is not None:
         ids.append(claim.job.id)
-        store.settle([ended(claim)])
+        store.queue.settle([ended(claim)])
     return ids
 
 
 def named_parents(store: Store) -> set[str]:
     """Return the ids of all jobs that blocked jobs wait for, or have waited for."""
-    seen = ParentNames()
-    for _ in store.look_at_parents(seen):
+    parents = store.purging.named_parents()
+    for _ in parents.look():
         pass
-    return seen.ids
+    return set(parents.ids)
 
 
 def fail_for_good(store: Store) -> None:
     """Run the next job until it is dead."""
     for _ in range(100):
         claim, job = ended(claimed(store), Outcome.FAILED)
-        store.settle([(claim, job)])
+        store.queue.settle([(claim, job)])
         if job.state == "dead":
             return
     raise AssertionError("the job does not die")

@@ -11,9 +11,10 @@ import filelock  # noqa: F401  (imported before a fork, not in it)
 import pytest
 
 from queuectl.store import open_store
-from queuectl.store.base import Claim, Store
-from queuectl.store.directory import DirectoryStore
+from queuectl.store.claiming import Claimer
 from queuectl.store.held_claim import HeldClaim
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 KINDS = ("directory",)
 
@@ -63,16 +64,16 @@ def make_place(kind: str, directory: Path) -> Place:
 def freed_claims() -> Iterator[list[Claim]]:
     """Collect what this process claims meanwhile, and free at the end what is still held."""
     made: list[Claim] = []
-    claim_each = DirectoryStore.claim_each
+    claim = Claimer.claim
 
-    def noted(self: DirectoryStore, now: datetime, workers: Sequence[str]) -> list[Claim]:
-        found = claim_each(self, now, workers)
+    def noted(self: Claimer, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        found = claim(self, now, workers)
         made.extend(found)
         return found
 
     with pytest.MonkeyPatch.context() as patch:  # its own: a test may undo what it has patched
-        patch.setattr(DirectoryStore, "claim_each", noted)
+        patch.setattr(Claimer, "claim", noted)
         yield made
-    for claim in made:
-        assert isinstance(claim, HeldClaim)
-        claim.free()
+    for each in made:
+        assert isinstance(each, HeldClaim)
+        each.free()

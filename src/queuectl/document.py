@@ -6,9 +6,9 @@ that ``cat`` and ``diff`` serve. Keys that this version does not know are kept.
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from queuectl.clock import MAX_DURATION_SECONDS, format_instant, parse_instant
@@ -28,12 +28,12 @@ from queuectl.job import (
     check_id,
     is_id,
 )
+from queuectl.strict_json import to_json
 
 SCHEMA = 1
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 # The limit for a job that is going to run, so that it can be read again with its attempts.
 MAX_DOCUMENT_BYTES_TO_RUN = MAX_DOCUMENT_BYTES - 1024 * 1024
-MAX_NESTING = 100
 MAX_COUNT = 2**53  # a double holds each whole number up to it
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -50,82 +50,9 @@ class NewerSchema(ConfigError):
 # --- reading ------------------------------------------------------------------------------------
 
 
-def parse_object(data: bytes | str) -> dict[str, Any]:
-    """Return the JSON object that a document holds.
-
-    The bound on nesting does not depend on the stack: what one process reads, all can read and
-    write.
-    Raises: BadDocument for anything else, also for NaN, a duplicate key and nesting too deep.
-    """
-    try:
-        if isinstance(data, bytes):
-            data = data.decode()
-        value = _from_json(data)
-    except RecursionError as error:
-        raise _too_deep() from error
-    except UnicodeDecodeError as error:
-        raise BadDocument(f"not a job document: not UTF-8 at byte {error.start}") from error
-    except (json.JSONDecodeError, _NotJson) as error:
-        raise BadDocument(f"not a job document: bad JSON: {error}") from error
-    except ValueError as error:  # the only other one is Python's limit for whole numbers
-        most = sys.get_int_max_str_digits()
-        raise BadDocument(
-            f"not a job document: bad JSON: a number has more than {most} digits"
-        ) from error
-    if not isinstance(value, dict):
-        raise BadDocument("not a job document: not a JSON object")
-    # A document with fewer brackets cannot be deeper, and nearly all have fewer.
-    if data.count("[") + data.count("{") > MAX_NESTING and _is_deep(value):
-        raise _too_deep()
-    return value
-
-
-class _NotJson(ValueError):
-    """Text that Python reads as JSON, and nobody else."""
-
-
-def _too_deep() -> BadDocument:
-    return BadDocument(f"not a job document: nested more than {MAX_NESTING} deep")
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(MAX_NESTING):
-        below: list[object] = []
-        for each in level:
-            if isinstance(each, dict):
-                below += each.values()
-            elif isinstance(each, list):
-                below += each
-        level = below
-    return any(isinstance(each, dict | list) for each in level)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJson(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value - value != 0:  # 1e999 is read as infinity, which could not be written again
-        raise _NotJson(f"{text[:60]} is out of range")
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _NotJson(f"duplicate key {shorten(key)}")
-            seen.add(key)
-    return value
-
-
-_from_json = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_keys
-).decode
+@lru_cache(maxsize=1024)
+def _parse_once(text: str) -> datetime:
+    return parse_instant(text)
 
 
 class _Reader:
@@ -138,17 +65,20 @@ class _Reader:
     def fail(self, key: str, value: object, expected: str) -> NoReturn:
         raise BadDocument(f"{self.what}{key!r} is {shorten(value)}; it must be {expected}")
 
-    def take(self, key: str, default: Any, expected: str, *types: type) -> Any:
+    def take(self, key: str, default: Any, kind: type, expected: str) -> Any:
         value = self.rest.pop(key, default)
         if value is _REQUIRED:
             raise BadDocument(f"{self.what}{key!r} is missing")
         # The very type: true is an int in Python, but not a number in JSON.
-        if value is not default and type(value) not in types:
+        if value is not default and type(value) is not kind:
             self.fail(key, value, expected)
         return value
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
-        return check_text(self.take(key, default, "a string", str), f"{self.what}{key!r}")
+        value: str = self.take(key, default, str, "a string")
+        if value.isascii() and "\0" not in value:
+            return value  # as nearly all
+        return check_text(value, f"{self.what}{key!r}")
 
     def path(self, key: str, default: str) -> str:
         value = self.text(key, default)
@@ -157,7 +87,7 @@ class _Reader:
         return value
 
     def member(self, key: str, of: dict[str, Any], what: str, default: Any) -> Any:
-        value = self.take(key, default, what, str)
+        value = self.take(key, default, str, what)
         if value not in of:
             self.fail(key, value, "one of " + ", ".join(of))
         return of[value]
@@ -180,32 +110,36 @@ class _Reader:
         return float(value)
 
     def instant(self, key: str, default: datetime = _REQUIRED) -> datetime:
-        value = self.take(key, default, "an instant in ISO 8601", str)
+        value = self.take(key, default, str, "an instant in ISO 8601")
         try:
-            return default if value is default else parse_instant(value)
+            # Those of one document are often the same; without an offset it is local time.
+            parse = _parse_once if value is not default and value.endswith("Z") else parse_instant
+            return default if value is default else parse(value)
         except UsageError as error:
             raise BadDocument(f"{self.what}{key!r}: {error}") from error
 
     def codes(self, key: str, default: str | None) -> str | None:
         expected = "null or a string of exit codes from 1 to 255, such as '1,64-78'"
-        value: str | None = self.take(key, default, expected, str, type(None))
+        value: str | None = self.rest.pop(key, default)
         if value is None or value is default:
             return value
         try:
-            checked = check_codes(value, key)
+            checked = check_codes(value if type(value) is str else "", key)
         except UsageError:
             self.fail(key, value, expected)
         return None if checked == NO_RULE[key] else checked
 
     def ids(self, key: str) -> tuple[str, ...]:
-        values = self.take(key, (), "a list of ids", list)
+        values = self.take(key, (), list, "a list of ids")
+        if not values:
+            return ()
         for value in values:
             if type(value) is not str or not is_id(value):
                 self.fail(key, value, "a list of ids")
         return tuple(dict.fromkeys(values))
 
     def env(self) -> Mapping[str, str]:
-        values: Mapping[str, str] = self.take("env", NOTHING, "an object of strings", dict)
+        values: Mapping[str, str] = self.take("env", NOTHING, dict, "an object of strings")
         for name, value in values.items():
             check_env(name, value)
         return values
@@ -255,7 +189,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
             f"the document of job {job_id} has schema {schema}, and this version of queuectl knows"
             f" {SCHEMA}: upgrade queuectl"
         )
-    identity = read.take("id", job_id, "a string", str)
+    identity = read.take("id", job_id, str, "a string")
     return Job(
         id=job_id if identity is job_id else check_id(identity),
         command=read.text("command"),
@@ -275,7 +209,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
         run_at=read.instant("run_at", defaults.now),
         history=tuple(
             _attempt_from(entry, index)
-            for index, entry in enumerate(read.take("history", (), "a list of attempts", list), 1)
+            for index, entry in enumerate(read.take("history", (), list, "a list of attempts"), 1)
         ),
         history_omitted=read.whole("history_omitted", 0, 0, MAX_ATTEMPT),
         extra=read.rest,
@@ -304,7 +238,6 @@ def _attempt_from(document: object, index: int) -> Attempt:
 
 # --- writing ------------------------------------------------------------------------------------
 
-to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _quote = json.encoder.encode_basestring
 
 

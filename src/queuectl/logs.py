@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from queuectl import private
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job, log_name
-from queuectl.store import files
 
 # The time of a file may lag behind the clock by a tick of the kernel.
 _TICK_SECONDS = 0.02
@@ -51,11 +51,6 @@ class LogDir:
         self.directory = path
         self.worker_log = WorkerLog(os.path.join(os.path.dirname(path), "worker.log"))
         self._dir_fd: int | None = None
-
-    @classmethod
-    def of(cls, location: str) -> "LogDir":
-        """Return the logs of the store at a location."""
-        return cls(os.path.join(location, "logs"))
 
     def path(self, job_id: str, attempt: int) -> str:
         """Return the path of an attempt's log, whether it exists or not."""
@@ -181,19 +176,19 @@ class LogDir:
         try:
             if create:
                 with suppress(FileExistsError):
-                    files.make_private(name, parent_fd)
-            return files.open_directory(self.directory, inside_fd=parent_fd)
+                    private.make_private(name, parent_fd)
+            return private.open_directory(self.directory, inside_fd=parent_fd)
         finally:
             os.close(parent_fd)
 
 
-class _Located(Protocol):
-    location: str
+class _HasLogs(Protocol):
+    log_directory: str
 
 
-def logs_of(store: _Located) -> LogDir:
-    """Return the logs of a store; every command asks here."""
-    return LogDir(os.path.join(store.location, "logs"))
+def logs_of(store: _HasLogs) -> LogDir:
+    """Return the logs of a store that this host keeps."""
+    return LogDir(store.log_directory)
 
 
 class WorkerLog:
@@ -223,7 +218,7 @@ class WorkerLog:
             with open(fd, "r+b") as file:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(fd)
-                if files.is_ours_alone(status) and status.st_size > _MAX_WORKER_LOG_BYTES:
+                if private.is_ours_alone(status) and status.st_size > _MAX_WORKER_LOG_BYTES:
                     with open(_open_private(self._old_path), "wb") as old:
                         old.truncate(0)
                         while data := file.read(_CHUNK):
@@ -249,13 +244,13 @@ def _open_private(
     while True:
         with suppress(FileExistsError):
             create = os.O_CREAT | os.O_EXCL
-            fd = os.open(name, _APPEND | create, files.FILE_MODE, dir_fd=directory_fd)
-            os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
+            fd = os.open(name, _APPEND | create, private.FILE_MODE, dir_fd=directory_fd)
+            os.fchmod(fd, private.FILE_MODE)  # the umask may have taken bits away
             return fd
         # Without blocking: nobody may ever read a FIFO.
         fd = os.open(name, _APPEND | os.O_NONBLOCK, dir_fd=directory_fd)
         status = os.fstat(fd)
-        if not files.is_ours_alone(status):
+        if not private.is_ours_alone(status):
             os.close(fd)
             raise OSError(errno.EPERM, "not a regular file owned by you, or has other links", name)
         if not _is_older(status, made_at):

@@ -31,15 +31,21 @@ def after_attempt(
     A failed attempt counts. While attempts are left, the job is pending again, due after the
     backoff, unless its exit code forbids that; otherwise it is dead.
     """
-    job = job.with_attempt(attempt)._replace(updated_at=now)
-    final_state = OUTCOMES[attempt.outcome].state
-    if final_state is not None:
-        return job._replace(state=final_state)
-    job = job._replace(attempts=job.attempts + 1)
-    if job.attempts >= attempts_allowed(job) or not is_worth_retrying(job, attempt):
-        return job._replace(state=State.DEAD)
-    run_at = later(now, backoff_seconds(job.attempts, settings, fraction))
-    return job._replace(state=State.PENDING, run_at=run_at)
+    state, attempts, run_at = OUTCOMES[attempt.outcome].state, job.attempts, job.run_at
+    if state is None:
+        attempts += 1
+        if attempts >= attempts_allowed(job) or not is_worth_retrying(job, attempt):
+            state = State.DEAD
+        else:
+            state = State.PENDING
+            run_at = later(now, backoff_seconds(attempts, settings, fraction))
+    return job._replace(
+        state=state,
+        attempts=attempts,
+        run_at=run_at,
+        updated_at=now,
+        history=(*job.history, attempt),
+    ).shortened()
 
 
 def attempts_allowed(job: Job) -> int:

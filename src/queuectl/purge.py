@@ -15,7 +15,8 @@ from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
 from queuectl.logs import Log, LogDir
 from queuectl.packed import Few, Packed, Sorter
-from queuectl.store.base import Entry, ParentNames, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 _LONGEST_PERIOD_SECONDS = 3600.0
 _SHORTEST_PERIOD_SECONDS = 1.0
@@ -43,9 +44,11 @@ def purge(
     Raises: BadDocument, at the end, that names unreadable jobs; they stay.
     """
     deletion = _Deletion(store, logs, until, dry_run=dry_run, kept=kept)
-    found = (each for state in states for each in store.finished(state) if deletion.is_old(each))
+    found = (
+        each for state in states for each in store.purging.finished(state) if deletion.is_old(each)
+    )
     entries = iter(Sorter(found, key=lambda entry: (entry.changed_at or _EVER, entry.id)))
-    for _ in store.look_at_parents(deletion.seen):  # read before pending.lock is taken
+    for _ in deletion.parents.look():  # read before pending.lock is taken
         pass
     while some := list(islice(entries, _AT_ONCE)):
         yield from deletion.delete(some)
@@ -74,7 +77,7 @@ class _Deletion:
         self._dry_run = dry_run
         self._kept: Packed[Entry] = Packed() if kept is None else kept
         self.unreadable = Few()
-        self.seen = ParentNames()
+        self.parents = store.purging.named_parents()
 
     def is_old(self, entry: Entry) -> bool:
         """Return whether a job has ended by the time given."""
@@ -82,7 +85,8 @@ class _Deletion:
 
     def delete(self, entries: list[Entry]) -> list[Entry]:
         """Delete up to _AT_ONCE jobs that no blocked job names; return them."""
-        held = nullcontext(self.seen.ids) if self._dry_run else self._store.parents_held(self.seen)
+        parents = self.parents
+        held = nullcontext(parents.ids) if self._dry_run else parents.held()
         with held as named:
             return [entry for entry in entries if self._is_deleted(entry, named)]
 
@@ -93,7 +97,7 @@ class _Deletion:
         try:
             if self._dry_run:
                 return self._store.read(entry) is not None
-            return self._store.purge(
+            return self._store.purging.purge(
                 entry.id, entry.state, forget=self._forget, unchanged_since=self._until
             )
         except (BadDocument, ConfigError):
@@ -129,7 +133,7 @@ class StrayLogs:
         """Take all logs but those of finished jobs."""
         for log in self._logs.all():
             if log.modified_at <= self._until:
-                with self._store.hold(log.job_id) as is_held:
+                with self._store.purging.hold(log.job_id) as is_held:
                     if not is_held:
                         self.add(log)
 
@@ -138,7 +142,7 @@ class StrayLogs:
         some, self._some = self._some, []
         if not some:
             return
-        with self._store.hold_unused({log.job_id for log in some}) as unused:
+        with self._store.purging.hold_unused({log.job_id for log in some}) as unused:
             for log in some:
                 if log.job_id in unused:
                     self.count += 1
@@ -177,7 +181,7 @@ class IdlePurge:
         steps, self._steps = self._steps or self._purge(settings, now), None
         # The turn is held while the worker purges, and not while it runs a job.
         try:
-            with self._store.purge_turn(period) as is_ours:
+            with self._store.purging.turn(period) as is_ours:
                 if not is_ours:
                     # The worker whose turn it is may be interrupted, too.
                     self._next_at = time.monotonic() + min(period, _ASK_AGAIN_SECONDS)
@@ -202,12 +206,12 @@ class IdlePurge:
         # Unreadable documents are left for a person to look at.
         deletion = _Deletion(self._store, self._logs, until)
         old: list[Entry] = []
-        for entry in chain(self._store.finished(State.COMPLETED), [None]):
+        for entry in chain(self._store.purging.finished(State.COMPLETED), [None]):
             yield
             if entry is not None and deletion.is_old(entry):
                 old.append(entry)
             if len(old) == _AT_ONCE or (entry is None and old):
-                yield from self._store.look_at_parents(deletion.seen)
+                yield from deletion.parents.look()
                 deletion.delete(old)
                 old.clear()
 
@@ -216,7 +220,7 @@ class IdlePurge:
         for log in self._logs.all():
             yield
             if log.modified_at <= until:
-                with self._store.hold(log.job_id) as is_held:
+                with self._store.purging.hold(log.job_id) as is_held:
                     if is_held:
                         self._logs.remove(log.job_id, log.attempt, unchanged_since=until)
                         continue

@@ -18,7 +18,8 @@ from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import FINISHED, IN_ORDER, Job, State
 from queuectl.packed import Packed, Sorter
 from queuectl.policy import attempts_allowed, attempts_used
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 # Listed one after the other: they change too fast to be merged, or are too few.
 _UNFINISHED = (State.PROCESSING, State.PENDING, State.BLOCKED)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from queuectl.clock import format_instant, later
 from queuectl.codes import NO_RULE
 from queuectl.config import Defaults, Settings
-from queuectl.document import check_text, job_document, job_from_document, parse_object, to_json
+from queuectl.document import check_text, job_document, job_from_document
 from queuectl.errors import BadDocument, QueuectlError, UsageError, shorten
 from queuectl.job import (
     FINISHED,
@@ -23,6 +23,7 @@ from queuectl.job import (
     State,
     new_id,
 )
+from queuectl.strict_json import parse_object, to_json
 
 if TYPE_CHECKING:
     from queuectl.packed import Packed

@@ -12,6 +12,7 @@ from tests.jobs import attempt
 from queuectl.clock import utc_now
 from queuectl.job import Outcome, State
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.entries import Entries
 
 
 def ids(stdout: str) -> list[str]:
@@ -275,9 +276,9 @@ def test_a_job_that_moves_on_meanwhile_is_listed_once_where_it_is(
     """RACE: a job is claimed, and one completed, between the look at two directories."""
     waiting = place.job(State.PENDING, "claimed")
     running = place.job(State.PROCESSING, "done")
-    entries = DirectoryStore.all_entries
+    entries = Entries.all_entries
 
-    def moving(self: DirectoryStore, state: State, *args: Any) -> Any:
+    def moving(self: Entries, state: State, *args: Any) -> Any:
         found = entries(self, state, *args)
         if state is State.PENDING:
             waiting.rename(place.store_dir / "processing" / "claimed.1.json")
@@ -285,7 +286,7 @@ def test_a_job_that_moves_on_meanwhile_is_listed_once_where_it_is(
             running.rename(place.store_dir / "completed" / "done.json")
         return found
 
-    monkeypatch.setattr(DirectoryStore, "all_entries", moving)
+    monkeypatch.setattr(Entries, "all_entries", moving)
     documents = json.loads(run("list", "--json").stdout)
     assert [(each["id"], each["state"]) for each in documents] == [
         ("claimed", "processing"),

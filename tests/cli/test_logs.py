@@ -11,7 +11,7 @@ from tests.jobs import NOON, attempt, make_job
 from queuectl.cli.replay import Replay
 from queuectl.document import encode_job
 from queuectl.job import Job, State
-from queuectl.store.directory import DirectoryStore
+from queuectl.store.lookup import Lookup
 
 
 def test_logs_prints_the_last_attempt(run: Run, place: Placing) -> None:
@@ -237,9 +237,9 @@ def test_follow_spends_a_tenth_of_its_time_on_finding_the_job(
     place.log("job-1", 1, b"end\n")
     now = 0.0
     looked_at: list[float] = []
-    get = DirectoryStore.get
+    get = Lookup.get
 
-    def slow_get(self: DirectoryStore, job_id: str) -> Job:
+    def slow_get(self: Lookup, job_id: str) -> Job:
         nonlocal now
         looked_at.append(now)
         if len(looked_at) == 4:
@@ -251,7 +251,7 @@ def test_follow_spends_a_tenth_of_its_time_on_finding_the_job(
         nonlocal now
         now += 1
 
-    monkeypatch.setattr(DirectoryStore, "get", slow_get)
+    monkeypatch.setattr(Lookup, "get", slow_get)
     monkeypatch.setattr("queuectl.cli.logs.monotonic", lambda: now)
     monkeypatch.setattr("queuectl.cli.logs.sleep", sleep)
     assert run("logs", "job-1", "-f") == (0, "end\n", "")

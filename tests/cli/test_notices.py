@@ -13,6 +13,7 @@ from queuectl.job import State
 from queuectl.store import looking, open_store, waiting
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.lookup import Lookup
+from queuectl.store.records import WorkerRecords
 
 SHORTLY = ("--timeout", "0.01s")
 NO_WORKER = "waiting, but no worker is running: see 'queuectl worker start'"
@@ -149,10 +150,10 @@ def test_a_worker_that_is_replaced_is_not_missed(
     place.job(State.PENDING, "c")
     looks = [*live]
 
-    def workers(_: DirectoryStore) -> list[int]:
+    def live_workers(_: WorkerRecords) -> list[int]:
         return [1] * looks.pop(0) if looks else [1]
 
-    monkeypatch.setattr(DirectoryStore, "workers", workers)
+    monkeypatch.setattr(WorkerRecords, "live", live_workers)
     assert said(run, "wait", "c", "--timeout", "0.5s") == lines
     assert looks == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
-from queuectl.store import files
+from queuectl import private
 
 
 @pytest.fixture
@@ -112,13 +112,13 @@ def test_an_enqueue_opens_the_store_once(
     """The settings are read from the store that the job is added to."""
     run("enqueue", "--id", "a", "true")
     opened = []
-    open_directory = files.open_directory
+    open_directory = private.open_directory
 
     def counted(path: str, *, inside_fd: int | None = None) -> int:
         opened.append(path)
         return open_directory(path, inside_fd=inside_fd)
 
-    monkeypatch.setattr(files, "open_directory", counted)
+    monkeypatch.setattr(private, "open_directory", counted)
     assert run("enqueue", "true", *words).exit_code == 0
     assert opened.count(str(run.store_dir)) == 1
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tests.stores import KINDS, Place, freed_claims, make_place
 
-from queuectl.store.base import Claim, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 
 @pytest.fixture(params=KINDS)

@@ -22,7 +22,8 @@ from tests.stores import Place
 from queuectl.clock import later, utc_now
 from queuectl.errors import JobNotFound
 from queuectl.job import Job, Outcome, State
-from queuectl.store.base import Claim, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 
 def cancel(store: Store, *job_ids: str) -> dict[str, State | None]:
@@ -34,9 +35,9 @@ def cancel(store: Store, *job_ids: str) -> dict[str, State | None]:
 def worker(place: Place) -> Iterator[Store]:
     """Return a store that is used by a registered worker."""
     store = place.open()
-    store.register("w-1", utc_now())
+    store.queue.register("w-1", utc_now())
     yield store
-    store.unregister()
+    store.queue.unregister()
 
 
 def test_waiting_job_is_cancelled_and_never_claimed(store: Store) -> None:
@@ -51,7 +52,7 @@ def test_waiting_job_is_cancelled_and_never_claimed(store: Store) -> None:
 def test_job_that_waits_for_its_next_attempt_is_cancelled(store: Store) -> None:
     """What its attempts were is kept."""
     store.add([make_job("a")])
-    store.settle([ended(claimed(store), Outcome.FAILED)])
+    store.queue.settle([ended(claimed(store), Outcome.FAILED)])
     assert cancel(store, "a") == {"a": State.CANCELLED}
     job = store.get("a")
     assert ([each.outcome for each in job.history], job.attempts) == ([Outcome.FAILED], 1)
@@ -69,7 +70,7 @@ def test_nothing_is_cancelled_where_one_does_not_exist(store: Store) -> None:
 def test_what_has_ended_is_told_and_left(store: Store) -> None:
     """Completed and dead jobs stay so; a cancelled one is told as cancelled again."""
     store.add(make_jobs("done", "bad", "stopped"))
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     fail_for_good(store)
     assert cancel(store, "stopped") == {"stopped": State.CANCELLED}
     before = [store.get(each) for each in ("done", "bad", "stopped")]
@@ -97,7 +98,7 @@ def test_running_job_is_cancelled_when_its_worker_says_so(place: Place, worker: 
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
     assert cancelling.told == {}
-    worker.settle([ended(claim, Outcome.CANCELLED)])
+    worker.queue.settle([ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
     assert [each.outcome for each in worker.get("a").history] == [Outcome.CANCELLED]
 
@@ -105,16 +106,16 @@ def test_running_job_is_cancelled_when_its_worker_says_so(place: Place, worker: 
 def test_several_running_jobs_are_asked_for_at_once(place: Place, worker: Store) -> None:
     """None has to wait until the one before it has ended."""
     second = place.open()
-    second.register("w-2", utc_now())
+    second.queue.register("w-2", utc_now())
     worker.add(make_jobs("a", "b"))
     claims = [claimed(worker), claimed(second)]
     cancelling = Cancelling(place, "a", "b")
     assert asked(second, claims[1])
     assert asked(worker, claims[0])
-    second.settle([ended(claims[1], Outcome.CANCELLED)])
-    worker.settle([ended(claims[0], Outcome.CANCELLED)])
+    second.queue.settle([ended(claims[1], Outcome.CANCELLED)])
+    worker.queue.settle([ended(claims[0], Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED, "b": State.CANCELLED}
-    second.unregister()
+    second.queue.unregister()
 
 
 def test_job_that_completes_before_it_is_ended_is_told(place: Place, worker: Store) -> None:
@@ -123,7 +124,7 @@ def test_job_that_completes_before_it_is_ended_is_told(place: Place, worker: Sto
     claim = claimed(worker)
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
-    worker.settle([ended(claim)])
+    worker.queue.settle([ended(claim)])
     assert cancelling.wait() == {"a": State.COMPLETED}
 
 
@@ -133,7 +134,7 @@ def test_job_that_fails_before_it_is_ended_is_not_run_again(place: Place, worker
     claim = claimed(worker)
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
-    worker.settle([ended(claim, Outcome.FAILED)])
+    worker.queue.settle([ended(claim, Outcome.FAILED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
     assert [each.outcome for each in worker.get("a").history] == [Outcome.FAILED]
 
@@ -144,7 +145,7 @@ def test_job_that_is_given_back_is_cancelled(place: Place, worker: Store) -> Non
     claim = claimed(worker)
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
-    worker.give_back(claim)
+    worker.queue.give_back(claim)
     assert cancelling.wait() == {"a": State.CANCELLED}
     assert worker.get("a").history == ()
 
@@ -156,7 +157,7 @@ def test_job_whose_worker_dies_is_cancelled(place: Place, store: Store) -> None:
     assert store.get("a").state is State.PROCESSING
     assert cancel(store, "a") == {"a": State.CANCELLED}
     assert [each.outcome for each in store.get("a").history] == [Outcome.LOST]
-    assert store.recover(decide).recovered == []
+    assert store.pool.recover(decide).recovered == []
 
 
 def test_request_for_another_attempt_is_not_taken_for_this_one(place: Place, worker: Store) -> None:
@@ -164,14 +165,14 @@ def test_request_for_another_attempt_is_not_taken_for_this_one(place: Place, wor
     worker.add(make_jobs("a", "b"))
     first = claimed(worker)
     cancelling = Cancelling(place, "a")
-    fd = worker.control_fd()
+    fd = worker.queue.control_fd()
     assert fd is not None
     assert select.select([fd], [], [], 20)[0]
-    worker.settle([ended(first)])
+    worker.queue.settle([ended(first)])
     second = claimed(worker)
-    assert not worker.cancel_requested(second)
+    assert not worker.queue.cancel_requested(second)
     assert cancelling.wait() == {"a": State.COMPLETED}
-    worker.settle([ended(second)])
+    worker.queue.settle([ended(second)])
 
 
 # --- waiting ---
@@ -183,7 +184,7 @@ def test_jobs_that_have_ended_are_told_in_the_order_of_their_ends(store: Store) 
     store.add(jobs)
     claims = [claimed(store) for _ in range(3)]
     for index, claim in enumerate(claims):
-        store.settle([settle_at(claim, index)])
+        store.queue.settle([settle_at(claim, index)])
     assert [job.id for job in store.ends(["a", "m", "z"], 20.0)] == ["z", "m", "a"]
     assert next(iter(store.ends(["m"], 20.0))) == store.get("m")
 
@@ -197,10 +198,10 @@ def settle_at(claim: Claim, seconds: int) -> tuple[Claim, Job]:
 def test_a_wait_is_over_when_its_time_is(store: Store) -> None:
     """What has ended by then is told; jobs that wait or run are not."""
     store.add(make_jobs("a", "b", "c"))
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     claim = claimed(store)
     assert [job.id for job in store.ends(["c", "b", "a"], 0.01)] == ["a"]
-    store.give_back(claim)
+    store.queue.give_back(claim)
 
 
 def test_a_wait_goes_on_through_retries(place: Place, store: Store) -> None:
@@ -211,9 +212,9 @@ def test_a_wait_goes_on_through_retries(place: Place, store: Store) -> None:
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()
     for _ in range(2):
-        store.settle([ended(claimed(store), Outcome.FAILED)])
+        store.queue.settle([ended(claimed(store), Outcome.FAILED)])
         assert told == []
-    store.settle([ended(claimed(store), Outcome.FAILED)])
+    store.queue.settle([ended(claimed(store), Outcome.FAILED)])
     thread.join(20)
     assert [(job.state, len(job.history)) for job in told] == [(State.DEAD, 3)]
 
@@ -234,7 +235,7 @@ def test_a_job_that_does_not_exist_is_not_waited_for(store: Store) -> None:
 def test_find_tells_where_jobs_are(store: Store) -> None:
     """Those that do not exist, and what is no id, are left out."""
     store.add(make_jobs("done", "running", "waiting"))
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     claim = claimed(store)
     found = store.find(["waiting", "done", "nope", "../done", "", "a\0", "running"])
     assert {job_id: entry.state for job_id, entry in found.items()} == {
@@ -244,4 +245,4 @@ def test_find_tells_where_jobs_are(store: Store) -> None:
     }
     assert found["running"].attempt == 1
     assert all(store.read(entry) == store.get(entry.id) for entry in found.values())
-    store.give_back(claim)
+    store.queue.give_back(claim)

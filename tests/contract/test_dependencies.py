@@ -22,7 +22,7 @@ from tests.stores import Place
 from queuectl.clock import later
 from queuectl.errors import CircularWait, DuplicateId, JobNotFound
 from queuectl.job import Outcome, State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def test_child_runs_when_its_parent_has_completed(store: Store) -> None:
@@ -34,7 +34,7 @@ def test_child_runs_when_its_parent_has_completed(store: Store) -> None:
     claim = claimed(store)
     assert claim.job.id == "p"
     assert claim_next(store, LATER) is None
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     (entry,) = store.entries(State.PENDING, NOON)
     assert (entry.id, entry.priority, entry.run_at) == ("c", 2, later(NOON, 7))
     assert drain(store) == ["c"]
@@ -74,7 +74,7 @@ def test_bad_end_of_a_parent(store: Store, state: State) -> None:
         state, State.BLOCKED, State.PENDING, State.BLOCKED,
     ]  # fmt: skip
     assert {each.parent_state for each in store.entries(State.BLOCKED, NOON)} == {state}
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     add(store, make_job("late", after=("p",)), make_job("late-any", after_any=("p",)))
     assert where(store, "late", "late-any") == [State.BLOCKED, State.PENDING]
 
@@ -83,10 +83,10 @@ def test_retry_of_a_dead_parent_lets_its_children_go_on(store: Store) -> None:
     """They wait until it has run again, whatever sweeps looked at them meanwhile."""
     add(store, make_job("p", max_retries=1), make_job("c", after=("p",)))
     fail_for_good(store)
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     assert claim_next(store, LATER) is None
     store.retry("p", [State.DEAD], NOON)
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     assert drain(store) == ["p", "c"]
 
 
@@ -187,7 +187,7 @@ def test_retried_job_does_not_wait_for_what_was_purged(store: Store) -> None:
     """A parent that is gone was done once."""
     add(store, make_job("p"), make_job("c", after=("p",)))
     drain(store)
-    assert store.purge("p", State.COMPLETED)
+    assert store.purging.purge("p", State.COMPLETED)
     assert store.retry("c", [State.COMPLETED], NOON).state is State.PENDING
 
 
@@ -196,7 +196,7 @@ def test_retried_job_forgets_what_was_purged_also_where_it_waits_for_another(sto
     add(store, make_job("p"), make_job("q"), make_job("c", after=("p",), after_any=("p", "q")))
     list(store.cancel(["c"]))
     end(store)
-    assert store.purge("p", State.COMPLETED)
+    assert store.purging.purge("p", State.COMPLETED)
     assert store.retry("c", [State.CANCELLED], NOON).state is State.BLOCKED
     assert drain(store) == ["q", "c"]
 
@@ -213,7 +213,7 @@ def test_recovered_parent_lets_its_children_go_on(place: Place) -> None:
     store = place.open()
     add(store, make_job("p", max_retries=1), make_job("c", after_any=("p",)))
     place.process_that(lose)
-    assert len(store.recover(decide).recovered) == 1
+    assert len(store.pool.recover(decide).recovered) == 1
     assert where(store, "p", "c") == [State.DEAD, State.PENDING]
 
 
@@ -228,7 +228,7 @@ def test_job_stays_under_the_parent_that_keeps_it(place: Place, store: Store, wh
     parents = [make_job("p", priority=9), make_job("d", max_retries=1)]
     add(store, *parents, make_job("b", after=("p", "d")))
     assert (end(store, Outcome.FAILED), end(store)) == ("d", "p")
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     for job_id in ("p", "d"):
         store.retry(job_id, (State.COMPLETED, State.DEAD), NOON)
     with closing(place.open()) as another:

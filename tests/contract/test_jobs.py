@@ -25,7 +25,9 @@ from queuectl.errors import (
 )
 from queuectl.job import Outcome, State
 from queuectl.query import find_job, read_row
-from queuectl.store.base import Claim, Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
+from queuectl.store.worker_protocol import Claim
 
 
 def test_added_job_is_the_same_when_another_process_reads_it(place: Place) -> None:
@@ -65,7 +67,7 @@ def test_chosen_id_is_refused_in_every_state(place: Place, state: State) -> None
         if state in outcomes:
             claim, job = ended(replace_limit(claim), outcomes[state])
             assert job.state is state
-            store.settle([(claim, job)])
+            store.queue.settle([(claim, job)])
     assert store.get("a").state is state
     with pytest.raises(DuplicateId, match=f"'a'.*{state}"):
         place.open().add(make_jobs("new", "a"), chosen=["new", "a"])
@@ -147,7 +149,7 @@ def test_entries_of_a_running_job_tell_its_attempt_and_read_none_once_it_moved(
     assert (entry.id, entry.state, entry.attempt) == ("a", State.PROCESSING, 1)
     assert entry.changed_at is not None
     assert abs(datetime.now(UTC) - entry.changed_at) < timedelta(minutes=1)
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert store.read(entry) is None
 
 
@@ -156,7 +158,7 @@ def test_row_of_a_job_that_moves_before_it_is_read_tells_when(store: Store) -> N
     store.add(make_jobs("ends", "fails"))
     first, second = claimed(store), claimed(store)
     entries = {entry.id: entry for entry in store.entries(State.PROCESSING, LATER)}
-    store.settle([ended(first), ended(second, Outcome.FAILED)])
+    store.queue.settle([ended(first), ended(second, Outcome.FAILED)])
     before = utc_now()
     completed = read_row(store, entries["ends"], before)
     assert completed is not None
@@ -186,7 +188,7 @@ def test_counts_tell_states_and_due_times(store: Store) -> None:
     assert counts.next_due == later(NOON, 6)
     claim = claimed(store, NOON)
     assert store.counts(NOON).by_state[State.PROCESSING] == 1
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     counts = store.counts(NOON)
     assert (counts.by_state[State.COMPLETED], counts.by_state[State.PROCESSING]) == (1, 0)
 
@@ -201,7 +203,7 @@ def test_retry_of_a_dead_job_starts_its_attempts_anew_and_keeps_its_history(stor
     assert (job.state, job.attempts, len(job.history), job.run_at) == (State.PENDING, 0, 3, LATER)
     claim = claimed(store)
     assert claim.attempt == 4
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert [attempt.number for attempt in store.get("a").history] == [1, 2, 3, 4]
 
 
@@ -220,14 +222,16 @@ def test_retry_is_refused_where_the_state_does_not_allow_it(store: Store) -> Non
 def test_purge_deletes_only_what_is_in_the_state_for_long_enough(store: Store) -> None:
     """A purge deletes a finished job, not one that is elsewhere or came there too late."""
     store.add([make_job("a")])
-    assert not store.purge("a", State.COMPLETED)
+    assert not store.purging.purge("a", State.COMPLETED)
     drain(store)
-    assert not store.purge("a", State.DEAD)
+    assert not store.purging.purge("a", State.DEAD)
     long_ago = datetime.now(UTC) - timedelta(hours=1)
-    assert not store.purge("a", State.COMPLETED, unchanged_since=long_ago)
+    assert not store.purging.purge("a", State.COMPLETED, unchanged_since=long_ago)
     assert store.get("a").state is State.COMPLETED
-    assert store.purge("a", State.COMPLETED, unchanged_since=datetime.now(UTC) + timedelta(hours=1))
-    assert not store.purge("a", State.COMPLETED)
+    assert store.purging.purge(
+        "a", State.COMPLETED, unchanged_since=datetime.now(UTC) + timedelta(hours=1)
+    )
+    assert not store.purging.purge("a", State.COMPLETED)
     with pytest.raises(JobNotFound):
         store.get("a")
 
@@ -236,7 +240,7 @@ def test_id_of_a_purged_job_can_be_chosen_again(store: Store) -> None:
     """An id is free again once its job is deleted."""
     store.add([make_job("a")], chosen=["a"])
     drain(store)
-    store.purge("a", State.COMPLETED)
+    store.purging.purge("a", State.COMPLETED)
     store.add([make_job("a")], chosen=["a"])
     assert drain(store) == ["a"]
 
@@ -244,35 +248,35 @@ def test_id_of_a_purged_job_can_be_chosen_again(store: Store) -> None:
 def test_settings_are_seen_by_every_process(place: Place) -> None:
     """What one process sets, another one that was open before finds."""
     reader, writer = place.open(), place.open()
-    assert reader.read_config() == {}
+    assert reader.config.read() == {}
     assert reader.settings().max_retries == 3
-    writer.change_config(lambda config: {**config, "max-retries": "7"})
-    writer.change_config(lambda config: {**config, "priority": "1"})
-    assert reader.read_config() == {"max-retries": "7", "priority": "1"}
+    writer.config.change(lambda config: {**config, "max-retries": "7"})
+    writer.config.change(lambda config: {**config, "priority": "1"})
+    assert reader.config.read() == {"max-retries": "7", "priority": "1"}
     assert (reader.settings().max_retries, reader.settings().priority) == (7, 1)
-    writer.change_config(lambda config: {})
+    writer.config.change(lambda config: {})
     assert reader.settings().max_retries == 3
 
 
 def test_bad_setting_is_told_with_its_key(place: Place) -> None:
     """A value that is not allowed is an error that names the key."""
     store = place.open()
-    store.change_config(lambda config: {"max-retries": "many"})
+    store.config.change(lambda config: {"max-retries": "many"})
     with pytest.raises(ConfigError, match="max-retries"):
         store.settings()
 
 
 def test_change_of_settings_that_fails_changes_nothing(store: Store) -> None:
     """An error of the change leaves what was set, and the next change goes on."""
-    store.change_config(lambda config: {"priority": "1"})
+    store.config.change(lambda config: {"priority": "1"})
 
     def refuse(config: dict[str, object]) -> dict[str, object]:
         raise ConfigError("no")
 
     with pytest.raises(ConfigError):
-        store.change_config(refuse)
-    store.change_config(lambda config: {**config, "timeout": "9s"})
-    assert store.read_config() == {"priority": "1", "timeout": "9s"}
+        store.config.change(refuse)
+    store.config.change(lambda config: {**config, "timeout": "9s"})
+    assert store.config.read() == {"priority": "1", "timeout": "9s"}
 
 
 def test_store_that_was_opened_is_made_when_it_is_needed(place: Place) -> None:

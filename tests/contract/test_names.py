@@ -11,12 +11,12 @@ def test_what_two_workers_of_one_name_have_counted_counts(place: Place) -> None:
     """A name is given again only when the count of who had it cannot be taken for its own."""
     store = place.open()
     store.add([make_job("a"), make_job("b")])
-    store.register("w-same", NOON)
-    store.settle([ended(claimed(store))])
-    store.unregister()
+    store.queue.register("w-same", NOON)
+    store.queue.settle([ended(claimed(store))])
+    store.queue.unregister()
     with pytest.raises(NameTaken):
-        store.register("w-same", NOON)
-    store.register("w-other", NOON)
-    store.settle([ended(claimed(store))])
-    store.unregister()
-    assert sum(store.tally().by_outcome.values()) == 2
+        store.queue.register("w-same", NOON)
+    store.queue.register("w-other", NOON)
+    store.queue.settle([ended(claimed(store))])
+    store.queue.unregister()
+    assert sum(store.workers.tally().by_outcome.values()) == 2

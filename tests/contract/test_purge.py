@@ -5,7 +5,7 @@ from tests.jobs import NOON, claimed, drain, ended, make_jobs
 from tests.stores import Place
 
 from queuectl.job import Job, Outcome, State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def test_a_job_that_is_held_or_went_on_is_not_purged(store: Store, place: Place) -> None:
@@ -14,12 +14,12 @@ def test_a_job_that_is_held_or_went_on_is_not_purged(store: Store, place: Place)
     drain(store)
     store.retry("b", [State.COMPLETED], NOON)
     forgotten: list[Job] = []
-    with place.open().hold("a") as is_held:
+    with place.open().purging.hold("a") as is_held:
         assert is_held
-        assert not store.purge("a", State.COMPLETED, forget=forgotten.append)
-    assert not store.purge("b", State.COMPLETED, forget=forgotten.append)
+        assert not store.purging.purge("a", State.COMPLETED, forget=forgotten.append)
+    assert not store.purging.purge("b", State.COMPLETED, forget=forgotten.append)
     assert forgotten == []
-    assert store.purge("a", State.COMPLETED, forget=forgotten.append)
+    assert store.purging.purge("a", State.COMPLETED, forget=forgotten.append)
     assert [job.id for job in forgotten] == ["a"]
 
 
@@ -27,16 +27,16 @@ def test_a_job_that_is_held_or_went_on_is_not_purged(store: Store, place: Place)
 def test_only_a_finished_job_can_be_held(store: Store, place: Place, state: State) -> None:
     """One that waits or runs is not, wherever it was before."""
     store.add(make_jobs("a", max_retries=1), chosen=["a"])
-    with store.hold("a") as is_held:
+    with store.purging.hold("a") as is_held:
         assert not is_held
     outcome = Outcome.SUCCEEDED if state is State.COMPLETED else Outcome.FAILED
     claim, job = ended(claimed(store), outcome)
-    with store.hold("a") as is_held:
+    with store.purging.hold("a") as is_held:
         assert not is_held
-    store.settle([(claim, job)])
-    with store.hold("a") as is_held:
+    store.queue.settle([(claim, job)])
+    with store.purging.hold("a") as is_held:
         assert is_held
-    with store.hold("nobody") as is_held:
+    with store.purging.hold("nobody") as is_held:
         assert not is_held
 
 
@@ -44,10 +44,10 @@ def test_a_purge_that_failed_is_tried_again(store: Store) -> None:
     """It does not count as one."""
 
     def fail() -> None:
-        with store.purge_turn(3600):
+        with store.purging.turn(3600):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    with store.purge_turn(3600) as is_ours:
+    with store.purging.turn(3600) as is_ours:
         assert is_ours

@@ -22,7 +22,7 @@ from tests.stores import Place
 
 from queuectl.clock import later
 from queuectl.job import Job, Outcome, State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def readable(fd: int | None) -> bool:
@@ -56,13 +56,13 @@ def test_job_is_not_claimed_before_it_is_due(store: Store) -> None:
     """A job that is due later waits, and the store says until when."""
     store.add([make_job("a", run_at=later(NOON, 10)), make_job("b", run_at=later(NOON, 5))])
     assert claim_next(store, NOON) is None
-    assert store.next_due() == later(NOON, 5)
+    assert store.queue.next_due() == later(NOON, 5)
     assert claimed(store, later(NOON, 5)).job.id == "b"
     assert claim_next(store, later(NOON, 9.999999)) is None
-    assert store.next_due() == later(NOON, 10)
+    assert store.queue.next_due() == later(NOON, 10)
     assert claimed(store, later(NOON, 10)).job.id == "a"
     assert claim_next(store, LATER) is None
-    assert store.next_due() is None
+    assert store.queue.next_due() is None
 
 
 def test_urgent_arrival_is_taken_next(place: Place) -> None:
@@ -88,22 +88,22 @@ def test_first_jobs_are_claimed_one_for_each_worker(store: Store) -> None:
     """Workers of one process take theirs together: in order, each by its name, as many as due."""
     workers = ["w-1", "w-2", "w-3"]
     for name in workers:
-        store.register(name, NOON)
+        store.queue.register(name, NOON)
     store.add([*make_jobs("b", "a", "c", "d"), make_job("urgent", priority=0)])
-    claims = store.claim_each(LATER, workers)
+    claims = store.queue.claim(LATER, workers)
     assert [(claim.job.id, claim.worker) for claim in claims] == [
         ("urgent", "w-1"),
         ("b", "w-2"),
         ("a", "w-3"),
     ]
-    assert [(each.name, each.job) for each in store.workers()] == [
+    assert [(each.name, each.job) for each in store.workers.live()] == [
         ("w-1", "urgent"),
         ("w-2", "b"),
         ("w-3", "a"),
     ]
-    store.settle([ended(claim) for claim in claims])
-    assert [claim.job.id for claim in store.claim_each(LATER, workers)] == ["c", "d"]
-    assert store.claim_each(LATER, workers) == []
+    store.queue.settle([ended(claim) for claim in claims])
+    assert [claim.job.id for claim in store.queue.claim(LATER, workers)] == ["c", "d"]
+    assert store.queue.claim(LATER, workers) == []
 
 
 def test_claim_shows_the_job_as_processing_and_records_nothing(store: Store) -> None:
@@ -134,12 +134,12 @@ def test_settled_job_is_where_its_outcome_sends_it(
     store = place.open()
     store.add([make_job("a")])
     claim, job = ended(claimed(store), outcome)
-    store.settle([(claim, job)])
+    store.queue.settle([(claim, job)])
     found = place.open().get("a")
     assert found == job
     assert (found.state, found.attempts) == (state, attempts)
     assert [attempt.outcome for attempt in found.history] == [outcome]
-    assert store.recover(decide).recovered == []
+    assert store.pool.recover(decide).recovered == []
 
 
 def test_failed_job_comes_back_until_it_is_dead(store: Store) -> None:
@@ -151,7 +151,7 @@ def test_failed_job_comes_back_until_it_is_dead(store: Store) -> None:
         claim = claimed(store, now)
         assert claim.attempt == number
         claim, job = ended(claim, Outcome.FAILED)
-        store.settle([(claim, job)])
+        store.queue.settle([(claim, job)])
         if number < 3:
             waits.append((job.run_at - job.updated_at).total_seconds())
             assert claim_next(store, later(job.run_at, -0.001)) is None
@@ -167,7 +167,7 @@ def test_several_claims_are_settled_together(store: Store) -> None:
     store.add(make_jobs(*(f"j{n:02}" for n in range(20))))
     claims = [claimed(store) for _ in range(20)]
     outcomes = [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED]
-    store.settle([ended(claim, outcomes[n % 3]) for n, claim in enumerate(claims)])
+    store.queue.settle([ended(claim, outcomes[n % 3]) for n, claim in enumerate(claims)])
     by_state = store.counts(LATER).by_state
     assert by_state[State.COMPLETED] == 7
     assert by_state[State.PENDING] == 7
@@ -179,10 +179,10 @@ def test_settle_may_be_called_again(store: Store) -> None:
     """Settling what is settled does nothing."""
     store.add([make_job("a")])
     settlement = ended(claimed(store))
-    store.settle([settlement])
-    store.settle([settlement])
+    store.queue.settle([settlement])
+    store.queue.settle([settlement])
     assert len(store.get("a").history) == 1
-    store.settle([])
+    store.queue.settle([])
 
 
 def test_job_given_back_is_as_it_was(place: Place) -> None:
@@ -190,9 +190,9 @@ def test_job_given_back_is_as_it_was(place: Place) -> None:
     store = place.open()
     job = make_job("a", priority=3)
     store.add([job, make_job("b", priority=4)])
-    store.give_back(claimed(store))
+    store.queue.give_back(claimed(store))
     assert store.get("a") == job
-    assert store.recover(decide).recovered == []
+    assert store.pool.recover(decide).recovered == []
     other = place.open()
     claim = claimed(other)
     assert (claim.job, claim.attempt) == (job, 1)
@@ -202,7 +202,7 @@ def test_job_given_back_for_later_waits_until_then(store: Store) -> None:
     """Others run before it, and its attempt is not counted."""
     store.add(make_jobs("a", "b", priority=3))
     due = later(LATER, 60.0)
-    store.give_back(claimed(store), due)
+    store.queue.give_back(claimed(store), due)
     assert store.get("a").run_at == due
     assert drain(store) == ["b"]
     claim = claimed(store, due)
@@ -212,25 +212,25 @@ def test_job_given_back_for_later_waits_until_then(store: Store) -> None:
 def test_worker_that_gave_a_job_back_can_take_it_again(store: Store) -> None:
     """The job given back is next for the same worker, too."""
     store.add(make_jobs("a", "b"))
-    store.give_back(claimed(store))
+    store.queue.give_back(claimed(store))
     assert drain(store) == ["a", "b"]
 
 
 def test_recovery_leaves_live_claims_alone(place: Place) -> None:
     """A job whose worker lives is not recovered, and counts as owned by that worker."""
     worker = place.open()
-    worker.register("w-live", NOON)
+    worker.queue.register("w-live", NOON)
     worker.add([make_job("a")])
     claim = claimed(worker)
-    report = place.open().recover(decide)
+    report = place.open().pool.recover(decide)
     assert (report.recovered, report.unowned) == ([], 0)
-    worker.settle([ended(claim)])
+    worker.queue.settle([ended(claim)])
     assert worker.get("a").state is State.COMPLETED
 
 
 def claim_and_die(store: Store) -> None:
     """Be a worker that dies with a claim."""
-    store.register("w-dead", NOON)
+    store.queue.register("w-dead", NOON)
     claimed(store)
 
 
@@ -240,7 +240,7 @@ def test_claim_of_a_dead_worker_is_lost_at_once(place: Place) -> None:
     store.add([make_job("a")])
     place.process_that(claim_and_die)
     assert claim_next(store, LATER) is None
-    (found,) = store.recover(decide).recovered
+    (found,) = store.pool.recover(decide).recovered
     assert (found.job.id, found.attempt, found.lost) == ("a", 1, True)
     job = store.get("a")
     assert (job.state, job.attempts) == (State.PENDING, 1)
@@ -251,7 +251,7 @@ def test_claim_of_a_dead_worker_is_lost_at_once(place: Place) -> None:
         "w-dead",
         "a.1.log",
     )
-    assert store.recover(decide).recovered == []
+    assert store.pool.recover(decide).recovered == []
     assert claimed(store).attempt == 2
 
 
@@ -261,7 +261,7 @@ def test_job_that_kills_its_worker_ends_dead_and_not_in_a_loop(place: Place) -> 
     store.add([make_job("a")])
     for _ in range(3):
         place.process_that(claim_and_die)
-        assert len(store.recover(decide).recovered) == 1
+        assert len(store.pool.recover(decide).recovered) == 1
     assert claim_next(store, LATER) is None
     assert store.get("a").state is State.DEAD
     assert [attempt.outcome for attempt in store.get("a").history] == [Outcome.LOST] * 3
@@ -289,14 +289,14 @@ def test_command_that_outlives_its_worker_keeps_the_claim(place: Place) -> None:
     os.close(told)
     os.close(gate)
     for _ in range(2):
-        report = store.recover(decide)
+        report = store.pool.recover(decide)
         assert (report.recovered, report.unowned) == ([], 1)
     assert claim_next(store, LATER) is None
     os.close(hold)  # the command ends
     assert os.read(done, 1) == b""
     os.close(done)
     # It has closed its output, and frees the claim a moment later.
-    assert eventually(lambda: len(store.recover(decide).recovered) == 1)
+    assert eventually(lambda: len(store.pool.recover(decide).recovered) == 1)
 
 
 def eventually(what: Callable[[], bool]) -> bool:
@@ -311,60 +311,60 @@ def eventually(what: Callable[[], bool]) -> bool:
 def test_workers_are_those_that_live(place: Place) -> None:
     """A worker's record is there while it lives, tells its job, and goes when it dies."""
     worker, other = place.open(), place.open()
-    worker.register("w-b", NOON)
-    other.register("w-a", NOON)
-    assert [(each.name, each.pid, each.job) for each in place.open().workers()] == [
+    worker.queue.register("w-b", NOON)
+    other.queue.register("w-a", NOON)
+    assert [(each.name, each.pid, each.job) for each in place.open().workers.live()] == [
         ("w-a", os.getpid(), None),
         ("w-b", os.getpid(), None),
     ]
     worker.add([make_job("a")])
     claim = claimed(worker)
-    record = place.open().workers()[1]
+    record = place.open().workers.live()[1]
     assert (record.job, record.attempt) == ("a", 1)
-    worker.settle([ended(claim)])
-    worker.unregister()
-    assert [each.name for each in place.open().workers()] == ["w-a"]
-    place.process_that(lambda store: store.register("w-dead", NOON))
-    assert [each.name for each in place.open().workers()] == ["w-a"]
+    worker.queue.settle([ended(claim)])
+    worker.queue.unregister()
+    assert [each.name for each in place.open().workers.live()] == ["w-a"]
+    place.process_that(lambda store: store.queue.register("w-dead", NOON))
+    assert [each.name for each in place.open().workers.live()] == ["w-a"]
 
 
 def test_tidy_keeps_live_workers(place: Place) -> None:
     """Tidying removes what the dead left behind, and nothing of the living."""
     worker = place.open()
-    worker.register("w-live", NOON)
-    place.process_that(lambda store: store.register("w-dead", NOON))
-    place.open().tidy()
-    worker.tidy()
-    assert [each.name for each in place.open().workers()] == ["w-live"]
+    worker.queue.register("w-live", NOON)
+    place.process_that(lambda store: store.queue.register("w-dead", NOON))
+    place.open().pool.tidy()
+    worker.pool.tidy()
+    assert [each.name for each in place.open().workers.live()] == ["w-live"]
 
 
 def test_arrivals_wake_a_worker(place: Place) -> None:
     """What another process adds, retries or gives back makes the descriptor readable."""
     worker, other = place.open(), place.open()
     assert claim_next(worker, LATER) is None
-    assert not readable(worker.arrivals_fd())
+    assert not readable(worker.queue.arrivals_fd())
     other.add([make_job("a")])
-    assert readable(worker.arrivals_fd())
+    assert readable(worker.queue.arrivals_fd())
     claim = claimed(worker)
     assert claim_next(worker, LATER) is None
-    assert not readable(worker.arrivals_fd())
-    worker.settle([(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
+    assert not readable(worker.queue.arrivals_fd())
+    worker.queue.settle([(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
     other.retry("a", [State.CANCELLED], NOON)
-    assert readable(worker.arrivals_fd())
+    assert readable(worker.queue.arrivals_fd())
     assert claimed(other).job.id == "a"
 
 
 def test_stop_request_is_seen_and_told_apart(place: Place) -> None:
     """Each request to stop is another one, and wakes whoever watches."""
     store = place.open()
-    assert store.stop_request() is None
-    fd = store.stop_fd()
-    first = place.open().request_stop(now=False)
+    assert store.stop_requests.last() is None
+    fd = store.stop_requests.fd()
+    first = place.open().stop_requests.request(now=False)
     assert readable(fd)
-    assert store.stop_request() == first
+    assert store.stop_requests.last() == first
     assert not readable(fd)
-    second = place.open().request_stop(now=True)
-    assert store.stop_request() == second
+    second = place.open().stop_requests.request(now=True)
+    assert store.stop_requests.last() == second
     assert first != second
     assert (first.now, second.now) == (False, True)
 
@@ -373,19 +373,19 @@ def test_request_to_stop_reaches_each_worker_by_itself(place: Place) -> None:
     """Those who live at that moment, that is, and no claim is taken for cancelled by it."""
     store = place.open()
     store.add(make_jobs("a", "b"))
-    store.register("w-1", NOON)
+    store.queue.register("w-1", NOON)
     claim = claimed(store)
-    assert store.stop_level() == 0
-    store.request_stop(now=False)
-    assert not store.cancel_requested(claim)
-    assert store.stop_level() == 1
-    place.open().request_stop(now=True)
+    assert store.queue.stop_level() == 0
+    store.stop_requests.request(now=False)
+    assert not store.queue.cancel_requested(claim)
+    assert store.queue.stop_level() == 1
+    place.open().stop_requests.request(now=True)
     later_one = place.open()
-    later_one.register("w-2", NOON)
+    later_one.queue.register("w-2", NOON)
     other_claim = claimed(later_one)
     for worker, its_claim, level in ((store, claim, 2), (later_one, other_claim, 0)):
-        assert not worker.cancel_requested(its_claim)
-        assert worker.stop_level() == level
+        assert not worker.queue.cancel_requested(its_claim)
+        assert worker.queue.stop_level() == level
 
 
 def test_pool_shares_one_scan_and_takes_each_job_once(place: Place) -> None:
@@ -393,7 +393,7 @@ def test_pool_shares_one_scan_and_takes_each_job_once(place: Place) -> None:
     ids = [f"j{n:03}" for n in range(200)]
     parent = place.open()
     parent.add(make_jobs(*ids))
-    parent.prepare_pool()
+    parent.pool.prepare()
     results, report = os.pipe()
     pids = []
     for _ in range(2):
@@ -422,7 +422,7 @@ def test_history_holds_every_attempt_that_ran(store: Store) -> None:
     for outcome in (Outcome.FAILED, Outcome.SIGNALLED, Outcome.TIMED_OUT, Outcome.SUCCEEDED):
         claim = claimed(store)
         recorded.append(attempt_of(claim, outcome))
-        store.settle([ended(claim, outcome)])
+        store.queue.settle([ended(claim, outcome)])
     job: Job = store.get("a")
     assert list(job.history) == recorded
     assert [attempt.number for attempt in job.history] == [1, 2, 3, 4]

@@ -23,8 +23,9 @@ from queuectl.config import Defaults, Settings
 from queuectl.document import encode_job
 from queuectl.errors import BadDocument, StoreError
 from queuectl.job import Job, Outcome, State
-from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, processing_name
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 _DEFAULTS = Defaults(Settings(), "/srv", NOON)
 UNREADABLE = "unreadable"
@@ -146,7 +147,7 @@ def claim(scene: Scene) -> None:
 
 def settle(scene: Scene) -> None:
     """Settle as was prepared."""
-    scene.store.settle(scene.settlements)
+    scene.store.queue.settle(scene.settlements)
 
 
 def run(*outcomes: Outcome) -> Callable[[Scene], None]:
@@ -163,7 +164,7 @@ def run(*outcomes: Outcome) -> Callable[[Scene], None]:
 def run_after_another(scene: Scene) -> None:
     """Settle two jobs, so that files are there to be used again, then run a third."""
     for _ in range(2):
-        scene.store.settle([ended(claimed(scene.store))])
+        scene.store.queue.settle([ended(claimed(scene.store))])
     run(Outcome.FAILED)(scene)
 
 
@@ -185,7 +186,7 @@ def add_and_lose(job: Job) -> Callable[[Scene], None]:
 
 def recover(scene: Scene) -> None:
     """Recover what nobody holds."""
-    report = scene.store.recover(decide)
+    report = scene.store.pool.recover(decide)
     if report.problems:
         raise StoreError(report.problems[0])
 
@@ -224,13 +225,13 @@ def drop(text: str, *, old: bool = False) -> Callable[[Scene], None]:
 def complete_and_drop(scene: Scene) -> None:
     """Complete a job, and drop a file with the same id."""
     scene.store.add([make_job("a")])
-    scene.store.settle([ended(claimed(scene.store))])
+    scene.store.queue.settle([ended(claimed(scene.store))])
     drop('{"command": "dropped", "id": "a"}')(scene)
 
 
 def give_back(scene: Scene) -> None:
     """Give the claim back."""
-    scene.store.give_back(scene.claims[0])
+    scene.store.queue.give_back(scene.claims[0])
 
 
 def retry(scene: Scene) -> None:
@@ -251,13 +252,13 @@ def cancel(scene: Scene) -> None:
 def complete(scene: Scene) -> None:
     """Complete a job."""
     scene.store.add([_A])
-    scene.store.settle([ended(claimed(scene.store))])
+    scene.store.queue.settle([ended(claimed(scene.store))])
 
 
 def fail_once(scene: Scene) -> None:
     """Let a job wait for its second attempt."""
     scene.store.add([_A])
-    scene.store.settle([ended(claimed(scene.store), Outcome.FAILED)])
+    scene.store.queue.settle([ended(claimed(scene.store), Outcome.FAILED)])
 
 
 def add_and_cancel(scene: Scene) -> None:
@@ -268,7 +269,7 @@ def add_and_cancel(scene: Scene) -> None:
 
 def purge(scene: Scene) -> None:
     """Delete the dead job."""
-    scene.store.purge("a", State.DEAD)
+    scene.store.purging.purge("a", State.DEAD)
 
 
 def look(scene: Scene) -> None:
@@ -308,7 +309,7 @@ SCENARIOS = [
     Scenario(
         name="claim as a worker with a record",
         prepare=add(_A),
-        begin=lambda scene: scene.store.register("w-1", NOON),
+        begin=lambda scene: scene.store.queue.register("w-1", NOON),
         act=claim,
         before={"run a": PENDING},
         after={"run a": RUNNING},

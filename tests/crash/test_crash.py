@@ -45,13 +45,13 @@ def check_recovery(location: Path, scenario: Scenario) -> None:
     scenario.allows(found)
     store = open_store(str(location), create=True)
     try:
-        store.tidy()
-        assert store.workers() == []
-        report = store.recover(decide)
+        store.pool.tidy()
+        assert store.workers.live() == []
+        report = store.pool.recover(decide)
         assert report.unowned == 0
         recovered = snapshot(location)
         assert recovered == expected_after_recovery(found, scenario)
-        assert store.recover(decide).recovered == []
+        assert store.pool.recover(decide).recovered == []
         waiting = {command: job for command, job in recovered.items() if job.where == "pending"}
         drain(store)
         drained = snapshot(location)
@@ -122,14 +122,14 @@ def test_crash_while_settings_change(tmp_path: Path, torn: bool) -> None:
     for step in count(1):
         location = str(tmp_path / str(step))
         store = open_store(location, create=True)
-        store.change_config(lambda _: dict(old))
+        store.config.change(lambda _: dict(old))
 
         def change(location: str = location) -> None:
-            open_store(location, create=True).change_config(lambda _: dict(new))
+            open_store(location, create=True).config.change(lambda _: dict(new))
 
         completed = crash_at(step, change, lambda: None, torn=torn)
-        assert store.read_config() in ([new] if completed else [old, new])
-        store.change_config(lambda config: {**config, "priority": "3"})
+        assert store.config.read() in ([new] if completed else [old, new])
+        store.config.change(lambda config: {**config, "priority": "3"})
         assert store.settings().priority == 3
         store.close()
         if completed:
@@ -142,10 +142,10 @@ def test_crash_while_a_worker_comes_and_goes(tmp_path: Path, torn: bool) -> None
 
     def live(location: str) -> None:
         store = open_store(location, create=True)
-        store.register("w-1", NOON)
+        store.queue.register("w-1", NOON)
         drain(store)
-        store.tidy()
-        store.unregister()
+        store.pool.tidy()
+        store.queue.unregister()
         store.close()
 
     for step in count(1):
@@ -153,11 +153,11 @@ def test_crash_while_a_worker_comes_and_goes(tmp_path: Path, torn: bool) -> None
         store = open_store(location, create=True)
         SCENARIOS[2].act(Scene(store))
         completed = crash_at(step, partial(live, location), lambda: None, torn=torn)
-        assert store.workers() == []
-        store.recover(decide)  # until then the record tells who ran what was cut off
-        store.tidy()
+        assert store.workers.live() == []
+        store.pool.recover(decide)  # until then the record tells who ran what was cut off
+        store.pool.tidy()
         assert os.listdir(os.path.join(location, "workers")) == []
-        store.recover(decide)
+        store.pool.recover(decide)
         drain(store)
         assert {job.where for job in snapshot(Path(location)).values()} == {"completed"}
         store.close()

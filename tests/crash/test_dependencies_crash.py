@@ -15,8 +15,9 @@ from tests.jobs import NOON, claimed, decide, drain, ended, make_job
 from queuectl.errors import QueuectlError
 from queuectl.job import Outcome, State
 from queuectl.store import open_store
-from queuectl.store.base import Claim, Store
 from queuectl.store.names import is_pending_name, parse_processing, pending_id
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 Places = dict[str, str]
 
@@ -103,7 +104,7 @@ def settle(outcome: Outcome) -> Callable[[Scene], None]:
 
     def act(scene: Scene) -> None:
         assert scene.claim is not None
-        scene.store.settle([ended(scene.claim, outcome)])
+        scene.store.queue.settle([ended(scene.claim, outcome)])
 
     return act
 
@@ -118,7 +119,7 @@ def end_unnoticed(store: Store) -> None:
 
 def sweep(scene: Scene) -> None:
     """Do what idle workers do."""
-    scene.store.release_blocked()
+    scene.store.pool.release_blocked()
 
 
 def cancel_child(store: Store) -> None:
@@ -165,8 +166,8 @@ def check_between(found: Places, scenario: Scenario) -> None:
 def check_that_all_go_on(store: Store, scenario: Scenario) -> None:
     """Let a worker look after what was left, and run everything to its end."""
     location = Path(store.location)
-    store.recover(decide)
-    store.release_blocked()
+    store.pool.recover(decide)
+    store.pool.release_blocked()
     if places(location).get("p") == State.DEAD:
         assert places(location) == {
             **_FAMILY, "p": "dead", "e": "pending",
@@ -177,7 +178,7 @@ def check_that_all_go_on(store: Store, scenario: Scenario) -> None:
     expected = dict.fromkeys(places(location), "completed") | ends
     drain(store, NOON.replace(year=2028))
     assert places(location) == expected
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
     assert list((location / "blocked").iterdir()) == []
 
 

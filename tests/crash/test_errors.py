@@ -22,7 +22,8 @@ from tests.jobs import NOON, claim_next, claimed, decide, drain, ended, make_job
 from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import Outcome
 from queuectl.store import files, open_store
-from queuectl.store.base import Claim, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 ERRORS: dict[str, tuple[int, Which]] = {
     "disk full": (errno.ENOSPC, takes_space),
@@ -110,7 +111,7 @@ def test_error_that_lasts(tmp_path: Path, scenario: Scenario, kind: str) -> None
         leave(scene)
         assert open_descriptors() == base, f"leaked at errors of {names}"
         store = open_store(str(location), create=True)
-        store.recover(decide)
+        store.pool.recover(decide)
         drain(store)
         store.close()
         where = {job.where for job in snapshot(location).values()}
@@ -149,7 +150,7 @@ def test_error_while_somebody_looks(tmp_path: Path, look: str, kind: str, lastin
     store = open_store(location, create=True)
     store.add(make_jobs("a", "b"))
     worker = open_store(location, create=True)
-    worker.register("w-1", NOON)
+    worker.queue.register("w-1", NOON)
     claimed(worker)
 
     def act() -> None:
@@ -163,7 +164,7 @@ def test_error_while_somebody_looks(tmp_path: Path, look: str, kind: str, lastin
         elif look == "resolve":
             store.resolve("b")
         elif look == "workers":
-            store.workers()
+            store.workers.live()
         else:
             store.settings()
 
@@ -186,17 +187,17 @@ def test_what_cannot_be_removed_costs_no_worker(
     """A worker leaves all the same, and who tidies up is told in one line."""
     location = tmp_path / "store"
     store, other = (open_store(str(location), create=True) for _ in range(2))
-    store.register("w-1", NOON)
+    store.queue.register("w-1", NOON)
 
     def unlink(name: str, *, dir_fd: int) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    store.unregister()
+    store.queue.unregister()
     with pytest.raises(StoreError, match="cannot be tidied: Permission denied"):
-        other.tidy()
+        other.pool.tidy()
     monkeypatch.undo()
-    other.tidy()
+    other.pool.tidy()
     assert os.listdir(location / "workers") == []
     store.close()
     other.close()
@@ -216,12 +217,12 @@ def test_settle_after_a_full_disk_is_the_same_as_at_once(tmp_path: Path) -> None
     settlement = ended(claim, Outcome.FAILED)
     for step in (1, 2, 3, 1):
         with refused(step, takes_space, errno.ENOSPC, lasting=True):
-            error = try_it(lambda: store.settle([settlement]))
+            error = try_it(lambda: store.queue.settle([settlement]))
         assert error is not None
         assert error.exit_code == 74
-        assert other.recover(decide).recovered == []
+        assert other.pool.recover(decide).recovered == []
         assert claim_next(other, NOON) is None
-    store.settle([settlement])
+    store.queue.settle([settlement])
     assert store.get("a") == settlement[1]
     store.close()
     other.close()
@@ -237,7 +238,7 @@ def test_writes_that_the_system_cuts_short_are_continued(
     store.add(make_jobs("a", "b", "c"))
     if used:
         for _ in range(2):
-            store.settle([ended(claimed(store))])
+            store.queue.settle([ended(claimed(store))])
     real_write, real_pwrite = os.write, os.pwrite
 
     def write(fd: int, data: bytes) -> int:
@@ -250,7 +251,7 @@ def test_writes_that_the_system_cuts_short_are_continued(
     settlement = ended(claim, Outcome.FAILED)
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(os, "pwrite", pwrite)
-    store.settle([settlement])
+    store.queue.settle([settlement])
     store.add([make_job("new")])
     monkeypatch.undo()
     assert store.get(claim.job.id) == settlement[1]
@@ -285,7 +286,7 @@ def test_settled_documents_are_on_the_disk_before_they_replace_the_old_ones(
     for size in (1, 1, 2, 8):
         claims = [claimed(store) for _ in range(size)]
         log = SyncLog(monkeypatch)
-        store.settle([ended(claim) for claim in claims])
+        store.queue.settle([ended(claim) for claim in claims])
         monkeypatch.undo()
         assert len(log.published) >= size
         assert log.unsynced_when_published == []

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests import stores
 
-from queuectl.store.base import Claim
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.worker_protocol import Claim
 
 
 class Place(stores.Place):

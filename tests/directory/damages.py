@@ -9,8 +9,8 @@ from tests.jobs import LATER, NOON, attempt, make_job
 
 from queuectl.document import encode_job
 from queuectl.job import State
-from queuectl.store.base import Store
 from queuectl.store.names import pending_name, processing_name
+from queuectl.store.protocol import Store
 
 Damage = Callable[[Store, Path], None]
 

@@ -14,15 +14,15 @@ from queuectl.config import Settings
 from queuectl.job import Job, State
 from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, purge
-from queuectl.store.base import Store
 from queuectl.store.documents import Documents
+from queuectl.store.protocol import Store
 
 DAY = 86400.0
 
 
 def log(place: Place, job_id: str, attempt: int = 1, *, days_old: float = 0) -> None:
     """Write the log of an attempt."""
-    path = LogDir.of(place.location).path(job_id, attempt)
+    path = LogDir(f"{place.location}/logs").path(job_id, attempt)
     # By its path: a LogDir keeps the directory open, and some tests write hundreds.
     os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
     grow_old(path, days_old)
@@ -36,7 +36,7 @@ def grow_old(path: str | os.PathLike[str], days: float) -> None:
 
 def logged(place: Place) -> list[str]:
     """Return the names of the logs."""
-    return sorted(os.listdir(LogDir.of(place.location).directory))
+    return sorted(os.listdir(LogDir(f"{place.location}/logs").directory))
 
 
 def ids(store: Store, state: State) -> list[str]:
@@ -56,7 +56,10 @@ def complete(store: Store, place: Place, *job_ids: str, days_old: float = 0) -> 
 def purged(store: Store, place: Place, states: Collection[State], **options: Any) -> list[str]:
     """Purge and return the ids that were purged."""
     until = options.pop("until", None)
-    return [entry.id for entry in purge(store, LogDir.of(place.location), states, until, **options)]
+    return [
+        entry.id
+        for entry in purge(store, LogDir(f"{place.location}/logs"), states, until, **options)
+    ]
 
 
 def blocked_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:

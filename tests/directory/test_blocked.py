@@ -22,9 +22,9 @@ from queuectl.clock import later
 from queuectl.errors import CircularWait, JobNotFound, StoreError, UnsafeStore
 from queuectl.job import Outcome, State
 from queuectl.store import dependencies
-from queuectl.store.base import Store
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.index import Index
+from queuectl.store.protocol import Store
 
 
 def directories(store: Store) -> list[str]:
@@ -58,12 +58,12 @@ def test_parent_that_ends_while_a_child_is_placed(
     store = place.open()
     add(store, make_job("p"))
     worker = place.open()
-    worker.register("w-1", NOON)
+    worker.queue.register("w-1", NOON)
     claim = claimed(worker)
     put = Dependencies.put
 
     def ends_before(self: Dependencies, *args: Any) -> None:
-        worker.settle([ended(claim)])
+        worker.queue.settle([ended(claim)])
         put(self, *args)
 
     monkeypatch.setattr(Dependencies, "put", ends_before)
@@ -79,16 +79,16 @@ def test_next_parent_that_ends_while_a_child_moves_under_it(
     store = place.open()
     add(store, make_job("p"), make_job("q"), make_job("c", after=("p", "q")))
     worker = place.open()
-    worker.register("w-1", NOON)
+    worker.queue.register("w-1", NOON)
     first, second = claimed(store), claimed(worker)
     put = Dependencies.put
 
     def ends_before(self: Dependencies, *args: Any) -> None:
-        worker.settle([ended(second)])
+        worker.queue.settle([ended(second)])
         put(self, *args)
 
     monkeypatch.setattr(Dependencies, "put", ends_before)
-    store.settle([ended(first)])
+    store.queue.settle([ended(first)])
     assert where(store, "p", "q", "c") == [State.COMPLETED, State.COMPLETED, State.PENDING]
 
 
@@ -127,11 +127,11 @@ def test_sweep_finds_ends_that_were_missed(store: Store, missed: Callable[[], No
     end(store)
     missed()
     assert where(store, "c", "d") == [State.BLOCKED, State.BLOCKED]
-    assert store.release_blocked()  # d is blocked still
+    assert store.pool.release_blocked()  # d is blocked still
     assert where(store, "c", "d") == [State.PENDING, State.BLOCKED]
     drain(store)
     (Path(store.location) / "blocked" / "empty").mkdir(mode=0o700)
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
     assert directories(store) == []
 
 
@@ -143,10 +143,10 @@ def test_sweep_tells_of_a_child_that_it_moves_on_to_the_next_parent(
     assert end(store) == "p"
     missed()
     assert directories(store) == ["p"]
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     assert directories(store) == ["q"]
     assert drain(store) == ["q", "c"]
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
 
 
 def test_sweep_does_not_read_again_what_stays(
@@ -155,7 +155,7 @@ def test_sweep_does_not_read_again_what_stays(
     """Thousands that wait for a dead job are looked at once, until something changes."""
     add(store, make_job("p", max_retries=1), make_job("c", after=("p",)))
     end(store, Outcome.FAILED)
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     looks: list[str] = []
 
     def look(self: Dependencies, parent: str, children: list[str]) -> bool:
@@ -163,10 +163,10 @@ def test_sweep_does_not_read_again_what_stays(
         return True
 
     monkeypatch.setattr(Dependencies, "_release_some", look)
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     assert looks == []
     add(store, make_job("d", after=("p",)))
-    assert store.release_blocked()
+    assert store.pool.release_blocked()
     assert looks == ["p"]
 
 
@@ -202,7 +202,7 @@ def test_child_in_other_hands_is_left_for_the_sweep(place: Place) -> None:
     end(store)
     assert where(store, "c") == [State.BLOCKED]
     os.close(fd)
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
     assert where(store, "c") == [State.PENDING]
 
 
@@ -228,7 +228,7 @@ def test_unreadable_child_is_set_aside(place: Place) -> None:
     end(store)
     assert child.exists()
     os.utime(child, (1, 1))
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
     assert (place.path / "corrupt/c.json").read_text() == "{"
     assert "blocked/p/c.json: " in (place.path / "corrupt/c.json.reason").read_text()
 
@@ -239,7 +239,7 @@ def test_what_is_no_directory_of_a_parent_is_left_alone(place: Place) -> None:
     (place.path / "blocked/README.json").write_text("hello")
     (place.path / "blocked/.hidden").mkdir()
     assert store.counts(NOON).by_state[State.BLOCKED] == 0
-    assert not store.release_blocked()
+    assert not store.pool.release_blocked()
     add(store, make_job("README.json"))
     with pytest.raises(StoreError, match=r"blocked/README\.json is no directory"):
         add(store, make_job("c", after=("README.json",)))

@@ -21,8 +21,8 @@ from tests.jobs import (
 
 from queuectl.clock import format_instant, later
 from queuectl.job import Job
-from queuectl.store.base import Store
 from queuectl.store.names import pending_name
+from queuectl.store.protocol import Store
 from queuectl.store.settling import Settler
 
 
@@ -33,7 +33,7 @@ def test_running_job_that_was_taken_away_lets_the_others_be_settled(
     """Whether before its end is recorded or after: it is told, and stays where it is."""
     store.add(make_jobs("a", "b", "c"))
     claims = [claimed(store) for _ in range(3)]
-    settlement = store.begin_settle([ended(claim) for claim in claims])
+    settlement = store.queue.begin_settle([ended(claim) for claim in claims])
     settlement.sync()
     running = place.path / "processing"
 
@@ -58,7 +58,7 @@ def test_running_job_that_was_taken_away_lets_the_others_be_settled(
         "a.json", "c.json",
     ]  # fmt: skip
     assert [path.name for path in (place.path / "cancelled").iterdir()] == ["b.json"]
-    assert sum(store.tally().by_outcome.values()) == 2
+    assert sum(store.workers.tally().by_outcome.values()) == 2
 
 
 def test_claims_are_free_when_the_whole_store_was_deleted(place: Place, store: Store) -> None:
@@ -66,7 +66,7 @@ def test_claims_are_free_when_the_whole_store_was_deleted(place: Place, store: S
     store.add(make_jobs("a", "b"))
     claims = [claimed(store), claimed(store)]
     shutil.rmtree(place.path)
-    settlement = store.begin_settle([ended(claim) for claim in claims])
+    settlement = store.queue.begin_settle([ended(claim) for claim in claims])
     settlement.sync()
     settlement.finish()
     assert [claim.job.id for claim in settlement.gone] == ["a", "b"]
@@ -78,7 +78,7 @@ def test_running_job_that_was_taken_away_cannot_be_given_back(place: Place, stor
     store.add(make_jobs("a"))
     claim = claimed(store)
     (place.path / "processing" / "a.1.json").rename(place.path / "dead" / "a.json")
-    store.give_back(claim)
+    store.queue.give_back(claim)
     assert list((place.path / "pending").iterdir()) == []
 
 
@@ -123,7 +123,7 @@ def test_unknown_keys_are_kept_when_the_store_rewrites(store: Store, pending: Pa
     """What an editor or another program added to a document survives its run."""
     document = '{"id": "a", "command": "x", "note": {"b": [1.5, "ü"]}, "max_retries": 3}'
     (pending / name_of("a")).write_text(document, encoding="utf-8")
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     assert store.get("a").extra == {"note": {"b": [1.5, "ü"]}}
 
 
@@ -131,7 +131,7 @@ def test_foreign_document_under_a_full_name_gets_the_rest_from_the_config(
     store: Store, pending: Path
 ) -> None:
     """A script may give the full name and only a command."""
-    store.change_config(lambda _: {"max-retries": "9"})
+    store.config.change(lambda _: {"max-retries": "9"})
     (pending / pending_name(1, NOON, "a")).write_text(WHOLE)
     job = claimed(store).job
     assert (job.id, job.priority, job.max_retries, job.run_at) == ("a", 1, 9, NOON)
@@ -168,7 +168,7 @@ def test_mtimes_tell_when_a_job_started_and_ended(place: Place, store: Store) ->
     claim = claimed(store)
     assert (place.path / "processing" / "a.1.json").stat().st_mtime > before
     grow_old(place.path / "processing" / "a.1.json", 3600)
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert (place.path / "completed" / "a.json").stat().st_mtime > before
 
 
@@ -193,7 +193,7 @@ def test_second_document_of_a_running_job_waits_until_it_ended(
     (pending / name_of("a")).write_bytes(copy)
     assert claim_next(store, LATER) is None
     assert names(place.path / "processing") == ["a.1.json"]
-    store.settle([ended(claim)])
-    due = store.next_due()
+    store.queue.settle([ended(claim)])
+    due = store.queue.next_due()
     assert due is not None
     assert LATER < due <= later(LATER, 1.0)

@@ -19,22 +19,22 @@ from tests.jobs import (
 from queuectl.clock import utc_now
 from queuectl.job import Job, Outcome, State
 from queuectl.store import files, holders
-from queuectl.store.base import Store
 from queuectl.store.lookup import Lookup
+from queuectl.store.protocol import Store
 
 
 def test_running_job_is_asked_for_though_its_worker_came_to_it_late(place: Place) -> None:
     """RACE: a worker that has claimed a job says so a moment later."""
     worker = place.open()
-    worker.register("w-1", utc_now())
+    worker.queue.register("w-1", utc_now())
     worker.add([make_job("a")])
     claim = claimed(worker)
-    worker.unregister()  # as if it had not yet told what it runs
+    worker.queue.unregister()  # as if it had not yet told what it runs
     cancelling = Cancelling(place, "a")
-    worker.register("w-1", utc_now())
+    worker.queue.register("w-1", utc_now())
     worker.core.registry.note("w-1", ("a", 1), utc_now())  # type: ignore[attr-defined]
     assert asked(worker, claim)
-    worker.settle([ended(claim, Outcome.CANCELLED)])
+    worker.queue.settle([ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
 
 
@@ -53,7 +53,7 @@ def test_job_that_was_recorded_by_a_dead_worker_is_as_it_was_recorded(
             real_move(first_fd, first, second_fd, second)
 
         files.move_new = move
-        other.settle([ended(claimed(other))])
+        other.queue.settle([ended(claimed(other))])
 
     place.process_that(record)
     assert store.get("a").state is State.PROCESSING
@@ -63,14 +63,14 @@ def test_job_that_was_recorded_by_a_dead_worker_is_as_it_was_recorded(
 def test_worker_that_left_in_order_leaves_nothing_to_ask(place: Place) -> None:
     """A live one has something to be asked through; none is left of one that was killed."""
     store = place.open()
-    store.register("w-1", utc_now())
-    assert store.control_fd() is not None
+    store.queue.register("w-1", utc_now())
+    assert store.queue.control_fd() is not None
     other = place.open()
-    other.tidy()
-    assert store.workers()[0].name == "w-1"
-    store.unregister()
-    place.process_that(lambda killed: killed.register("w-9", utc_now()))
-    other.tidy()
+    other.pool.tidy()
+    assert store.workers.live()[0].name == "w-1"
+    store.queue.unregister()
+    place.process_that(lambda killed: killed.queue.register("w-9", utc_now()))
+    other.pool.tidy()
     assert os.listdir(place.path / "workers") == []
 
 
@@ -84,7 +84,7 @@ def test_job_that_is_dead_with_its_worker_is_told(
 
     def find_then_recover(self: Lookup, job_ids: list[str]) -> object:
         found = find(self, job_ids)
-        store.recover(decide)
+        store.pool.recover(decide)
         return found
 
     monkeypatch.setattr(Lookup, "find", find_then_recover)
@@ -112,7 +112,7 @@ def test_a_wait_sleeps_while_other_jobs_end(
     thread.start()
     drain(store)
     assert told == []
-    store.settle([ended(mine)])
+    store.queue.settle([ended(mine)])
     thread.join(20)
     assert [job.id for job in told] == ["a"]
     assert len(looks) <= 1
@@ -130,7 +130,7 @@ def test_a_job_that_ends_before_the_sleep_is_not_missed(
     def find_then_end(self: Lookup, job_ids: list[str]) -> object:
         found = find(self, job_ids)
         if claim.fd >= 0:  # type: ignore[attr-defined]
-            store.settle([ended(claim)])
+            store.queue.settle([ended(claim)])
         return found
 
     monkeypatch.setattr(Lookup, "find", find_then_end)
@@ -146,11 +146,11 @@ def test_a_wait_works_where_the_kernel_tells_nothing(
     store.add([make_job("a")])
     claim = claimed(store)
     waiter = place.open()
-    waiter.poll_seconds = 0.01
+    waiter.queue.poll_seconds = 0.01
     told: list[Job] = []
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     thread.join(20)
     assert [job.state for job in told] == [State.COMPLETED]
 
@@ -159,7 +159,7 @@ def test_what_outlives_its_timeout_is_signaled_once(
     place: Place, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its processes cannot be told apart for a moment, since somebody looks at it."""
-    store.change_config(lambda document: document | {"kill-grace": "1h"})
+    store.config.change(lambda document: document | {"kill-grace": "1h"})
     store.add([make_job("a", timeout_seconds=1.0)])
     claim = claimed(place.open())  # by a worker that is not registered, as one that is dead
     sent: list[int] = []
@@ -168,22 +168,22 @@ def test_what_outlives_its_timeout_is_signaled_once(
     monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
     monkeypatch.setattr(holders, "groups_of", lambda pids: pids)
     monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
-    assert store.recover(decide).overdue == [("a", 1)]
-    assert store.recover(decide).overdue == []
-    assert store.recover(decide).overdue == []
+    assert store.pool.recover(decide).overdue == [("a", 1)]
+    assert store.pool.recover(decide).overdue == []
+    assert store.pool.recover(decide).overdue == []
     assert sent == [signal.SIGTERM, signal.SIGCONT]
-    store.change_config(lambda document: document | {"kill-grace": "0.001s"})
-    assert store.recover(decide).overdue == []
+    store.config.change(lambda document: document | {"kill-grace": "0.001s"})
+    assert store.pool.recover(decide).overdue == []
     assert sent == [signal.SIGTERM, signal.SIGCONT, signal.SIGKILL]
     # What was signaled is forgotten with the attempt: the next one is signaled, too.
     claim.free()  # type: ignore[attr-defined]
     monkeypatch.undo()
-    assert [each.lost for each in store.recover(decide).recovered] == [True]
+    assert [each.lost for each in store.pool.recover(decide).recovered] == [True]
     claimed(place.open())
     monkeypatch.setattr(holders, "holders", lambda *_: {4711})
     monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
     monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
-    assert place.open().recover(decide).overdue == [("a", 2)]
+    assert place.open().pool.recover(decide).overdue == [("a", 2)]
 
 
 def test_worker_that_looks_for_lost_jobs_leaves_to_its_supervisor_what_is_overdue(
@@ -197,6 +197,6 @@ def test_worker_that_looks_for_lost_jobs_leaves_to_its_supervisor_what_is_overdu
     monkeypatch.setattr(holders, "age_seconds", lambda _: 2.0)
     monkeypatch.setattr(holders, "groups_of", lambda pids: pids)
     monkeypatch.setattr(holders, "signal_groups", lambda _, *numbers: sent.extend(numbers))
-    report = store.recover(decide, only_lost=True)
+    report = store.pool.recover(decide, only_lost=True)
     assert (report.running, report.unowned, report.overdue, sent) == (1, 0, (), [])
-    assert store.recover(decide).overdue == [("a", 1)]
+    assert store.pool.recover(decide).overdue == [("a", 1)]

@@ -9,7 +9,7 @@ from tests.jobs import LATER, claim_next, claimed, ended, make_job
 
 from queuectl.errors import JobNotFound, LookAlike
 from queuectl.job import State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 STATES = [State.BLOCKED, State.PENDING, State.PROCESSING, State.COMPLETED]
 
@@ -27,11 +27,11 @@ def put_ada(store: Store, state: State) -> None:
     store.add([make_job("first"), make_job("Ada", after=("first",))], chosen=["first", "Ada"])
     if state is State.BLOCKED:
         return
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     if state is not State.PENDING:
         claim = claimed(store)
         if state is State.COMPLETED:
-            store.settle([ended(claim)])
+            store.queue.settle([ended(claim)])
     assert store.get("Ada").state is state
 
 

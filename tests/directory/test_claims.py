@@ -37,7 +37,7 @@ def test_job_that_was_claimed_settled_and_came_back_is_not_claimed_by_its_old_na
     """A job that went round between the open and the lock is claimed as it stands then."""
     store.add([make_job("a")])
     other = place.open()
-    before(files, "lock", lambda: other.settle([ended(claimed(other, NOON), Outcome.FAILED)]))
+    before(files, "lock", lambda: other.queue.settle([ended(claimed(other, NOON), Outcome.FAILED)]))
     assert claim_next(store, NOON) is None
     claim = claimed(store)
     assert (claim.attempt, claim.job.attempts) == (2, 1)
@@ -82,7 +82,7 @@ def test_hand_that_replaces_a_document_while_it_is_claimed(
     before(files, "move_new", happen)
     claim = claim_next(store, LATER) or claimed(store)
     assert claim.job.command == "edited"
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert store.get("a").command == "edited"
     assert os.listdir(pending) == []
 
@@ -95,12 +95,12 @@ def test_claims_made_before_one_is_refused_are_kept(store: DirectoryStore, befor
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     before(files, "move_new", refuse, call=2)
-    first = store.claim_each(LATER, ["w-1", "w-2", "w-3"])
+    first = store.queue.claim(LATER, ["w-1", "w-2", "w-3"])
     assert [claim.job.id for claim in first] == ["a"]
     before(files, "move_new", refuse)
     with pytest.raises(StoreError, match="cannot be claimed"):
-        store.claim_each(LATER, ["w-2", "w-3"])
-    second = store.claim_each(LATER, ["w-2", "w-3"])
+        store.queue.claim(LATER, ["w-2", "w-3"])
+    second = store.queue.claim(LATER, ["w-2", "w-3"])
     assert [claim.job.id for claim in second] == ["b", "c"]
 
 
@@ -132,7 +132,7 @@ def test_lock_that_somebody_holds_puts_a_job_off(store: DirectoryStore, pending:
     assert files.lock(fd)
     assert drain(store, NOON) == []
     assert drain(store, later(NOON, 0.5)) == ["b"]
-    due = store.next_due()
+    due = store.queue.next_due()
     assert due is not None
     assert NOON < due <= later(NOON, 1.5)
     os.close(fd)
@@ -148,7 +148,7 @@ def test_stranger_that_somebody_holds_is_adopted_when_it_is_free(
     assert files.lock(fd)
     assert claim_next(store, NOON) is None
     os.close(fd)  # the other one died before it had done anything
-    due = store.next_due()
+    due = store.queue.next_due()
     assert due is not None
     assert claimed(store, due).job.id == "a"
 

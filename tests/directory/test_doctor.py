@@ -33,7 +33,6 @@ from queuectl.errors import ConfigError, StoreUnavailable, UnsafeStore
 from queuectl.job import Outcome, State
 from queuectl.logs import LogDir
 from queuectl.store import files
-from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.doctor import copies, examine
 from queuectl.store.doctor.case import Case, Finding
@@ -41,6 +40,7 @@ from queuectl.store.documents import Documents
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import filed_name, pending_name
+from queuectl.store.protocol import Store
 
 OLD = 9 * 86400.0
 
@@ -63,7 +63,7 @@ def test_nothing_is_said_of_no_store_and_of_an_empty_directory(place: Place) -> 
 
 def test_a_store_in_use_is_clean(store: Store, place: Place) -> None:
     """Jobs in all states, a live worker, what hands may do, and a job that is running."""
-    store.register("w-1", NOON)
+    store.queue.register("w-1", NOON)
     store.add(make_jobs("bad", max_retries=1), chosen=["bad"])
     fail_for_good(store)
     store.add(make_jobs("done", "lost-its-log"), chosen=["done", "lost-its-log"])
@@ -73,17 +73,17 @@ def test_a_store_in_use_is_clean(store: Store, place: Place) -> None:
     store.add([make_job("child", after=("waits",))], chosen=["child"])
     assert list(store.cancel(["gone"])) == [("gone", State.CANCELLED)]
     for job_id in ("bad", "done", "runs"):
-        write(Path(LogDir.of(place.location).path(job_id, 1)), b"", seconds_old=0)
-    store.change_config(lambda _: {"max-retries": "7"})
-    store.request_stop(now=False)
+        write(Path(LogDir(f"{place.location}/logs").path(job_id, 1)), b"", seconds_old=0)
+    store.config.change(lambda _: {"max-retries": "7"})
+    store.stop_requests.request(now=False)
     write(place.path / "pending" / "dropped.json", b'{"command": "true"}').chmod(0o644)
     write(place.path / "pending" / "half.json", b"{", seconds_old=0)
     (place.path / "stop_workers").write_bytes(b"")
     (place.path / "stop_workers").chmod(0o644)
     assert found(place) == []
     assert found(place, repair=True) == []
-    store.settle([ended(claim)])
-    store.unregister()
+    store.queue.settle([ended(claim)])
+    store.queue.unregister()
     assert found(place) == []
 
 
@@ -219,7 +219,7 @@ def test_good_settings_survive_a_bad_one(store: Store, place: Place) -> None:
     bad_config(store, place.path)
     found(place, repair=True)
     assert store.settings().max_retries == 7
-    assert store.read_config() == {"max-retries": "7"}
+    assert store.config.read() == {"max-retries": "7"}
     assert b"nonsense" in (place.path / "corrupt" / "config.json").read_bytes()
 
 
@@ -345,7 +345,7 @@ def test_a_running_job_is_nobodys_damage(store: Store, place: Place) -> None:
     grow_old(path, 60)
     assert found(place) == found(place, repair=True) == []
     path.write_bytes(good)
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
 
 
 def test_of_two_documents_the_one_that_runs_is_kept(store: Store, place: Place) -> None:
@@ -355,7 +355,7 @@ def test_of_two_documents_the_one_that_runs_is_kept(store: Store, place: Place) 
     second = write(place.path / "pending" / pending_name(0, NOON, "a"), document("a", runs=3))
     (finding,) = found(place, repair=True)
     assert (finding.where, finding.repaired) == (f"pending/{second.name}", True)
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert store.get("a").state is State.COMPLETED
 
 
@@ -436,20 +436,20 @@ def test_a_log_whose_job_comes_and_goes_is_not_told(
 
 def test_spares_of_a_live_worker_are_not_abandoned(store: Store, place: Place) -> None:
     """It may have rested for a week."""
-    store.register("w-1", NOON)
+    store.queue.register("w-1", NOON)
     mine = write(place.path / "tmp" / f"spare.{os.getpid()}.1.1", b"", seconds_old=OLD)
     assert found(place, repair=True) == []
     assert mine.exists()
-    store.unregister()
+    store.queue.unregister()
     assert [each.where for each in found(place, repair=True)] == [f"tmp/{mine.name}"]
 
 
 def test_a_worker_that_has_just_left_is_not_told(store: Store, place: Place) -> None:
     """RACE: its FIFO goes a moment after its record; until then it has that open."""
-    store.register("w-1", NOON)
+    store.queue.register("w-1", NOON)
     (place.path / "workers" / "w-1.json").unlink()
     assert found(place) == []
-    store.unregister()
+    store.queue.unregister()
 
 
 def test_a_slow_reader_holds_no_lock(store: Store, place: Place) -> None:

@@ -24,8 +24,8 @@ from tests.jobs import (
 from queuectl.clock import later
 from queuectl.job import Outcome, State
 from queuectl.store import files, open_store
-from queuectl.store.base import Store
 from queuectl.store.layout import StoreDirectory
+from queuectl.store.protocol import Store
 from queuectl.store.scan import MOST_DUE, PendingScan
 
 
@@ -36,7 +36,7 @@ def test_dropped_file_needs_only_a_command(
     """A file that is put into pending/ is adopted: priority 5, due now, the stem as its id."""
     if when == "while it waits":
         assert claim_next(store, NOON) is None
-    store.change_config(lambda _: {"max-retries": "7", "timeout": "9s", "priority": "2"})
+    store.config.change(lambda _: {"max-retries": "7", "timeout": "9s", "priority": "2"})
     (pending / "report.json").write_text(WHOLE)
     assert place.open().counts(NOON).due == 1
     assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["report"]
@@ -59,7 +59,7 @@ def test_dropped_file_is_claimed_by_the_call_that_adopts_it(store: Store, pendin
     (pending / "report.json").write_text(WHOLE)
     claim = claimed(store, NOON)
     assert (claim.job.id, claim.job.priority, claim.job.run_at) == ("report", 5, NOON)
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert store.get("report").state is State.COMPLETED
 
 
@@ -90,7 +90,7 @@ def test_dropped_file_whose_id_is_taken_gets_the_next_number(
     if state is not State.PENDING:
         claim = claimed(store)
         if state in outcomes:
-            store.settle([ended(claim, outcomes[state])])
+            store.queue.settle([ended(claim, outcomes[state])])
     (pending / "a.json").write_text(WHOLE)
     assert claimed(store, NOON).job.id == "a-2"
     (pending / "other.json").write_text('{"id": "a", "command": "x"}')
@@ -142,7 +142,7 @@ def test_two_dropped_files_that_want_one_id_both_run_whichever_is_met_first(
     """A worker meets what it is told of before what its scan finds, so no order is promised."""
     for name in (first, "ab".replace(first, "")):
         (pending / f"{name}.json").write_text(json.dumps({"id": "x", "command": name}))
-        store.arrivals_fd()  # from here on it is told
+        store.queue.arrivals_fd()  # from here on it is told
     found = {job_id: store.get(job_id).command for job_id in drain(store, NOON)}
     assert sorted(found) == ["x", "x-2"]
     assert sorted(found.values()) == ["a", "b"]
@@ -246,7 +246,7 @@ def test_document_of_a_dead_job_moved_into_pending_has_one_more_run(
     claim = claimed(store)
     assert (claim.job.id, claim.attempt, claim.job.attempts) == ("flaky-1", 4, 3)
     claim, job = ended(claim, Outcome.FAILED)
-    store.settle([(claim, job)])
+    store.queue.settle([(claim, job)])
     found = store.get("flaky-1")
     assert (found.state, found.attempts, len(found.history)) == (State.DEAD, 4, 4)
 

@@ -12,13 +12,13 @@ from queuectl.config import Settings
 from queuectl.job import State
 from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, period_seconds
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 @pytest.fixture
 def idle(store: Store, place: Place) -> IdlePurge:
     """Return what purges for a worker that is idle."""
-    return IdlePurge(store, LogDir.of(place.location))
+    return IdlePurge(store, LogDir(f"{place.location}/logs"))
 
 
 def test_keep_completed_deletes_old_completed_jobs_alone(
@@ -60,7 +60,7 @@ def test_keep_logs_deletes_old_logs_of_finished_jobs_alone(
     go_on(idle, keep_logs=7 * DAY)
     assert logged(place) == ["done.2.log", "runs.1.log", "waits.1.log"]
     assert ids(store, State.COMPLETED) == ["done"]
-    store.give_back(claim)
+    store.queue.give_back(claim)
 
 
 @pytest.mark.parametrize(("days_old", "is_kept"), [(9, False), (1, True)])
@@ -112,7 +112,7 @@ def test_a_worker_that_is_wanted_goes_and_comes_back_to_where_it_was(
     assert calls == 2
     assert not go_on(idle, keep_completed=DAY)
     assert ids(store, State.COMPLETED) == []
-    with place.open().purge_turn(3600) as is_ours:
+    with place.open().purging.turn(3600) as is_ours:
         assert not is_ours
 
 
@@ -122,7 +122,7 @@ def test_a_purge_that_was_put_off_keeps_nobody_else_from_one(
     """Its worker may run a job for days; when that comes back it finds that it was done."""
     complete(store, place, "a", "b", "c", days_old=9)
     assert go_on(idle, lambda: True, keep_completed=DAY)
-    other = IdlePurge(place.open(), LogDir.of(place.location))
+    other = IdlePurge(place.open(), LogDir(f"{place.location}/logs"))
     assert not go_on(other, keep_completed=DAY)
     assert ids(store, State.COMPLETED) == []
     complete(store, place, "d", days_old=9)
@@ -137,7 +137,7 @@ def test_who_finds_another_at_it_asks_again_before_the_period_is_over(
     complete(store, place, "a", days_old=9)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    with place.open().purge_turn(3600):
+    with place.open().purging.turn(3600):
         assert not go_on(idle, keep_completed=DAY)
     (place.path / "purge.lock").write_text("")
     assert not go_on(idle, keep_completed=DAY)
@@ -180,21 +180,21 @@ def test_one_purge_in_a_period_is_enough_for_all_workers(
     go_on(idle, keep_completed=DAY)
     complete(store, place, "old", days_old=9)
     go_on(idle, keep_completed=DAY)
-    go_on(IdlePurge(place.open(), LogDir.of(place.location)), keep_completed=DAY)
+    go_on(IdlePurge(place.open(), LogDir(f"{place.location}/logs")), keep_completed=DAY)
     assert ids(store, State.COMPLETED) == ["old"]
     grow_old(place.path / "purge.lock", 1)
-    go_on(IdlePurge(place.open(), LogDir.of(place.location)), keep_completed=DAY)
+    go_on(IdlePurge(place.open(), LogDir(f"{place.location}/logs")), keep_completed=DAY)
     assert ids(store, State.COMPLETED) == []
 
 
 def test_a_clock_that_was_set_back_delays_no_purge(store: Store, place: Place) -> None:
     """A purge of the future was not a moment ago."""
-    with store.purge_turn(3600) as is_ours:
+    with store.purging.turn(3600) as is_ours:
         assert is_ours
-    with store.purge_turn(3600) as is_ours:
+    with store.purging.turn(3600) as is_ours:
         assert not is_ours
     grow_old(place.path / "purge.lock", -9)
-    with store.purge_turn(3600) as is_ours:
+    with store.purging.turn(3600) as is_ours:
         assert is_ours
 
 

@@ -13,7 +13,8 @@ from queuectl.document import encode_job
 from queuectl.errors import StoreError
 from queuectl.job import Outcome, State
 from queuectl.store import files
-from queuectl.store.base import Store
+from queuectl.store.directory import DirectoryStore
+from queuectl.store.protocol import Store
 
 OLDER = encode_job(make_job("a", command="older"))
 
@@ -48,7 +49,7 @@ def test_a_job_that_ends_puts_an_older_one_aside(
     store.add([make_job("a", max_retries=1)])
     claim = claimed(store)
     put_older(place, state)
-    store.settle([ended(claim, outcome)])
+    store.queue.settle([ended(claim, outcome)])
     assert store.get("a").state is state
     assert [each.outcome for each in store.get("a").history] == [outcome]
     assert is_kept_aside(place, state)
@@ -63,18 +64,18 @@ def test_recovery_puts_an_older_one_aside(place: Place, store: Store) -> None:
 
     place.process_that(claim_and_die)
     put_older(place, State.DEAD)
-    (found,) = store.recover(decide).recovered
+    (found,) = store.pool.recover(decide).recovered
     assert found.job.state is State.DEAD
     assert store.get("a").history[-1].outcome is Outcome.LOST
     assert is_kept_aside(place, State.DEAD)
 
 
-def test_a_cancel_puts_an_older_one_aside(place: Place, store: Store) -> None:
+def test_a_cancel_puts_an_older_one_aside(place: Place, store: DirectoryStore) -> None:
     """The job that waited is in cancelled/ afterwards, with its own command."""
     store.add([make_job("a")])
     entry = store.resolve("a")
     path = put_older(place, State.CANCELLED)
-    store._canceller._move_to_cancelled(entry)  # type: ignore[attr-defined]
+    store.parts.canceller._move_to_cancelled(entry)
     assert b"run a" in path.read_bytes()
     assert is_kept_aside(place, State.CANCELLED)
 
@@ -86,10 +87,10 @@ def test_an_older_one_that_is_held_is_waited_for(place: Place, store: Store) -> 
     fd = os.open(put_older(place, State.COMPLETED), os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     with pytest.raises(StoreError, match=r"completed/a\.json is in the way, and held"):
-        store.settle([(claim, job)])
+        store.queue.settle([(claim, job)])
     assert (place.path / "processing" / "a.1.json").exists()
     os.close(fd)
-    store.settle([(claim, job)])
+    store.queue.settle([(claim, job)])
     assert len(store.get("a").history) == 1
     assert is_kept_aside(place, State.COMPLETED)
 
@@ -104,11 +105,11 @@ def test_a_job_that_cannot_be_settled_holds_up_no_other(
     with monkeypatch.context() as patch:
         refuse(patch, refused, "b")
         with pytest.raises(StoreError, match="Input/output error"):
-            store.settle(ends)
+            store.queue.settle(ends)
     assert [store.find([each])[each].state for each in "abc"] == [
         State.COMPLETED, State.PROCESSING, State.COMPLETED,
     ]  # fmt: skip
-    store.settle(ends)
+    store.queue.settle(ends)
     assert len(store.get("b").history) == 1
 
 
@@ -134,7 +135,7 @@ def test_what_is_no_document_is_put_aside_too(place: Place, store: Store, kind: 
     path = place.path / "completed" / "a.json"
     make = {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path)}
     make.get(kind, lambda: path.symlink_to("/etc/passwd"))()
-    store.settle([ended(claim)])
+    store.queue.settle([ended(claim)])
     assert store.get("a").state is State.COMPLETED
     assert os.path.lexists(place.path / "corrupt" / "a.json")
 
@@ -145,7 +146,7 @@ def test_a_job_that_is_given_back_puts_aside_what_has_its_name(place: Place, sto
     (name,) = os.listdir(place.path / "pending")
     claim = claimed(store)
     (place.path / "pending" / name).write_bytes(OLDER)
-    store.give_back(claim)
+    store.queue.give_back(claim)
     assert store.get("a").command == "run a"
     (kept,) = (place.path / "corrupt").glob("*.json")
     assert kept.read_bytes() == OLDER
@@ -161,8 +162,8 @@ def test_a_job_that_waits_for_the_next_parent_puts_an_older_one_aside(
     parent = place.path / "blocked" / "two"
     parent.mkdir(mode=0o700)
     (parent / "a.json").write_bytes(OLDER)
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     assert b"run a" in (parent / "a.json").read_bytes()
     assert is_kept_aside(place, State.BLOCKED, "two/a.json")
-    store.settle([ended(claimed(store))])
+    store.queue.settle([ended(claimed(store))])
     assert claimed(store, LATER).job.command == "run a"

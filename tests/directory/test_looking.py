@@ -66,7 +66,7 @@ def store(place: Place, clock: _Clock) -> DirectoryStore:
     """Return a store whose worker looks."""
     opened = place.open()
     assert isinstance(opened, DirectoryStore)
-    assert opened.arrivals_fd() is None
+    assert opened.queue.arrivals_fd() is None
     return opened
 
 
@@ -78,13 +78,13 @@ def test_a_short_queue_is_looked_at_all_the_time(
     for number in range(5):
         assert claim_next(store, NOON) is None
         other.add([make_job(f"j{number}")])
-        clock.now += store.poll_seconds
+        clock.now += store.queue.poll_seconds
         assert claimed(store).job.id == f"j{number}"
-        clock.now += store.poll_seconds
+        clock.now += store.queue.poll_seconds
     assert claim_next(store, NOON) is None
     scans = clock.scans
     for _ in range(20):
-        clock.now += store.poll_seconds
+        clock.now += store.queue.poll_seconds
         assert claim_next(store, NOON) is None
     assert clock.scans == scans
 
@@ -100,7 +100,7 @@ def test_scans_of_a_long_queue_take_a_tenth_of_the_time(
     while clock.now < begun + 100:
         other.add([make_job(f"j{number}", run_at=NOON.replace(year=2030))])
         assert claim_next(store, NOON) is None
-        clock.now += store.poll_seconds
+        clock.now += store.queue.poll_seconds
         number += 1
     assert 8 <= clock.scans <= 11
 
@@ -111,5 +111,5 @@ def test_who_may_leave_looks_first(place: Place, clock: _Clock, store: Directory
     assert claim_next(store, NOON) is None
     place.open().add([make_job("last")])
     assert claim_next(store, NOON) is None
-    assert not store.running()
+    assert not store.pool.is_busy()
     assert claimed(store).job.id == "last"

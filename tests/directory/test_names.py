@@ -7,11 +7,11 @@ import pytest
 from tests.directory.conftest import Place
 from tests.jobs import LATER, NOON, claim_next, claimed, make_job
 
+from queuectl import private
 from queuectl.errors import NameTaken, StoreError
 from queuectl.job import State
-from queuectl.store import files
-from queuectl.store.base import Store
 from queuectl.store.layout import StoreDirectory
+from queuectl.store.protocol import Store
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
@@ -25,26 +25,26 @@ def snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
 def test_name_of_a_live_worker_is_not_given_away(place: Place) -> None:
     """Whoever comes second is refused, and changes nothing of the first."""
     first, second = place.open(), place.open()
-    first.register("w-same", NOON)
+    first.queue.register("w-same", NOON)
     before = snapshot(place.path / "workers")
     with pytest.raises(NameTaken):
-        second.register("w-same", NOON)
+        second.queue.register("w-same", NOON)
     second.close()
     assert snapshot(place.path / "workers") == before
-    assert [each.name for each in place.open().workers()] == ["w-same"]
+    assert [each.name for each in place.open().workers.live()] == ["w-same"]
 
 
 def test_name_of_a_killed_worker_is_free_when_nothing_is_left_of_it(place: Place) -> None:
     """Its record, its FIFO and its count each keep the name."""
-    place.process_that(lambda killed: killed.register("w-same", NOON))
+    place.process_that(lambda killed: killed.queue.register("w-same", NOON))
     store, workers = place.open(), place.path / "workers"
     with pytest.raises(NameTaken):
-        store.register("w-same", NOON)
+        store.queue.register("w-same", NOON)
     (workers / "w-same.json").unlink()
     with pytest.raises(NameTaken):
-        store.register("w-same", NOON)
-    store.tidy()
-    store.register("w-same", NOON)
+        store.queue.register("w-same", NOON)
+    store.pool.tidy()
+    store.queue.register("w-same", NOON)
     assert sorted(os.listdir(workers)) == ["w-same.control", "w-same.json"]
 
 
@@ -52,7 +52,7 @@ def test_tidying_leaves_a_worker_that_registers_meanwhile_its_fifo(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RACE: a name is given again between the look for its record and the removal of its FIFO."""
-    place.process_that(lambda killed: killed.register("w-same", NOON))
+    place.process_that(lambda killed: killed.queue.register("w-same", NOON))
     (place.path / "workers" / "w-same.json").unlink()
     store, other = place.open(), place.open()
     own = store.core.directory  # type: ignore[attr-defined]
@@ -62,12 +62,12 @@ def test_tidying_leaves_a_worker_that_registers_meanwhile_its_fifo(
         found = exists(self, directory, name)
         if self is own and name == "w-same.json":
             monkeypatch.undo()
-            other.tidy()
-            other.register("w-same", NOON)
+            other.pool.tidy()
+            other.queue.register("w-same", NOON)
         return found
 
     monkeypatch.setattr(StoreDirectory, "exists", exists_then_register)
-    store.tidy()
+    store.pool.tidy()
     assert sorted(os.listdir(place.path / "workers")) == ["w-same.control", "w-same.json"]
 
 
@@ -129,8 +129,8 @@ def test_fifo_is_ours_alone_under_any_umask(place: Place, umask: int) -> None:
     """Its mode is right from the start, so that none has to be given to a name."""
     before = os.umask(umask)
     try:
-        place.open().register("w-1", NOON)
+        place.open().queue.register("w-1", NOON)
     finally:
         os.umask(before)
     status = (place.path / "workers" / "w-1.control").stat()
-    assert status.st_mode & 0o7777 == files.FILE_MODE
+    assert status.st_mode & 0o7777 == private.FILE_MODE

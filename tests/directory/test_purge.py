@@ -14,7 +14,7 @@ from queuectl.job import Job, State, log_name
 from queuectl.logs import LogDir
 from queuectl.purge import purge
 from queuectl.store import files
-from queuectl.store.base import ParentNames, Store
+from queuectl.store.protocol import Store
 
 
 def test_jobs_go_with_all_their_logs_oldest_first(store: Store, place: Place) -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_left_and_named(store: Store, place: Place, dry_r
         found.extend(
             entry.id
             for entry in purge(
-                store, LogDir.of(place.location), [State.COMPLETED], None, dry_run=dry_run
+                store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None, dry_run=dry_run
             )
         )
     assert "broken" in ids(store, State.COMPLETED)
@@ -124,11 +124,11 @@ def test_a_job_that_becomes_blocked_during_a_purge_keeps_its_parents(
     first = [make_job("old", after=("p",)), make_job("same", after=("p",))]
     store.add(first, chosen=["old", "same"])
     reads = blocked_reads(monkeypatch)
-    found = purge(store, LogDir.of(place.location), [State.COMPLETED], None)
+    found = purge(store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None)
     assert [next(found).id for _ in range(100)][-1] == "j-099"
     other = place.open()
     assert list(other.cancel(["same"])) == [("same", State.CANCELLED)]
-    assert other.purge("same", State.CANCELLED)
+    assert other.purging.purge("same", State.CANCELLED)
     late = [
         make_job("same", after=("p", "j-200")),
         make_job("new", after=("p", "j-201")),
@@ -152,7 +152,7 @@ def test_a_blocked_job_that_cannot_be_read_is_looked_at_again(store: Store, plac
     document = path.read_text()
     path.write_text(document[:20])
     grow_old(path.parent, 1)
-    found = purge(store, LogDir.of(place.location), [State.COMPLETED], None)
+    found = purge(store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None)
     next(found)
     path.write_text(document)
     grow_old(path.parent, 1)
@@ -163,7 +163,7 @@ def test_a_blocked_job_that_cannot_be_read_is_looked_at_again(store: Store, plac
 def test_no_job_begins_to_wait_for_one_that_is_being_purged(store: Store, place: Place) -> None:
     """RACE: a job that names a parent comes between the look for such jobs and the purge."""
     fd = os.open(place.path / "pending.lock", os.O_RDWR)
-    with store.parents_held(ParentNames()):
+    with store.purging.named_parents().held():
         assert not files.lock(fd)  # whoever is to be blocked is placed under this lock
     assert files.lock(fd)
     os.close(fd)
@@ -173,15 +173,15 @@ def test_the_logs_go_before_the_id_is_free(store: Store, place: Place) -> None:
     """RACE: the id is enqueued anew while its job is purged; its first log must not get lost."""
     complete(store, place, "a")
     other = place.open()
-    logs = LogDir.of(place.location)
+    logs = LogDir(f"{place.location}/logs")
 
     def forget(job: Job) -> None:
         with pytest.raises(DuplicateId):
             other.add(make_jobs("a"), chosen=["a"])
         logs.remove_all(job)
 
-    assert store.purge("a", State.COMPLETED, forget=forget)
+    assert store.purging.purge("a", State.COMPLETED, forget=forget)
     other.add(make_jobs("a"), chosen=["a"])
     log(place, "a")
-    assert not store.purge("a", State.COMPLETED, forget=logs.remove_all)
+    assert not store.purging.purge("a", State.COMPLETED, forget=logs.remove_all)
     assert logged(place) == ["a.1.log"]

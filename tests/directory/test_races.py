@@ -17,9 +17,9 @@ from tests.jobs import NOON, claimed, decide, drain, ended, make_job, make_jobs
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
 from queuectl.job import Job, Outcome, State
 from queuectl.store import files
-from queuectl.store.base import ParentNames, Store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.layout import StoreDirectory
+from queuectl.store.protocol import Store
 
 # --- looking ---
 
@@ -29,7 +29,7 @@ def test_walk_meets_a_job_that_moves_on_meanwhile(
 ) -> None:
     """A job that is claimed, or settled, just before its next directory is read is found."""
     other = place.open()
-    other.register("w-other", NOON)
+    other.queue.register("w-other", NOON)
     original = StoreDirectory.names
     claims = []
 
@@ -37,7 +37,7 @@ def test_walk_meets_a_job_that_moves_on_meanwhile(
         if self is store.core.directory and directory == State.PENDING:
             claims.append(claimed(other))
         if self is store.core.directory and directory == State.PROCESSING:
-            other.settle([ended(claims[-1])])
+            other.queue.settle([ended(claims[-1])])
         return original(self, directory)
 
     for job_id in ("a", "b"):
@@ -58,9 +58,9 @@ def test_file_that_takes_another_document_while_it_is_read(
     claim = claimed(worker)
 
     def settle_until_the_file_is_used_again() -> None:
-        worker.settle([ended(claim)])
+        worker.queue.settle([ended(claim)])
         for _ in range(3):
-            worker.settle([ended(claimed(worker))])
+            worker.queue.settle([ended(claimed(worker))])
 
     before(files, "read_all", settle_until_the_file_is_used_again)
     job: Job = store.get("a")
@@ -122,7 +122,10 @@ def test_pending_lock_that_a_hand_deletes_is_taken_anew(
         return lock(fd, **options)
 
     monkeypatch.setattr(filelock, "lock_descriptor", delete_first)
-    with store.parents_held(ParentNames()), store.parents_held(ParentNames()):  # it may be nested
+    with (
+        store.purging.named_parents().held(),
+        store.purging.named_parents().held(),
+    ):  # it may be nested
         assert len(locked) == 2
         assert path.stat().st_ino == locked[-1]
         with path.open() as file:
@@ -133,13 +136,13 @@ def test_pending_lock_that_a_hand_deletes_is_taken_anew(
 
 def test_store_that_a_hand_deletes_is_not_made_anew(place: Place, store: DirectoryStore) -> None:
     """An empty directory in its place would be one that others may look into, and no store."""
-    store.register("w-abcd", NOON)
+    store.queue.register("w-abcd", NOON)
     store.add(make_jobs("a"))
     drain(store)
     shutil.rmtree(place.path)
     with pytest.raises(StoreError, match=r"pending\.lock cannot be locked: No such file"):
         store.add(make_jobs("b"), chosen=["b"])
-    store.unregister()  # adds what it has counted to that of others, under the lock
+    store.queue.unregister()  # adds what it has counted to that of others, under the lock
     assert not place.path.exists()
 
 
@@ -181,8 +184,8 @@ def test_recovery_leaves_alone_what_another_recovers_at_the_same_time(
     place.process_that(claim_and_die)
     other = place.open()
     reports = []
-    before(files, "lock", lambda: reports.append(other.recover(decide)))
-    assert store.recover(decide).recovered == []
+    before(files, "lock", lambda: reports.append(other.pool.recover(decide)))
+    assert store.pool.recover(decide).recovered == []
     assert len(reports[0].recovered) == 1
     assert [attempt.outcome for attempt in store.get("a").history] == [Outcome.LOST]
 
@@ -191,12 +194,12 @@ def test_two_who_ask_for_live_workers_do_not_take_each_other_for_one(
     place: Place, store: DirectoryStore
 ) -> None:
     """A record that somebody else looks at in the same moment is stale all the same."""
-    place.process_that(lambda it: it.register("w-gone", NOON))
+    place.process_that(lambda it: it.queue.register("w-gone", NOON))
     record = os.open(f"{place.location}/workers/w-gone.json", os.O_RDONLY)
     fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)  # the other one, in the middle of its look
     assert not files.is_locked(record)
     fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    assert store.workers() == []
+    assert store.workers.live() == []
     os.close(record)
 
 

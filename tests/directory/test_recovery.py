@@ -13,7 +13,7 @@ from tests.jobs import (
 )
 
 from queuectl.store import files
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
@@ -36,13 +36,13 @@ def test_recovery_goes_on_behind_a_document_that_cannot_be_read(
         return original(directory_fd, name)
 
     monkeypatch.setattr(files, "open_document", refuse)
-    report = store.recover(decide)
+    report = store.pool.recover(decide)
     assert sorted(each.job.id for each in report.recovered) == ["a", "c"]
     assert report.unowned == 1
     (problem,) = report.problems
     assert "processing/b.1.json cannot be" in problem
     monkeypatch.undo()
-    assert [each.job.id for each in store.recover(decide).recovered] == ["b"]
+    assert [each.job.id for each in store.pool.recover(decide).recovered] == ["b"]
 
 
 def test_recovery_tells_what_it_has_recovered_where_a_record_cannot_be_removed(
@@ -52,7 +52,7 @@ def test_recovery_tells_what_it_has_recovered_where_a_record_cannot_be_removed(
     store.add(make_jobs("a"))
 
     def work(other: Store) -> None:
-        other.register("w-2", NOON)
+        other.queue.register("w-2", NOON)
         claimed(other)
 
     place.process_that(work)
@@ -63,9 +63,9 @@ def test_recovery_tells_what_it_has_recovered_where_a_record_cannot_be_removed(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        report = store.recover(decide)
+        report = store.pool.recover(decide)
     assert [(each.job.id, each.lost) for each in report.recovered] == [("a", True)]
     (problem,) = report.problems
     assert problem.endswith("workers cannot be tidied: Input/output error")
     assert report.unowned == 1  # looked after again
-    assert store.recover(decide).problems == []
+    assert store.pool.recover(decide).problems == []

@@ -84,7 +84,7 @@ def test_jobs_that_become_due_while_others_are_handed_out_take_their_turn(
     for seconds in (1, 2, 12, 13, 25, 26, 27, 31, 32, 33, 34, 35):
         claim = claimed(small, later(NOON, seconds))
         ran.append(claim.job.id)
-        small.settle([ended(claim)])
+        small.queue.settle([ended(claim)])
     assert ran == [
         "j0", "j1", "soon-urgent", "j2", "later-urgent", "j3", "j4", "last-urgent", "j5", "j6",
         "j7", "soon-low",
@@ -100,7 +100,7 @@ def test_waiting_for_what_is_due_needs_no_scan(
     place.open().add([make_job(f"j{index}", run_at=later(NOON, 10 + index)) for index in range(10)])
     for _ in range(50):
         assert claim_next(small, NOON) is None
-        assert small.next_due() == later(NOON, 10)
+        assert small.queue.next_due() == later(NOON, 10)
     assert len(scans) == 1
     for index in range(10):
         assert claimed(small, later(NOON, 10 + index)).job.id == f"j{index}"
@@ -137,7 +137,7 @@ def test_nothing_in_pending_makes_a_worker_spin(
     for _ in range(20):
         assert claim_next(small, LATER) is None
     assert len(scans) == found
-    due = small.next_due()
+    due = small.queue.next_due()
     assert due is None or due > LATER
     for fd in held:
         os.close(fd)
@@ -151,7 +151,7 @@ def test_arrivals_that_the_kernel_did_not_tell_are_found_by_a_scan(
     """An overflow of the kernel's queue costs one scan, and loses nothing."""
     assert claim_next(store, LATER) is None
     place.open().add(make_jobs("a", "b"))
-    watch = store.scan.watch
+    watch = store.parts.scan.watch
     watch.arrivals()  # they are lost
     assert claim_next(store, LATER) is None
     with monkeypatch.context() as patched:

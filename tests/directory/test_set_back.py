@@ -9,7 +9,7 @@ from tests.jobs import NOON, claim_next, claimed, drain, ended, make_job, make_j
 from queuectl.clock import later
 from queuectl.job import Outcome, State
 from queuectl.store import files, setback
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 from queuectl.store.scan import PendingScan
 
 HOUR = 3600.0
@@ -29,12 +29,12 @@ def test_worker_that_knows_no_waiting_job_any_more_still_knows_of_the_clock(
         claim = claim_next(other, now)
         assert claim is not None
         assert claim.job.id == "fails"
-        other.settle([ended(claim, Outcome.FAILED)])
+        other.queue.settle([ended(claim, Outcome.FAILED)])
     now = later(now, -HOUR)
     assert claim_next(store, now) is None
     due = {entry.id: entry.run_at for entry in store.entries(State.PENDING, now)}
     assert due == {"fails": later(now, 4), "waits": later(NOON, 5)}
-    assert store.next_due() == due["fails"]
+    assert store.queue.next_due() == due["fails"]
 
 
 def test_others_have_a_turn_while_many_jobs_are_put_right(
@@ -56,10 +56,10 @@ def test_others_have_a_turn_while_many_jobs_are_put_right(
         return fd
 
     monkeypatch.setattr(lock, "_acquire", locked)
-    claims = put_off.claim_each(now, ["w"] * 5)
+    claims = put_off.queue.claim(now, ["w"] * 5)
     assert [claim.job.id for claim in claims] == list("edcba")
     assert len(locks) == 3
-    put_off.settle([ended(claim) for claim in claims])
+    put_off.queue.settle([ended(claim) for claim in claims])
 
 
 def test_job_behind_all_that_a_worker_knew_of_tells_that_the_clock_was_set_back(
@@ -92,7 +92,7 @@ def test_clock_that_was_set_back_leaves_only_what_was_asked_for_to_the_clock(
     assert drain(other, before) == ["urgent", "a", "b"]
     names = sorted(path.name[2:] for path in (place.path / "pending").iterdir())
     assert [name.partition("Z-")[2] for name in names] == ["backoff.json", "asked-for.json"]
-    assert other.next_due() == later(before, 20.0)
+    assert other.queue.next_due() == later(before, 20.0)
     assert drain(other, later(before, 19.9)) == []
     assert drain(other, later(before, 20.0)) == ["backoff"]
     assert drain(other, later(NOON, 59.0)) == []

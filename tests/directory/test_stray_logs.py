@@ -9,8 +9,9 @@ from tests.jobs import make_job, make_jobs
 
 from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, StrayLogs
-from queuectl.store.base import Entry, Store
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 
 def stray_logs(place: Place) -> None:
@@ -29,11 +30,11 @@ def test_logs_that_removed_jobs_have_left_are_purged(store: Store, place: Place)
     """Those of jobs that are there stay, whatever their state, and what is a day old at most."""
     stray_logs(place)
     before = logged(place)
-    strays = StrayLogs(store, LogDir.of(place.location), None, dry_run=True)
+    strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None, dry_run=True)
     strays.add_all()
     strays.purge()
     assert (strays.count, logged(place)) == (1, before)
-    strays = StrayLogs(store, LogDir.of(place.location), None)
+    strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None)
     strays.add_all()
     strays.purge()
     assert strays.count == 1
@@ -43,7 +44,7 @@ def test_logs_that_removed_jobs_have_left_are_purged(store: Store, place: Place)
 def test_keep_logs_takes_logs_that_removed_jobs_have_left(store: Store, place: Place) -> None:
     """An idle worker deletes them with the old logs of jobs that have ended."""
     stray_logs(place)
-    go_on(IdlePurge(store, LogDir.of(place.location)), keep_logs=5 * DAY)
+    go_on(IdlePurge(store, LogDir(f"{place.location}/logs")), keep_logs=5 * DAY)
     assert logged(place) == ["back.1.log", "removed.2.log", "unreadable.1.log", "waits.1.log"]
 
 
@@ -64,7 +65,7 @@ def test_log_of_a_job_that_comes_meanwhile_stays(
         return answer
 
     monkeypatch.setattr(store.core.lookup, "find", found)
-    strays = StrayLogs(store, LogDir.of(place.location), None)
+    strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None)
     strays.add_all()
     strays.purge()
     assert (strays.count, logged(place)) == (0, ["late.1.log"])

@@ -21,7 +21,7 @@ from queuectl.clock import later
 from queuectl.document import MAX_DOCUMENT_BYTES, encode_job
 from queuectl.errors import JobNotFound
 from queuectl.job import State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 @pytest.mark.parametrize("name", [name_of("torn"), "torn.json"])
@@ -34,7 +34,7 @@ def test_torn_document_is_left_alone_while_it_may_still_be_written(
     assert claim_next(store, NOON) is None
     assert path.exists()
     assert names(place.path / "corrupt") == []
-    due = store.next_due()
+    due = store.queue.next_due()
     assert due is not None  # the worker looks again by itself
     path.write_text(WHOLE)
     assert claimed(store, due).job.id == "torn"
@@ -48,7 +48,7 @@ def test_young_torn_document_is_taken_at_the_second_look_though_nothing_tells(
     path = pending / name
     path.write_text(TORN)
     assert claim_next(store, NOON) is None
-    due = store.next_due()
+    due = store.queue.next_due()
     assert due is not None
     path.write_text(WHOLE)
     deaf(store)
@@ -58,7 +58,7 @@ def test_young_torn_document_is_taken_at_the_second_look_though_nothing_tells(
 
 def deaf(store: Store) -> None:
     """Let a store miss what has arrived so far."""
-    fd = store.arrivals_fd()
+    fd = store.queue.arrivals_fd()
     assert fd is not None
     os.read(fd, 65536)
 
@@ -150,7 +150,7 @@ def test_document_that_would_be_written_too_long_is_set_aside(
 def test_torn_document_of_a_dead_worker_is_set_aside(place: Place, store: Store) -> None:
     """A document in processing/ that cannot be read goes to corrupt/, too."""
     (place.path / "processing" / "a.1.json").write_text(TORN)
-    assert store.recover(lambda job, attempt: job).recovered == []
+    assert store.pool.recover(lambda job, attempt: job).recovered == []
     assert names(place.path / "corrupt") == ["a.1.json", "a.1.json.reason"]
 
 
@@ -202,7 +202,7 @@ def test_what_is_no_document_is_left_alone(
     store.add([make_job("good", run_at=later(NOON, 5), priority=9)])
     assert drain(store) == ["good"]
     assert claim_next(store, LATER) is None
-    due = store.next_due()
+    due = store.queue.next_due()
     assert due is None or due > LATER
     assert names(pending) == [name]
     assert names(place.path / "corrupt") == []
@@ -213,7 +213,7 @@ def test_newer_document_is_left_alone_by_recovery(place: Place, store: Store) ->
     """A running job of a newer version is not recovered by an older one."""
     path = place.path / "processing" / "a.1.json"
     path.write_text('{"schema": 2, "command": "x"}')
-    assert store.recover(lambda job, attempt: job).recovered == []
+    assert store.pool.recover(lambda job, attempt: job).recovered == []
     assert path.exists()
 
 
@@ -244,7 +244,7 @@ def test_foreign_and_hidden_files_are_no_jobs(store: Store, pending: Path, name:
     (pending / name).write_text("not a job")
     grow_old(pending / name)
     assert claim_next(store, LATER) is None
-    assert store.next_due() is None
+    assert store.queue.next_due() is None
     assert store.counts(LATER).by_state[State.PENDING] == 0
     assert store.entries(State.PENDING, LATER) == []
     assert names(pending) == [name]
@@ -296,7 +296,7 @@ def test_month_thirteen_in_a_name_waits_for_ever_without_harm(store: Store, pend
     """A time that no calendar has is still an order of text, and does not stop a worker."""
     (pending / "5-20261332T250000.000000Z-a.json").write_text(WHOLE)
     assert claim_next(store, NOON) is None
-    store.next_due()
+    store.queue.next_due()
     assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["a"]
     assert store.counts(NOON).by_state[State.PENDING] == 1
 

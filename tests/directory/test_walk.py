@@ -15,8 +15,8 @@ from tests.jobs import LATER, claimed, ended, make_job, make_jobs
 from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, StoreBusy
 from queuectl.job import Outcome, State
 from queuectl.store import files, looking
-from queuectl.store.base import Store
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.protocol import Store
 
 
 def _refusal(store: Store, prefix: str) -> str:
@@ -63,13 +63,13 @@ def test_job_that_comes_back_behind_the_walk_is_found(
     seen: Counter[str] = Counter()
 
     def fail() -> None:
-        other.settle([ended(each, Outcome.FAILED) for each in running])
+        other.queue.settle([ended(each, Outcome.FAILED) for each in running])
         running.clear()
 
     def names(state: str) -> Iterator[str]:
         seen[state] += 1
         if state == State.PENDING and 1 < seen[state] <= times:
-            running.extend(other.claim_each(LATER, ["w"] * 2))
+            running.extend(other.queue.claim(LATER, ["w"] * 2))
         if state == State.PROCESSING and seen[state] <= times:
             # Where somebody keeps what moves back, it waits, and is not waited for.
             threads.append(Thread(target=fail))
@@ -156,11 +156,11 @@ def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
         seen[state] += 1
         # blocked/ is read once to know when it has changed, before it is read by the walk.
         if moved == "into pending" and state == State.PROCESSING and seen[state] == 1:
-            other.settle([ended(running, Outcome.FAILED)])
+            other.queue.settle([ended(running, Outcome.FAILED)])
         if moved == "under another parent" and state == State.BLOCKED and seen[state] == 2:
             directories = ["second", "first"]
             yield directories[0]
-            other.settle([ended(running)])
+            other.queue.settle([ended(running)])
             yield directories[1]
             return
         yield from original(state)
@@ -218,7 +218,7 @@ def test_job_that_moves_on_while_jobs_are_counted_is_not_missed(store: Store, pl
     def names(state: str) -> Iterator[str]:
         # Just before a directory is read, who is in it moves on.
         if state == State.BLOCKED and running:
-            other.settle([ended(running.pop())])  # which lets the child go on
+            other.queue.settle([ended(running.pop())])  # which lets the child go on
         if state == State.PENDING:
             claimed(other)
         return original(state)
@@ -249,6 +249,6 @@ def test_claim_that_is_undone_moves_the_job_back_under_the_lock(
 
     monkeypatch.setattr(files, "move_new", replace_and_move)
     monkeypatch.setattr(os, "rename", rename)
-    assert store.claim_each(LATER, ["w"]) == []
+    assert store.queue.claim(LATER, ["w"]) == []
     assert are_held == [True]
     assert store.find(["job-1"])["job-1"].state is State.PENDING

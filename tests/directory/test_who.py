@@ -14,12 +14,12 @@ from tests.trees import tree
 
 from queuectl.errors import BadDocument, QueuectlError, UnsafeStore
 from queuectl.job import Outcome, State
-from queuectl.logs import LogDir
+from queuectl.logs import LogDir, logs_of
 from queuectl.purge import IdlePurge, purge
 from queuectl.store import open_store
-from queuectl.store.base import Store
 from queuectl.store.index import Index
 from queuectl.store.layout import DIRECTORIES
+from queuectl.store.protocol import Store
 
 PRECIOUS = "precious\n"
 STRANGER = 12345
@@ -28,7 +28,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a f
 
 def use_all(store: Store, location: str) -> int:
     """Do everything that changes a store, whatever is refused; return how many were not."""
-    logs = LogDir.of(location)
+    logs = LogDir(f"{location}/logs")
     try:
         return _use_all(store, logs)
     finally:
@@ -44,15 +44,15 @@ def _use_all(store: Store, logs: LogDir) -> int:
         fd = logs.open_for_append(claim.job.id, claim.attempt)
         os.write(fd, b"output\n")
         os.close(fd)
-        store.settle([ended(claim, outcome)])
+        store.queue.settle([ended(claim, outcome)])
 
     def give_back() -> None:
-        store.give_back(claimed(store))
+        store.queue.give_back(claimed(store))
 
     def lose() -> None:
         claim = claimed(store)
         claim.free()  # type: ignore[attr-defined]
-        store.recover(decide)
+        store.pool.recover(decide)
 
     def purge_idly() -> None:
         settings = SETTINGS.__class__(keep_completed=1.0, keep_logs=1.0)
@@ -62,22 +62,22 @@ def _use_all(store: Store, logs: LogDir) -> int:
         lambda: store.add(make_jobs("a", "b", "c", "d", "e")),
         lambda: store.add([make_job("chosen")], chosen={"chosen"}),
         lambda: store.add([make_job("child", after=("a",))], chosen={"child"}),
-        lambda: store.register("w-test", NOON),
+        lambda: store.queue.register("w-test", NOON),
         lambda: work_on(Outcome.SUCCEEDED),
         lambda: work_on(Outcome.FAILED),
         give_back,
         lose,
-        store.release_blocked,
+        store.pool.release_blocked,
         lambda: list(store.cancel(["e"])),
         lambda: store.retry("a", [State.COMPLETED], NOON),
         lambda: work_on(Outcome.SUCCEEDED),
-        lambda: store.change_config(lambda document: document | {"priority": "3"}),
-        lambda: store.request_stop(now=False),
+        lambda: store.config.change(lambda document: document | {"priority": "3"}),
+        lambda: store.stop_requests.request(now=False),
         purge_idly,
         lambda: list(purge(store, logs, [State.COMPLETED, State.DEAD, State.CANCELLED], None)),
         lambda: logs.remove("old", 1),
-        store.tidy,
-        store.unregister,
+        store.pool.tidy,
+        store.queue.unregister,
     ]
     for act in acts:
         with suppress(QueuectlError, AssertionError, OSError):
@@ -275,7 +275,7 @@ def test_file_of_another_name_is_no_workers_log(
     target.write_text(PRECIOUS)
     put(place.path / "worker.log", target)
     with pytest.raises(QueuectlError, match=r"worker\.log cannot be opened"):
-        LogDir.of(store.location).worker_log.open()
+        logs_of(store).worker_log.open()
     assert target.read_text() == PRECIOUS
 
 
@@ -283,7 +283,7 @@ def test_file_of_another_name_is_no_workers_log(
 def test_log_directory_that_is_not_ours_is_refused_each_time(place: Place, store: Store) -> None:
     """What was refused once is not taken at the second try."""
     os.chown(place.path / "logs", STRANGER, -1)
-    logs = LogDir.of(store.location)
+    logs = logs_of(store)
     for _ in range(3):
         with pytest.raises(UnsafeStore, match="belongs to user"):
             logs.open_for_append("a", 1)
@@ -299,9 +299,9 @@ def test_document_that_a_backup_has_linked_keeps_its_words(place: Place, tmp_pat
     copy.hardlink_to(place.path / "processing" / "a.1.json")
     words = copy.read_bytes()
     for claim in claims:
-        store.settle([ended(claim)])
+        store.queue.settle([ended(claim)])
     for _ in range(2):
-        store.settle([ended(claimed(store))])
+        store.queue.settle([ended(claimed(store))])
     assert copy.read_bytes() == words
 
 

@@ -17,11 +17,11 @@ from tests.power.disk import Tree, lay_down
 from tests.power.scenarios import Promised
 
 from queuectl.config import Defaults, Settings
-from queuectl.document import parse_object
 from queuectl.job import Job, Outcome, State
 from queuectl.store import open_store
-from queuectl.store.base import Store
 from queuectl.store.names import is_stranger, parse_blocked, parse_processing, pending_id
+from queuectl.store.protocol import Store
+from queuectl.strict_json import parse_object
 
 _DEFAULTS = Defaults(Settings(), "/srv", NOON)
 
@@ -47,10 +47,10 @@ def check_store(location: Path, promised: Promised) -> None:
             assert job.command == f"run {job_id}", "it has another job's words"
     store = open_store(str(location), create=True)
     try:
-        store.recover(decide)
-        store.release_blocked()
+        store.pool.recover(decide)
+        store.pool.release_blocked()
         check_recovered(location, promised)
-        assert repr(store.read_config()) in promised.config
+        assert repr(store.config.read()) in promised.config
         check_drained(store, promised)
     finally:
         store.close()
@@ -87,7 +87,7 @@ def check_drained(store: Store, promised: Promised) -> None:
     ran = []
     while (claim := claim_next(store, LATER)) is not None:
         ran.append(claim.job.id)
-        store.settle([ended(claim)])
+        store.queue.settle([ended(claim)])
     assert len(ran) == len(set(ran))
     left = list(documents(Path(store.location)))
     assert len({job_id for job_id, _, _ in left}) == len(left)

@@ -18,7 +18,8 @@ from tests.power.disk import Disk
 
 from queuectl.job import Job, Outcome, State
 from queuectl.store import open_store
-from queuectl.store.base import Claim, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim
 
 MANY = 4  # so many at once are enough here for one sync of all
 
@@ -88,13 +89,13 @@ class Scene:
 
     def run(self, *outcomes: Outcome) -> None:
         """Claim jobs and settle them together."""
-        self.store.settle([ended(self.claim(), outcome) for outcome in outcomes])
+        self.store.queue.settle([ended(self.claim(), outcome) for outcome in outcomes])
 
     def set_config(self, text: str) -> None:
         """Change a setting: while that goes on it is the old or the new, then the new."""
         old = self._promised.config
         self._note(self._promised._replace(config=(*old, repr({"timeout": text}))))
-        self.store.change_config(lambda _: {"timeout": text})
+        self.store.config.change(lambda _: {"timeout": text})
         self._note(self._promised._replace(config=(repr({"timeout": text}),)))
 
     def die(self, *claims: Claim) -> None:
@@ -186,7 +187,7 @@ def retry_what_has_run(scene: Scene) -> None:
 def give_back(scene: Scene) -> None:
     """Give a claim back, claim it again and settle it."""
     scene.add(*make_jobs("a", "b"))
-    scene.store.give_back(scene.claim())
+    scene.store.queue.give_back(scene.claim())
     scene.run(Outcome.SUCCEEDED, Outcome.FAILED)
 
 
@@ -290,7 +291,7 @@ def recover(scene: Scene) -> None:
     """Recover lost attempts, to run again and dead, and run what comes back."""
     scene.add(make_job("a"), make_job("b", max_retries=1))
     scene.die(scene.claim(), scene.claim())
-    assert len(scene.store.recover(decide).recovered) == 2
+    assert len(scene.store.pool.recover(decide).recovered) == 2
     scene.run(Outcome.SUCCEEDED)
 
 
@@ -304,12 +305,12 @@ def purge_and_choose_again(scene: Scene) -> None:
         scene.add(make_job("a", max_retries=1), chosen=True)
         scene.run(outcome)
         scene.promise_no_more()
-        assert scene.store.purge("a", state)
+        assert scene.store.purging.purge("a", state)
         scene.add(make_job("a", max_retries=1), chosen=True)
         scene.promise("a", states={State.PENDING})
         scene.promise_no_more()
         scene.run(Outcome.SUCCEEDED)
-        assert scene.store.purge("a", State.COMPLETED)
+        assert scene.store.purging.purge("a", State.COMPLETED)
 
 
 def open_what_another_has_made(scene: Scene) -> None:
@@ -336,9 +337,9 @@ def leave(scene: Scene) -> None:
     """Let two workers leave, each with something that it has counted."""
     scene.add(*make_jobs("a", "b"))
     for name in ("w-1", "w-2"):
-        scene.store.register(name, NOON)
+        scene.store.queue.register(name, NOON)
         scene.run(Outcome.SUCCEEDED)
-        scene.store.unregister()
+        scene.store.queue.unregister()
 
 
 SCENARIOS = [

@@ -27,7 +27,7 @@ from tests.process.support import proc_stat, until
 from queuectl.errors import QueuectlError
 from queuectl.job import Outcome, State
 from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 MOMENTS = int(os.environ.get("QUEUECTL_TEST_MOMENTS", "30"))
 _IMAGE_BYTES = 64 << 20
@@ -114,7 +114,7 @@ def work(location: str, book: int) -> None:
     Each attempt is written down before it is settled, each job that is deleted before it goes.
     """
     store = open_store(location, create=True)
-    store.register(f"w-{os.getpid()}", NOON)
+    store.queue.register(f"w-{os.getpid()}", NOON)
     chance = random.Random()
     while True:
         claims = []
@@ -123,18 +123,18 @@ def work(location: str, book: int) -> None:
             if claim is not None:
                 claims.append(claim)
         if claims and chance.random() < 0.1:
-            store.give_back(claims.pop())
+            store.queue.give_back(claims.pop())
         os.write(book, "".join(f"@{each.job.id}.{each.attempt}\n" for each in claims).encode())
         outcomes = (Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
         settlements = [ended(claim, chance.choice(outcomes)) for claim in claims]
-        store.settle(settlements)
+        store.queue.settle(settlements)
         for _, job in settlements:
             with suppress(QueuectlError):
                 if chance.random() < 0.2:
                     store.retry(job.id, [State.DEAD, State.CANCELLED], NOON)
                 elif job.state is State.COMPLETED and chance.random() < 0.2:
                     os.write(book, f"-{job.id}\n".encode())
-                    store.purge(job.id, State.COMPLETED)
+                    store.purging.purge(job.id, State.COMPLETED)
         if not claims:
             time.sleep(0.001)
 
@@ -177,8 +177,8 @@ def check(location: Path, before: Book, after: Book) -> None:
     promised = before.added - after.deleted
     store = open_store(str(location))
     try:
-        store.recover(decide)
-        store.release_blocked()
+        store.pool.recover(decide)
+        store.pool.release_blocked()
         assert os.listdir(location / "corrupt") == []
         _check_once(store, promised, after.ran)
         ran = drain(store)

@@ -20,7 +20,7 @@ from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, WrongStat
 from queuectl.job import FINISHED, Outcome, State
 from queuectl.query import find_job, select
 from queuectl.store import files, open_store
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 SEED = os.environ.get("QUEUECTL_TEST_SEED")
@@ -48,9 +48,9 @@ def fill(store: Store) -> None:
     """Add jobs that rest in each state, and those that are to be moved."""
     ahead = utc_now() + timedelta(days=365)
     store.add(make_jobs("rest-completed", "rest-dead", max_retries=1, run_at=utc_now()))
-    claims = store.claim_each(utc_now(), ["w"] * 2)
+    claims = store.queue.claim(utc_now(), ["w"] * 2)
     outcomes = {"rest-completed": Outcome.SUCCEEDED, "rest-dead": Outcome.FAILED}
-    store.settle([ended(claim, outcomes[claim.job.id]) for claim in claims])
+    store.queue.settle([ended(claim, outcomes[claim.job.id]) for claim in claims])
     store.add([make_job(f"far-{number}", run_at=ahead) for number in range(WAITING)])
     store.add([make_job("rest-blocked", after=("far-1",)), make_job("rest-cancelled")])
     assert list(store.cancel(["rest-cancelled"])) == [("rest-cancelled", State.CANCELLED)]
@@ -62,15 +62,15 @@ def fill(store: Store) -> None:
 def run_jobs(store: Store, chance: random.Random) -> None:
     """Take what is due, let it fail, succeed, or give it back, as fast as it goes."""
     # As if no job had to wait for its backoff.
-    claims = store.claim_each(utc_now() + timedelta(days=30), ["w-storm"] * chance.randint(1, 4))
+    claims = store.queue.claim(utc_now() + timedelta(days=30), ["w-storm"] * chance.randint(1, 4))
     for claim in claims:
         if chance.random() < 0.1:
-            store.give_back(claim)
+            store.queue.give_back(claim)
         elif claim.job.id in RETRIED:
-            store.settle([ended(claim)])
+            store.queue.settle([ended(claim)])
         else:
-            store.settle([ended(claim, Outcome.FAILED)])
-    store.release_blocked()
+            store.queue.settle([ended(claim, Outcome.FAILED)])
+    store.pool.release_blocked()
 
 
 def send_back(store: Store, chance: random.Random) -> None:
@@ -114,7 +114,7 @@ def _repeat(queue: Queue, act: Act, name: str, seed: float) -> int:
         files.sync_file_system = lambda fd: True
         os.setsid()  # whoever cancels what this process runs ends no other
         store, chance = open_store(str(queue.store)), random.Random(seed)
-        store.register(name, utc_now())
+        store.queue.register(name, utc_now())
         while True:
             act(store, chance)
     except BaseException:  # noqa: BLE001  (the test must not go on twice)
@@ -157,7 +157,7 @@ def check_changes(store: Store) -> None:
         store.add([make_job("new", after_any=(job_id,), run_at=utc_now())], chosen=["new"])
         for _, state in store.cancel(["new"]):
             assert state is not None
-            assert store.purge("new", state)
+            assert store.purging.purge("new", state)
 
 
 def check_lists(store: Store) -> None:

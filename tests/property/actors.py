@@ -23,7 +23,8 @@ import queuectl.clock
 from queuectl.errors import QueuectlError
 from queuectl.job import Attempt, Job, Outcome, State, log_name
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim, ParentNames, Settlement, Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Claim, Settlement
 
 _ASKED_SECONDS = 30.0
 _ANSWER_SECONDS = 60.0
@@ -81,8 +82,8 @@ class Hands:
 
     def start(self) -> None:
         """Begin to work, as a worker does."""
-        self.store.register(self.name, self.now)
-        self.store.arrivals_fd()
+        self.store.queue.register(self.name, self.now)
+        self.store.queue.arrivals_fd()
 
     def add(self, jobs: Sequence[Job], chosen: Sequence[str], skip: bool) -> list[str]:
         """Add jobs."""
@@ -98,14 +99,14 @@ class Hands:
 
     def purge(self, job_id: str, state: State) -> bool:
         """Delete a job as a purge does: none that is waited for."""
-        with self.store.parents_held(ParentNames()) as named:
-            return job_id not in named and self.store.purge(job_id, state)
+        with self.store.purging.named_parents().held() as named:
+            return job_id not in named and self.store.purging.purge(job_id, state)
 
     def claim(self) -> tuple[Job, int] | datetime | None:
         """Claim; return the job and its attempt, or else when to ask again."""
         claim = claim_next(self.store, self.now)
         if claim is None:
-            return self.store.next_due()
+            return self.store.queue.next_due()
         self._claims[claim.job.id] = claim
         return claim.job, claim.attempt
 
@@ -115,7 +116,7 @@ class Hands:
 
     def give_back(self, job_id: str) -> None:
         """Give a claim back."""
-        self.store.give_back(self._claims.pop(job_id))
+        self.store.queue.give_back(self._claims.pop(job_id))
 
     def _ended(self, ended: Sequence[tuple[str, Outcome]]) -> list[tuple[Claim, Job]]:
         return [(self._claims[job_id], self._after(job_id, outcome)) for job_id, outcome in ended]
@@ -137,12 +138,12 @@ class Hands:
 
     def settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:
         """Settle claims, by how their runs ended."""
-        self.store.settle(self._ended(ended))
+        self.store.queue.settle(self._ended(ended))
         self.forget([job_id for job_id, _ in ended])
 
     def begin_settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:
         """Begin to settle claims."""
-        self._settlement = self.store.begin_settle(self._ended(ended))
+        self._settlement = self.store.queue.begin_settle(self._ended(ended))
 
     def sync(self) -> None:
         """Make durable what is being settled."""
@@ -169,16 +170,16 @@ class Hands:
         """Wait until somebody asks to cancel something; return whether it is this job."""
         import select
 
-        fd = self.store.control_fd()
+        fd = self.store.queue.control_fd()
         poll = select.poll()
         if fd is not None:
             poll.register(fd, select.POLLIN)
         poll.poll(int(_ASKED_SECONDS * 1000))
-        return self.store.cancel_requested(self._claims[job_id])
+        return self.store.queue.cancel_requested(self._claims[job_id])
 
     def recover(self) -> tuple[list[tuple[str, int, bool, State]], int, int]:
         """Recover what nobody holds; return what the report tells."""
-        report = self.store.recover(self._decide)
+        report = self.store.pool.recover(self._decide)
         told = [(each.job.id, each.attempt, each.lost, each.job.state) for each in report.recovered]
         return told, report.running, report.unowned
 
@@ -187,11 +188,11 @@ class Hands:
 
     def release_blocked(self) -> bool:
         """Let those go on whose parents have ended."""
-        return self.store.release_blocked()
+        return self.store.pool.release_blocked()
 
     def tidy(self) -> None:
         """Remove what the dead have left."""
-        self.store.tidy()
+        self.store.pool.tidy()
 
     def doctor(self, repair: bool) -> list[str]:
         """Examine the store; return what was found but for what is no damage."""

@@ -25,7 +25,7 @@ from tests.stores import make_place
 
 from queuectl.clock import later
 from queuectl.job import Outcome, State
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 LARGE = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
 # An environment variable takes a file that a line is added to for each run, for scripts/soak.
@@ -84,7 +84,7 @@ class Processes(RuleBasedStateMachine):
         self.place = make_place(self.kind, self.here)
         self.observer = self.place.open()
         self.pool_store = self.place.open()
-        self.pool_store.prepare_pool()
+        self.pool_store.pool.prepare()
         self.model = Model()
         self.now = NOON
         self.made = 0
@@ -271,8 +271,8 @@ class Processes(RuleBasedStateMachine):
             raise AssertionError("\n".join(wrong))
         check_lookups(self.observer, self.model, self.now)
         live = sorted(actor.name for name, actor in self.actors.items() if name in WORKERS)
-        assert [record.name for record in self.observer.workers()] == live
-        tallied = sum(self.observer.tally().by_outcome.values())
+        assert [record.name for record in self.observer.workers.live()] == live
+        tallied = sum(self.observer.workers.tally().by_outcome.values())
         assert tallied >= self.tallied, "what was counted is lost"
         self.tallied = tallied
         self.figures["most jobs at once"] = max(self.figures["most jobs at once"], len(seen))

@@ -8,7 +8,8 @@ from tests.property.known import ENDS, Jobs, Known, known_job
 from tests.property.model import Model
 
 from queuectl.job import State
-from queuectl.store.base import Counts, Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Counts, Entry
 
 
 def observe(store: Store, now: datetime) -> Jobs:
@@ -83,7 +84,9 @@ def check_lookups(store: Store, model: Model, now: datetime) -> None:
             told = [entry.changed_at for entry in entries]
             in_time = sorted(told, key=lambda at: at or now, reverse=True)
             _must_be(f"ends of {state}", told, in_time)
-            _must_be(f"all {state}", sorted(entry.id for entry in store.finished(state)), ids)
+            _must_be(
+                f"all {state}", sorted(entry.id for entry in store.purging.finished(state)), ids
+            )
         if state is State.BLOCKED:
             parents = {entry.parent: entry.parent_state for entry in entries}
             ends = {parent: model.end_of(parent or "") for parent in parents}

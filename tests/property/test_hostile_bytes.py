@@ -17,13 +17,14 @@ from tests.property.hostile import TEXTS
 from queuectl.clock import parse_instant
 from queuectl.codes import NO_RULE, check_codes, includes
 from queuectl.config import Settings, read_settings, settings_document
-from queuectl.document import encode_job, parse_object
+from queuectl.document import encode_job
 from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, log_name
 from queuectl.logs import parse_log_name
-from queuectl.store.base import Tally
-from queuectl.store.registry import _read_record
+from queuectl.store.records import _read_record
 from queuectl.store.tally import joined, tally_document, tally_from
+from queuectl.store.values import Tally
+from queuectl.strict_json import parse_object
 from queuectl.submit import Options, Submitter
 
 _LONGEST_MESSAGE = 1000

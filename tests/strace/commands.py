@@ -13,9 +13,9 @@ from tests.jobs import claimed, ended, make_job
 
 from queuectl.clock import utc_now
 from queuectl.job import Job, Outcome, State
-from queuectl.logs import LogDir
+from queuectl.logs import logs_of
 from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 PARTLY = (0, 65, 66)  # a part of it was done, and cannot be done a second time
 
@@ -29,12 +29,12 @@ def job(job_id: str, **changes: Any) -> Job:
 
 def end(store: Store, outcome: Outcome, *jobs: Job) -> None:
     """Add jobs and let each end at its only attempt."""
-    logs = LogDir.of(store.location)
+    logs = logs_of(store)
     for each in jobs:
         store.add([each._replace(max_retries=1)], chosen=[each.id])
         claim = claimed(store, utc_now())
         os.close(os.open(logs.path(each.id, 1), os.O_WRONLY | os.O_CREAT, 0o600))
-        store.settle([ended(claim, outcome)])
+        store.queue.settle([ended(claim, outcome)])
 
 
 def nothing(store: Store) -> None:
@@ -68,7 +68,7 @@ def lost(store: Store) -> None:
 
 def configured(store: Store) -> None:
     """Set something."""
-    store.change_config(lambda _: {"priority": "4", "timeout": "1h"})
+    store.config.change(lambda _: {"priority": "4", "timeout": "1h"})
 
 
 def damaged(store: Store) -> None:

@@ -219,8 +219,8 @@ def run_worker(queue: Queue) -> None:
 def drain_here(queue: Queue) -> None:
     """Do what a worker does, in this process, which is quicker."""
     store = open_store(str(queue.store), create=True)
-    store.recover(decide)
-    store.release_blocked()
+    store.pool.recover(decide)
+    store.pool.release_blocked()
     drain(store, utc_now())
     store.close()
 

@@ -32,9 +32,9 @@ from queuectl.clock import utc_now
 from queuectl.document import encode_job
 from queuectl.errors import QueuectlError
 from queuectl.store import open_store
-from queuectl.store.base import Store
 from queuectl.store.doctor import examine
 from queuectl.store.names import parse_processing
+from queuectl.store.protocol import Store
 
 pytestmark = [NEEDS_STRACE, pytest.mark.timeout(7200 if LARGE else 180)]
 
@@ -80,7 +80,7 @@ os.register_at_fork(after_in_child=hold)
 
 def some_of_each(store: Store) -> None:
     """Let jobs wait that succeed, fail, fail for good, and wait for one another."""
-    store.change_config(lambda _: {"backoff-max": "0.01"})
+    store.config.change(lambda _: {"backoff-max": "0.01"})
     store.add(
         [
             job("good"),
@@ -93,13 +93,13 @@ def some_of_each(store: Store) -> None:
 
 def many(store: Store) -> None:
     """Let jobs wait that are so short that they are settled together."""
-    store.change_config(lambda _: {"backoff-max": "0.01"})
+    store.config.change(lambda _: {"backoff-max": "0.01"})
     store.add([job(f"j{number}") for number in range(7)])
 
 
 def left_behind(store: Store) -> None:
     """Leave what other workers, and hands, have left."""
-    store.change_config(lambda _: {"backoff-max": "0.01"})
+    store.config.change(lambda _: {"backoff-max": "0.01"})
     path = Path(store.location)
     store.add([job("ahead")])
     claim = claimed(store, utc_now())

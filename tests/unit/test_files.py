@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from queuectl import private
 from queuectl.errors import BadDocument, StoreUnavailable, UnsafeStore
 from queuectl.store import files
 
@@ -237,10 +238,10 @@ def test_directory_that_others_can_write_to_is_refused(
     path.mkdir()
     path.chmod(bits)
     if safe:
-        os.close(files.open_directory(str(path)))
+        os.close(private.open_directory(str(path)))
     else:
         with pytest.raises(UnsafeStore, match="chmod 700"):
-            files.open_directory(str(path))
+            private.open_directory(str(path))
 
 
 def test_symlink_in_the_place_of_a_directory_is_refused(tmp_path: Path, directory_fd: int) -> None:
@@ -248,17 +249,17 @@ def test_symlink_in_the_place_of_a_directory_is_refused(tmp_path: Path, director
     (tmp_path / "real").mkdir(0o700)
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(UnsafeStore, match="symlink"):
-        files.open_directory(str(tmp_path / "link"), inside_fd=directory_fd)
-    os.close(files.open_directory(str(tmp_path / "link")))
+        private.open_directory(str(tmp_path / "link"), inside_fd=directory_fd)
+    os.close(private.open_directory(str(tmp_path / "link")))
 
 
 def test_what_is_no_directory_is_refused(tmp_path: Path) -> None:
     """A file in the place of a store is an error that names it; a missing one is told apart."""
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable, match="file"):
-        files.open_directory(str(tmp_path / "file"))
+        private.open_directory(str(tmp_path / "file"))
     with pytest.raises(FileNotFoundError):
-        files.open_directory(str(tmp_path / "nothing"))
+        private.open_directory(str(tmp_path / "nothing"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
@@ -267,7 +268,7 @@ def test_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir(0o700)
     os.chown(tmp_path / "store", 12345, -1)
     with pytest.raises(UnsafeStore, match="belongs to user 12345"):
-        files.open_directory(str(tmp_path / "store"))
+        private.open_directory(str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("links", [1, 2])

@@ -11,12 +11,13 @@ from tests.jobs import DEFAULTS, NOON, decode_job, make_job
 
 from queuectl.clock import from_timestamp, parse_duration, parse_instant
 from queuectl.codes import check_codes
-from queuectl.document import MAX_NESTING, encode_job, parse_object
+from queuectl.document import encode_job
 from queuectl.errors import BadDocument, ConfigError, QueuectlError, UsageError
 from queuectl.job import MAX_ATTEMPT, MAX_COMMAND_BYTES
 from queuectl.store import open_store
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.tally import tally_from
+from queuectl.strict_json import MAX_NESTING, parse_object
 from queuectl.submit import job_from_user
 
 LONG = "x" * 1_000_000
@@ -190,9 +191,9 @@ def test_tally_that_is_broken_counts_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "store").mkdir(mode=0o700)
     store = DirectoryStore(str(tmp_path / "store"), create=True)
     (tmp_path / "store" / "tally.json").write_text(text)
-    assert store.tally() == tally_from({})
-    store.register("w-1", NOON)
-    store.unregister()
+    assert store.workers.tally() == tally_from({})
+    store.queue.register("w-1", NOON)
+    store.queue.unregister()
     store.close()
 
 
@@ -212,8 +213,8 @@ def test_what_is_no_record_is_no_worker(tmp_path: Path, changes: dict[str, Any])
     path = tmp_path / "store" / "workers" / "w-1.json"
     record = {"name": "w-1", "pid": 1, "host": "h", "since": "2026-01-01T00:00:00Z"}
     path.write_text(json.dumps(record | changes))
-    assert list(store.core.registry._records()) == []
-    store.tidy()
+    assert list(store.core.records.all()) == []
+    store.pool.tidy()
     assert not path.exists()
     store.close()
 
@@ -224,8 +225,8 @@ def test_record_that_is_no_json_is_no_worker(tmp_path: Path, text: str) -> None:
     store = DirectoryStore(str(tmp_path / "store"), create=True)
     path = tmp_path / "store" / "workers" / "w-1.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    assert store.workers() == []
-    store.tidy()
+    assert store.workers.live() == []
+    store.pool.tidy()
     assert not path.exists()
     store.close()
 
@@ -235,10 +236,10 @@ def test_record_that_is_read_while_it_is_written_is_read_again(
 ) -> None:
     """RACE: a worker writes over its record for each job; it is live all the while."""
     worker = DirectoryStore(str(tmp_path / "store"), create=True)
-    worker.register("w-1", NOON)
+    worker.queue.register("w-1", NOON)
     store, real, torn = DirectoryStore(str(tmp_path / "store")), os.pread, [b'{"name": "w-', b""]
     monkeypatch.setattr(os, "pread", lambda *args: torn.pop() if torn else real(*args))
-    assert [record.name for record in store.workers()] == ["w-1"]
+    assert [record.name for record in store.workers.live()] == ["w-1"]
     assert torn == []
     worker.close()
     store.close()
@@ -249,7 +250,7 @@ def test_record_without_an_offset_is_of_local_time(tmp_path: Path) -> None:
     store = DirectoryStore(str(tmp_path / "store"), create=True)
     record = {"name": "w-1", "pid": 1, "host": "h", "since": "2026-01-01"}
     (tmp_path / "store" / "workers" / "w-1.json").write_text(json.dumps(record))
-    [(found, _, _)] = store.core.registry._records()
+    [(found, _, _)] = store.core.records.all()
     assert found.since == parse_instant("2026-01-01")
     store.close()
 
@@ -259,7 +260,7 @@ def test_directory_in_the_place_of_a_fifo_is_left(tmp_path: Path, name: str) -> 
     """What is to be tidied away and is not what it is called stays there."""
     store = DirectoryStore(str(tmp_path / "store"), create=True)
     (tmp_path / "store" / "workers" / name).mkdir()
-    store.tidy()
+    store.pool.tidy()
     assert os.listdir(tmp_path / "store" / "workers") == [name]
     store.close()
 
@@ -299,8 +300,8 @@ def test_setting_a_key_keeps_what_cannot_be_written_as_it_is(tmp_path: Path) -> 
     """A lone surrogate in config.json is no reason to fail where another key is set."""
     store = open_store(str(tmp_path / "store"), create=True)
     (tmp_path / "store" / "config.json").write_text('{"x": "\\ud800"}')
-    store.change_config(lambda found: found | {"priority": "1"})
-    assert store.read_config() == {"x": "\ud800", "priority": "1"}
+    store.config.change(lambda found: found | {"priority": "1"})
+    assert store.config.read() == {"x": "\ud800", "priority": "1"}
     store.close()
 
 
@@ -311,6 +312,6 @@ def test_recovery_of_a_document_with_no_length_in_it(tmp_path: Path) -> None:
     attempt = {"number": 1, "outcome": "succeeded", "started_at": "2026-01-01"}
     document |= {"state": "completed", "history": [attempt | {"duration": 10**400}]}
     (tmp_path / "store" / "processing" / "a.1.json").write_text(json.dumps(document))
-    assert store.recover(lambda job, attempt: job).recovered == []
+    assert store.pool.recover(lambda job, attempt: job).recovered == []
     assert sorted(os.listdir(tmp_path / "store" / "corrupt")) == ["a.1.json", "a.1.json.reason"]
     store.close()

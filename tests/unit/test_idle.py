@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.nonblocking import NonBlockingWriter
-from queuectl.store.base import RecoveryReport
+from queuectl.store.values import RecoveryReport
 from queuectl.worker import process as process_module
 from queuectl.worker.events import EventLog, ReportedProblems
 from queuectl.worker.housekeeping import Housekeeping
@@ -24,11 +25,13 @@ NAMES = [f"w-{number}" for number in range(16)]
 class NoJobs:
     """A store in which jobs arrive that others take; it counts what is asked of it."""
 
-    location = "/nowhere"
+    location, log_directory = "/nowhere", "/nowhere/logs"
     poll_seconds = 0.25
+    now = staticmethod(utc_now)
 
     def __init__(self) -> None:
-        """Begin with nothing asked."""
+        """Begin with nothing asked; its parts are all this one."""
+        self.pool = self.queue = self.purging = self
         self.calls: dict[str, int] = {}
         self.report = RecoveryReport()
         self.is_running = False
@@ -54,9 +57,9 @@ class NoJobs:
         """Let a job arrive."""
         os.write(self.arrivals[1], b".")
 
-    def claim_each(self, _now: object, workers: Sequence[str]) -> list[Any]:
+    def claim(self, _now: object, workers: Sequence[str]) -> list[Any]:
         """Hear of what has arrived; somebody else has taken it."""
-        self.count("claim_each")
+        self.count("claim")
         assert len(workers) == len(NAMES)
         with suppress(BlockingIOError):
             os.read(self.arrivals[0], 1)
@@ -67,18 +70,18 @@ class NoJobs:
         """Return what is readable when a job has arrived."""
         return self.arrivals[0]
 
-    def arrivals_heard(self) -> int:
+    def arrivals_read(self) -> int:
         """Return what changes with each claim."""
-        return self.calls.get("claim_each", 0)
+        return self.calls.get("claim", 0)
 
     def recover(self, _decide: object, **_: object) -> RecoveryReport:
         """Return what the test wants."""
         self.count("recover")
         return self.report
 
-    def running(self) -> bool:
+    def is_busy(self) -> bool:
         """Return what the test wants."""
-        self.count("running")
+        self.count("is_busy")
         return self.is_running
 
     def release_blocked(self) -> bool:
@@ -151,14 +154,14 @@ def test_each_job_that_somebody_else_takes_costs_a_process_one_claim_and_no_reco
     process = make(False)
 
     def go_on() -> None:
-        if store.calls["claim_each"] == 10:
+        if store.calls["claim"] == 10:
             cast("Any", process._signals).should_stop = True
         store.arrive()
 
     store.at_claim = go_on
     store.report = RecoveryReport(running=100)
     work(process)
-    assert store.calls["claim_each"] == 10
+    assert store.calls["claim"] == 10
     assert "recover" not in store.calls
     assert store.calls["next_due"] <= 10
     assert "release_blocked" not in store.calls
@@ -170,9 +173,9 @@ def test_workers_that_drain_look_once_together_whether_anything_runs(
 ) -> None:
     """A claim after that decides; what waits for a job that has ended is let go on before it."""
     work(make(True))
-    asked = {name: store.calls[name] for name in ("running", "release_blocked", "recover")}
-    assert asked == {"running": 1, "release_blocked": 1, "recover": 1}
-    assert store.calls["claim_each"] == 2
+    asked = {name: store.calls[name] for name in ("is_busy", "release_blocked", "recover")}
+    assert asked == {"is_busy": 1, "release_blocked": 1, "recover": 1}
+    assert store.calls["claim"] == 2
 
 
 def keep_house(store: NoJobs) -> Housekeeping:

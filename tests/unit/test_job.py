@@ -8,7 +8,7 @@ import pytest
 from tests.jobs import decode_job
 
 from queuectl.config import Defaults, Settings
-from queuectl.document import MAX_DOCUMENT_BYTES, NewerSchema, encode_job, parse_object
+from queuectl.document import MAX_DOCUMENT_BYTES, NewerSchema, encode_job
 from queuectl.errors import BadDocument, BadId, shorten
 from queuectl.job import (
     MAX_COMMAND_BYTES,
@@ -22,6 +22,7 @@ from queuectl.job import (
     new_id,
     shell_code,
 )
+from queuectl.strict_json import parse_object
 from queuectl.submit import USER_KEYS, check_command, job_from_user
 
 NOW = datetime(2026, 11, 24, 21, 29, 59, 1002, UTC)

@@ -9,7 +9,8 @@ from tests.jobs import NOON, make_job
 
 from queuectl.job import FINISHED, Job, State
 from queuectl.query import select
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 
 class _Moving:

@@ -12,7 +12,7 @@ from tests.jobs import NOON, SETTINGS, make_job
 from queuectl.errors import StoreError
 from queuectl.job import Attempt, Job, Outcome
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim
+from queuectl.store.worker_protocol import Claim
 from queuectl.worker.settler import Settler
 
 

@@ -8,7 +8,6 @@ import pytest
 from tests.jobs import NOON, attempt
 
 from queuectl.job import Outcome
-from queuectl.store.base import LENGTH_BOUNDS, Recent, Tally
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.tally import (
     counted,
@@ -18,6 +17,7 @@ from queuectl.store.tally import (
     tally_from,
     without_future,
 )
+from queuectl.store.values import LENGTH_BOUNDS, Recent, Tally
 
 SUCCEEDED = attempt("a", outcome=Outcome.SUCCEEDED, duration_seconds=0.1)
 
@@ -89,7 +89,7 @@ def test_count_of_a_version_with_other_slots_is_read() -> None:
 def worker(store_dir: Path, name: str) -> DirectoryStore:
     """Return the store of a live worker that has settled one attempt."""
     store = DirectoryStore(str(store_dir), create=True)
-    store.register(name, NOON)
+    store.queue.register(name, NOON)
     store.core.registry.count([SUCCEEDED])
     return store
 
@@ -103,7 +103,7 @@ def total(store_dir: Path) -> int:
     """Return how many attempts the store knows of."""
     store = DirectoryStore(str(store_dir))
     try:
-        return sum(store.tally().by_outcome.values())
+        return sum(store.workers.tally().by_outcome.values())
     finally:
         store.close()
 
@@ -112,12 +112,12 @@ def test_what_a_worker_counted_outlives_it(tmp_path: Path) -> None:
     """Whether it leaves, or is killed and its stale record removed."""
     leaves, killed, lives = (worker(tmp_path, name) for name in ("w-1", "w-2", "w-3"))
     assert total(tmp_path) == 3
-    leaves.unregister()
+    leaves.queue.unregister()
     leaves.close()
     assert total(tmp_path) == 3
     killed.close()
     assert total(tmp_path) == 3
-    lives.tidy()
+    lives.pool.tidy()
     assert records(tmp_path) == ["w-3.json"]
     assert total(tmp_path) == 3
     lives.close()
@@ -131,15 +131,15 @@ def test_a_worker_that_dies_while_it_leaves_is_counted_once(
     with monkeypatch.context() as patch:
         patch.setattr("queuectl.store.registry.os.unlink", _killed)
         with pytest.raises(KeyboardInterrupt):
-            dies.unregister()
+            dies.queue.unregister()
     assert total(tmp_path) == 1
     dies.close()
     assert total(tmp_path) == 1
     other = worker(tmp_path, "w-2")
-    other.tidy()
+    other.pool.tidy()
     assert records(tmp_path) == ["w-2.json"]
     assert total(tmp_path) == 2
-    other.unregister()
+    other.queue.unregister()
     other.close()
     assert total(tmp_path) == 2
     assert json.loads((tmp_path / "tally.json").read_text())["workers"] == ["w-2"]
@@ -155,7 +155,7 @@ def test_broken_totals_count_anew(tmp_path: Path, text: str) -> None:
     store = worker(tmp_path, "w-1")
     (tmp_path / "tally.json").write_text(text)
     assert total(tmp_path) == 1
-    store.unregister()
+    store.queue.unregister()
     store.close()
     assert total(tmp_path) == 1
 
@@ -167,11 +167,11 @@ def test_outcome_of_a_newer_version_counts(tmp_path: Path) -> None:
     record = tmp_path / "workers" / "w-1.json"
     record.write_text(record.read_text().replace("succeeded", "evicted"))
     other = worker(tmp_path, "w-2")
-    assert [each.name for each in other.workers()] == ["w-1", "w-2"]
-    assert other.tally().by_outcome == {
+    assert [each.name for each in other.workers.live()] == ["w-1", "w-2"]
+    assert other.workers.tally().by_outcome == {
         "succeeded": 3, "oom_killed": 3, "evicted": 1,
     }  # fmt: skip
-    other.unregister()
+    other.queue.unregister()
     other.close()
     assert json.loads((tmp_path / "tally.json").read_text())["outcomes"] == {
         "succeeded": 3, "oom_killed": 3,
@@ -183,7 +183,7 @@ def lately(store_dir: Path) -> int:
     """Return how many attempts have ended in the last minute."""
     store = DirectoryStore(str(store_dir))
     try:
-        return store.ended_lately()
+        return store.workers.ended_lately()
     finally:
         store.close()
 
@@ -192,13 +192,13 @@ def test_what_ended_lately_outlives_who_ran_it(tmp_path: Path) -> None:
     """Workers leave, are killed, and replaced; what ended stays so."""
     leaves, killed = worker(tmp_path, "w-1"), worker(tmp_path, "w-2")
     assert lately(tmp_path) == 2
-    leaves.unregister()
+    leaves.queue.unregister()
     leaves.close()
     killed.close()
     assert lately(tmp_path) == 2
     replaced = worker(tmp_path, "w-3")
     assert lately(tmp_path) == 3
-    replaced.tidy()
+    replaced.pool.tidy()
     assert records(tmp_path) == ["w-3.json"]
     assert lately(tmp_path) == 3
     supervisor = DirectoryStore(str(tmp_path))
@@ -214,7 +214,7 @@ def test_a_record_with_long_names_and_counts_fits(
     """It is written over in place, and so must never be longer than at first."""
     monkeypatch.setattr("socket.gethostname", lambda: "h" * 64)
     store = DirectoryStore(str(tmp_path), create=True)
-    store.register("w-12345", NOON)
+    store.queue.register("w-12345", NOON)
     big = 10**10
     post = store.core.registry.local("w-12345")
     assert post is not None
@@ -227,6 +227,6 @@ def test_a_record_with_long_names_and_counts_fits(
     post.count([])
     post.note(("x" * 100, 10**8), NOON)
     size = (tmp_path / "workers" / "w-12345.json").stat().st_size
-    assert [record.job for record in store.workers()] == ["x" * 100]
+    assert [record.job for record in store.workers.live()] == ["x" * 100]
     store.close()
     assert size == 1024

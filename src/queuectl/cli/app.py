@@ -7,7 +7,7 @@ import click
 from queuectl.store import absolute, open_store, open_to_add
 
 if TYPE_CHECKING:
-    from queuectl.store.base import Adder, Store
+    from queuectl.store.protocol import Adder, Store
 
 
 class App:

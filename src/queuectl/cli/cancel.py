@@ -6,7 +6,7 @@ from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.params import ids_argument, whole_ids
 from queuectl.errors import JobNotFound, QueuectlError, WrongState
 from queuectl.job import State
-from queuectl.store.base import WorkerRecord
+from queuectl.store.values import WorkerRecord
 from queuectl.text import printable
 
 

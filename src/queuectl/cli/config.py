@@ -8,7 +8,7 @@ from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.output import echo_json, echo_table
 from queuectl.cli.params import json_option
 from queuectl.config import JOB_KEYS, KEYS, Settings, field_name, parse_value, settings_document
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 
 def _complete_key(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -97,7 +97,7 @@ def set_value(app: App, *, key: str, value: str) -> None:
     name = _dashed(key)
     text = value.strip()
     parse_value(name, text)
-    app.open(create=True).change_config(lambda written: {**_without(written, name), name: text})
+    app.open(create=True).config.change(lambda written: {**_without(written, name), name: text})
 
 
 @config.command(epilog=examples("queuectl config unset timeout"))
@@ -106,9 +106,9 @@ def set_value(app: App, *, key: str, value: str) -> None:
 def unset(app: App, *, key: str) -> None:
     """Reset KEY to its default."""
     name = _dashed(key)
-    written = app.open().read_config()
+    written = app.open().config.read()
     if written != _without(written, name):
-        app.open(create=True).change_config(lambda written: _without(written, name))
+        app.open(create=True).config.change(lambda written: _without(written, name))
 
 
 def _dashed(key: str) -> str:
@@ -119,7 +119,7 @@ def _dashed(key: str) -> str:
 def _values(store: Store) -> tuple[dict[str, str], set[str]]:
     """Return the value of every key, as written or by default, and the keys that are written."""
     store.settings()  # refuses a file that is wrong anywhere
-    written = {_dashed(key): str(value) for key, value in store.read_config().items()}
+    written = {_dashed(key): str(value) for key, value in store.config.read().items()}
     return {**settings_document(Settings()), **written}, set(written)
 
 

@@ -26,7 +26,7 @@ from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, Job
 from queuectl.submit import Options, Submitter
 
 if TYPE_CHECKING:
-    from queuectl.store.base import Adder, Store
+    from queuectl.store.protocol import Adder, Store
     from queuectl.when import When
 
 _IDS_AT_ONCE = 1000

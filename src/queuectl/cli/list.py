@@ -14,7 +14,8 @@ from queuectl.clock import utc_now
 from queuectl.errors import StoreBusy
 from queuectl.job import State
 from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 TABLE_ROWS = 100
 

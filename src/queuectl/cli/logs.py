@@ -13,7 +13,7 @@ from queuectl.errors import JobNotFound, LogNotFound, StoreBusy
 from queuectl.job import FINISHED, WAITING, Job
 from queuectl.logs import LogDir, logs_of
 from queuectl.query import find_job
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 
 if TYPE_CHECKING:
     from queuectl.cli.replay import Replay

@@ -11,7 +11,8 @@ from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.clock import utc_now
 from queuectl.errors import ConfigError
 from queuectl.job import Outcome, State
-from queuectl.store.base import LENGTH_BOUNDS, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import LENGTH_BOUNDS
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -72,7 +73,7 @@ def _metrics(store: Store) -> "Iterator[Metric]":
     )
 
     now = utc_now()
-    counts, workers, tally = store.counts(now), store.workers(), store.tally()
+    counts, workers, tally = store.counts(now), store.workers.live(), store.workers.tally()
     jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
     for state in State:
         jobs.add_metric([state], counts.by_state.get(state, 0))

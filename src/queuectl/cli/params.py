@@ -16,7 +16,7 @@ from queuectl.job import State
 from queuectl.store import open_store
 
 if TYPE_CHECKING:
-    from queuectl.store.base import Store
+    from queuectl.store.protocol import Store
     from queuectl.when import When
 
 T = TypeVar("T")

@@ -14,7 +14,8 @@ from queuectl.logs import logs_of
 from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 _DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
 

@@ -10,7 +10,8 @@ from queuectl.cli.params import ids_argument, whole_ids
 from queuectl.clock import utc_now
 from queuectl.errors import JobNotFound, WrongState
 from queuectl.job import State
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 _STATES = (State.COMPLETED, State.CANCELLED)
 

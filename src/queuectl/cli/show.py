@@ -14,7 +14,7 @@ from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, State, describe
 from queuectl.logs import logs_of
 from queuectl.query import attempts_text, find_job
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 from queuectl.text import printable
 
 

@@ -13,7 +13,8 @@ from queuectl.cli.params import json_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import State
 from queuectl.store import open_store
-from queuectl.store.base import Counts, Store, WorkerRecord
+from queuectl.store.protocol import Store
+from queuectl.store.values import Counts, WorkerRecord
 
 _FAILURES = 5
 
@@ -70,7 +71,7 @@ class _Look(NamedTuple):
     def at(cls, store: Store) -> "_Look":
         """Return the numbers of a store now."""
         now = utc_now()
-        return cls(now, store.counts(now), store.workers(), store.ended_lately())
+        return cls(now, store.counts(now), store.workers.live(), store.workers.ended_lately())
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of a status; its keys are always the same."""

@@ -17,7 +17,8 @@ from queuectl.cli.output import format_in
 from queuectl.clock import format_instant, utc_now
 from queuectl.errors import BadDataError, ConfigError, StoreBusy, WrongState
 from queuectl.job import State
-from queuectl.store.base import Entry, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import Entry
 
 _LOOK_SECONDS = 5.0
 _LOOK_SHARE = 20  # a look through a long queue takes at most one part in 20 of the time
@@ -123,7 +124,7 @@ class Notices:
 
     def _look_for_workers(self) -> None:
         self._looks += 1
-        self._without_worker = 0 if self._store.workers() else self._without_worker + 1
+        self._without_worker = 0 if self._store.workers.live() else self._without_worker + 1
         # After the first look it takes two: a worker that was killed is replaced a second later.
         if self._without_worker >= min(self._looks, 2) and not self._warned_of_workers:
             self._warned_of_workers = True

@@ -13,7 +13,7 @@ from queuectl.clock import format_instant, utc_now
 from queuectl.text import printable
 
 if TYPE_CHECKING:
-    from queuectl.store.base import WorkerRecord
+    from queuectl.store.values import WorkerRecord
 
 MAX_COUNT = 1000
 
@@ -118,7 +118,7 @@ def list_workers(app: App, *, as_json: bool) -> None:
 
     SINCE is the time since a worker started its job or became idle.
     """
-    workers = sorted(app.open().workers(), key=lambda each: each.name)
+    workers = sorted(app.open().workers.live(), key=lambda each: each.name)
     fields = ("name", "pid", "host", "job", "attempt")
     known = [{field: getattr(each, field) for field in fields} for each in workers]
     if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from queuectl.store.base import Adder, Store
+    from queuectl.store.protocol import Adder, Store
 
 _SCHEME = re.compile("([A-Za-z0-9][A-Za-z0-9+.-]*)://")
 
@@ -25,7 +25,7 @@ def absolute(location: str) -> str:
 
 
 def _expanded(location: str) -> str:
-    from queuectl.store import files
+    from queuectl import private
 
     user = location[1:].partition("/")[0]
     if user:
@@ -36,7 +36,7 @@ def _expanded(location: str) -> str:
                 f" that is called so is ./{location}"
             )
         return path
-    home = files.home_directory()
+    home = private.home_directory()
     if home is None:
         raise ConfigError(
             f"the store {location} cannot be found, since HOME is no absolute path and this user"

@@ -24,8 +24,8 @@ from queuectl.store.pending_lock import PendingLock
 from queuectl.store.settings_file import SettingsFile
 
 if TYPE_CHECKING:
-    from queuectl.store.base import Progress
     from queuectl.store.dependencies import Dependencies
+    from queuectl.store.values import Progress
 
 _MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
 

@@ -10,7 +10,6 @@ from queuectl.document import encode_job
 from queuectl.errors import JobNotFound
 from queuectl.job import FINISHED, Attempt, Job, Outcome, State
 from queuectl.store.adopting import Adopter
-from queuectl.store.base import Entry, Slow, WorkerRecord
 from queuectl.store.channel import send
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
@@ -18,7 +17,9 @@ from queuectl.store.files import store_errors
 from queuectl.store.names import filed_name, is_pending_name, parse_blocked
 from queuectl.store.orphans import Orphans
 from queuectl.store.recovery import CommandStillRuns, Recovery
-from queuectl.store.waiting import POLL_SECONDS, TOGETHER_SECONDS
+from queuectl.store.values import Entry, Slow, WorkerRecord
+from queuectl.store.waiting import TOGETHER_SECONDS
+from queuectl.store.watch import POLL_SECONDS
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
@@ -45,7 +46,7 @@ class Canceller:
         self._index = core.index
         self._lookup = core.lookup
         self._dependencies = dependencies
-        self._registry = core.registry
+        self._records = core.records
         self._orphans = orphans
         self._recovery = recovery
         self._adopter = adopter
@@ -187,7 +188,7 @@ class Canceller:
         return True
 
     def _runner_of(self, entry: Entry) -> WorkerRecord | None:
-        return self._registry.runner_of(entry.id, entry.attempt)
+        return self._records.runner_of(entry.id, entry.attempt)
 
     def _send(self, worker: str, entry: Entry) -> bool:
         with store_errors(f"{self._dir.location}/workers/{worker}.control cannot be written"):
@@ -212,5 +213,5 @@ class Canceller:
                 self._recovery.settle(entry.token, fd, decide)
             except CommandStillRuns:
                 return False
-        self._registry.tidy_records()
+        self._records.tidy_records()
         return True

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from queuectl.store import files
+from queuectl import private
 
 STOP, STOP_NOW = "stop", "stop now"  # no attempt is called so
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,9 +34,9 @@ def open_channel(directory_fd: int, worker: str) -> int:
     Raises: FileExistsError where its name stands for something already; OSError.
     """
     name = channel_name(worker)
-    before = os.umask(0o777 & ~files.FILE_MODE)
+    before = os.umask(0o777 & ~private.FILE_MODE)
     try:
-        os.mkfifo(name, files.FILE_MODE, dir_fd=directory_fd)
+        os.mkfifo(name, private.FILE_MODE, dir_fd=directory_fd)
     finally:
         os.umask(before)
     # For writing as well: a FIFO whose last writer leaves would be readable for ever.

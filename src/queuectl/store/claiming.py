@@ -10,14 +10,14 @@ from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import State
 from queuectl.store import files
 from queuectl.store.adopting import Adopter, WaitingDocuments
-from queuectl.store.base import Claim
 from queuectl.store.core import Core
 from queuectl.store.documents import as_placed
 from queuectl.store.files import store_errors
-from queuectl.store.held_claim import LOCK_FD_IN_COMMAND, HeldClaim
+from queuectl.store.held_claim import HeldClaim
 from queuectl.store.names import due_text, pending_id, processing_name
 from queuectl.store.scan import PendingScan
 from queuectl.store.setback import SetBack
+from queuectl.store.worker_protocol import Claim
 
 _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 
@@ -43,8 +43,8 @@ class Claimer:
         self._set_back = set_back
         self._clock_seen: tuple[str | None, float] | None = None
 
-    def claim_each(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
-        """Take the first due jobs, one for each worker; see Store.claim_each."""
+    def claim(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
+        """Take the first due jobs, one for each worker; see Queue.claim."""
         scan = self._scan
         due_by = due_text(now)
         claims: list[Claim] = []
@@ -72,8 +72,12 @@ class Claimer:
         self, names: Sequence[str], now: datetime, workers: Sequence[str], claims: list[Claim]
     ) -> None:
         """Add to the claims what of the names can be claimed, each for the next worker."""
+        pending_fd = self._dir.fd(State.PENDING)
         for name in names:
-            claim = self._claim(name, now, workers[len(claims)])
+            # Other processes have taken many of them; that is seen sooner so than by opening them.
+            if not os.access(name, os.F_OK, dir_fd=pending_fd, follow_symlinks=False):
+                continue
+            claim = self._claim_document(name, now, workers[len(claims)])
             if claim is not None:
                 claims.append(claim)
 
@@ -104,7 +108,7 @@ class Claimer:
 
     # --- one document ---
 
-    def _claim(self, name: str, now: datetime, worker: str) -> Claim | None:
+    def _claim_document(self, name: str, now: datetime, worker: str) -> Claim | None:
         """Claim one pending document, or have it looked at again."""
         try:
             locked = self._waiting.lock(name, now)
@@ -148,7 +152,6 @@ class Claimer:
             job=job,
             attempt=job.next_attempt,
             started_at=now,
-            pass_fds=((fd, LOCK_FD_IN_COMMAND),),
             fd=fd,
             name=running,
             came_from=name,

@@ -9,8 +9,10 @@ from queuectl.store.layout import StoreDirectory
 from queuectl.store.looking import Looking
 from queuectl.store.lookup import Lookup
 from queuectl.store.pending_lock import PendingLock
+from queuectl.store.records import WorkerRecords
 from queuectl.store.registry import WorkerRegistry
 from queuectl.store.settings_file import SettingsFile
+from queuectl.store.totals import Totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class Core:
     index: Index
     lookup: Lookup
     entries: Entries
+    records: WorkerRecords
     registry: WorkerRegistry
 
 
@@ -34,6 +37,8 @@ def open_core(location: str, *, create: bool, any_format: bool = False) -> Core:
     settings = SettingsFile(directory, lock)
     documents = Documents(directory, settings)
     index = Index(directory, documents)
+    totals = Totals(directory)
+    records = WorkerRecords(directory, documents, totals)
     return Core(
         directory=directory,
         lock=lock,
@@ -42,5 +47,6 @@ def open_core(location: str, *, create: bool, any_format: bool = False) -> Core:
         index=index,
         lookup=Lookup(directory, documents, index, Looking(directory, index, lock)),
         entries=Entries(directory, index),
-        registry=WorkerRegistry(directory, documents),
+        records=records,
+        registry=WorkerRegistry(directory, records, totals),
     )

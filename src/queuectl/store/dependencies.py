@@ -10,15 +10,14 @@ killed in between, the sweep of idle workers repairs.
 """
 
 import os
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
+from queuectl import private
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import (
     BadDataError,
-    BadDocument,
     CircularWait,
     QueuectlError,
     StoreError,
@@ -27,7 +26,6 @@ from queuectl.errors import (
 from queuectl.job import Job, State
 from queuectl.policy import find_circle, waits_for
 from queuectl.store import files
-from queuectl.store.base import ParentNames
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors
 from queuectl.store.names import blocked_name, filed_name, pending_name
@@ -35,8 +33,6 @@ from queuectl.store.names import blocked_name, filed_name, pending_name
 _AT_ONCE = 100  # so many move while pending.lock is held, then others have a turn
 _MANY = 16  # from so many directories on, one sync of the file system is cheaper
 _ATTEMPTS = 100
-# A directory that changed more recently may change once more with the same time of change.
-_STEADY_AFTER_SECONDS = 2.0
 
 
 class Dependencies:
@@ -139,7 +135,7 @@ class Dependencies:
     def _make_directory(self, parent: str) -> None:
         blocked_fd = self._dir.fd(State.BLOCKED)
         try:
-            files.make_private(parent, blocked_fd)
+            private.make_private(parent, blocked_fd)
         except (FileExistsError, FileNotFoundError):
             return  # somebody else made it, or removed it: the caller looks again
 
@@ -287,39 +283,3 @@ class Dependencies:
             self._remove_directory(parent)
         # Some may wait now under a parent that none waited under when this began.
         return any(True for _ in self._index.identified(State.BLOCKED))
-
-    # --- looking ---
-
-    def look_at_parents(self, seen: ParentNames) -> Iterator[None]:
-        """Read what has changed since the last look; see Store.look_at_parents."""
-        for parent in list(self._index.parents()):
-            changed = self._identity(parent)
-            if changed is None or changed == seen.directories.get(parent):
-                continue
-            is_steady = 0 <= changed[1] / 1e9 < time.time() - _STEADY_AFTER_SECONDS
-            for job_id in list(self._index.children(parent)):
-                name = blocked_name(parent, job_id)
-                document = hash((name, self._identity(name)))
-                if document in seen.documents:
-                    continue
-                seen.ids.add(parent)
-                try:
-                    job = self._documents.read(State.BLOCKED, name, job_id)
-                except (BadDocument, NewerSchema):
-                    is_steady = False  # somebody may be writing it at this moment
-                else:
-                    seen.documents.add(document)
-                    if job is not None:
-                        seen.ids.update(job.parents)
-                yield
-            if is_steady:
-                seen.directories[parent] = changed
-
-    def _identity(self, name: str) -> tuple[int, int] | None:
-        """Return what changes with something in blocked/, None if that is gone."""
-        with store_errors(f"{self._dir.location}/{State.BLOCKED}/{name} cannot be looked at"):
-            try:
-                status = os.stat(name, dir_fd=self._dir.fd(State.BLOCKED), follow_symlinks=False)
-            except FileNotFoundError:
-                return None
-        return status.st_ino, status.st_mtime_ns

@@ -6,15 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from queuectl import private
 from queuectl.clock import format_instant, utc_now
 from queuectl.config import Defaults, Settings
-from queuectl.document import (
-    MAX_DOCUMENT_BYTES,
-    encode_job,
-    encode_job_to_run,
-    job_from_document,
-    parse_object,
-)
+from queuectl.document import MAX_DOCUMENT_BYTES, encode_job, encode_job_to_run, job_from_document
 from queuectl.errors import BadDataError, BadDocument, StoreError
 from queuectl.job import Job, State
 from queuectl.store import files
@@ -28,6 +23,7 @@ from queuectl.store.names import (
     pending_priority,
 )
 from queuectl.store.settings_file import SettingsFile
+from queuectl.strict_json import parse_object
 
 # What cannot be read and is younger than this may still be in the hands of whoever writes it.
 STILL_BEING_WRITTEN_SECONDS = 2.0
@@ -130,7 +126,7 @@ class Documents:
         # One that was recorded holds its limits; if it has no rule, there is to be none.
         if all(key in document for key in _LIMITS):
             return job_from_document(document, job_id, _COMPLETE)
-        home = files.home_directory() or "/"
+        home = private.home_directory() or "/"
         return job_from_document(document, job_id, Defaults(self._settings.current(), home, now))
 
     # --- recording and moving ---

@@ -7,7 +7,6 @@ from functools import partial
 
 from queuectl.job import DEFAULT_PRIORITY, IN_ORDER, State
 from queuectl.store import files
-from queuectl.store.base import Counts, Entry
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.names import (
@@ -18,6 +17,7 @@ from queuectl.store.names import (
     looks_pending,
     parse_due,
 )
+from queuectl.store.values import Counts, Entry
 
 _DUE, _NOT_DUE = "0", "1"  # what a text begins with that puts a name in the order of running
 

@@ -2,21 +2,31 @@
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 
 from queuectl.errors import StoreError
-from queuectl.store.base import Claim
+from queuectl.job import Job
 
 LOCK_FD_IN_COMMAND = 100  # so high that no script closes or reuses it by accident
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class HeldClaim(Claim):
-    """The locked descriptor of a claimed document, and what was already done to settle it."""
+class HeldClaim:
+    """A claim that is the lock of a document, and what was already done to settle it."""
 
+    worker: str
+    job: Job
+    attempt: int
+    started_at: datetime
     fd: int
     name: str
     came_from: str
     recorded_fd: int = -1
+
+    @property
+    def pass_fds(self) -> tuple[tuple[int, int], ...]:
+        """Return the descriptor that the command inherits, and its number there."""
+        return ((self.fd, LOCK_FD_IN_COMMAND),)
 
     def free(self) -> None:
         """Free the lock of the document, and that of its successor."""

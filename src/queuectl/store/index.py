@@ -4,10 +4,9 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 
+from queuectl import private
 from queuectl.clock import from_timestamp
 from queuectl.job import DEFAULT_PRIORITY, FINISHED, State
-from queuectl.store import files
-from queuectl.store.base import Entry
 from queuectl.store.documents import Documents
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
@@ -26,6 +25,7 @@ from queuectl.store.names import (
     pending_id,
     pending_priority,
 )
+from queuectl.store.values import Entry
 
 _FEW_IDS = 16
 
@@ -95,7 +95,7 @@ class Index:
         """Open blocked/PARENT, None if there is no such directory. Raises: UnsafeStore."""
         path = f"{self._dir.location}/{State.BLOCKED}/{parent}"
         with store_errors(f"{path} cannot be opened"):
-            return files.open_subdirectory(self._dir.fd(State.BLOCKED), parent, path)
+            return private.open_subdirectory(self._dir.fd(State.BLOCKED), parent, path)
 
     def end_of(self, job_id: str) -> State | None:
         """Return the state that a job has ended in, None if it has not, or does not exist."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from queuectl import private
 from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, ConfigError, StoreUnavailable
 from queuectl.job import State
@@ -45,23 +46,23 @@ class StoreDirectory:
 
     def _open(self, *, create: bool) -> None:
         try:
-            self.root_fd = files.open_directory(self.location)
+            self.root_fd = private.open_directory(self.location)
         except FileNotFoundError:
             if not create:
                 return
             files.make_directory(self.location)
-            self.root_fd = files.open_directory(self.location)
+            self.root_fd = private.open_directory(self.location)
         is_whole = has_format = self._check_format()
         for name in DIRECTORIES:
             path = os.path.join(self.location, name)
             try:
-                self._fds[name] = files.open_directory(path, inside_fd=self.root_fd)
+                self._fds[name] = private.open_directory(path, inside_fd=self.root_fd)
             except FileNotFoundError:
                 is_whole = False
                 if create:
                     with store_errors(f"{path} cannot be made"), suppress(FileExistsError):
-                        files.make_private(name, self.root_fd)
-                    self._fds[name] = files.open_directory(path, inside_fd=self.root_fd)
+                        private.make_private(name, self.root_fd)
+                    self._fds[name] = private.open_directory(path, inside_fd=self.root_fd)
         if not is_whole and create:
             # RACE: the process that made a directory a moment ago may not have synced its entry
             # yet; see test_first_one_to_write_the_format_syncs_the_entry_of_the_store.
@@ -239,13 +240,13 @@ class StoreDirectory:
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with store_errors(f"{self.location}/{name} cannot be opened"):
-            fd = os.open(name, flags, files.FILE_MODE, dir_fd=self.root_fd)
+            fd = os.open(name, flags, private.FILE_MODE, dir_fd=self.root_fd)
             try:
-                if not files.is_ours_alone(os.fstat(fd)):
+                if not private.is_ours_alone(os.fstat(fd)):
                     raise ConfigError(
                         f"{self.location}/{name} is no file of yours alone: remove it"
                     )
-                os.fchmod(fd, files.FILE_MODE)  # the umask may have taken bits away
+                os.fchmod(fd, private.FILE_MODE)  # the umask may have taken bits away
             except BaseException:
                 os.close(fd)
                 raise

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import Attempt, log_name
-from queuectl.store.base import Tally
 from queuectl.store.channel import receive
 from queuectl.store.tally import counted, tally_document
+from queuectl.store.values import Tally
 
 RECORD_BYTES = 1024
 

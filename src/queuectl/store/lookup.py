@@ -6,12 +6,12 @@ from functools import cached_property
 
 from queuectl.errors import AmbiguousPrefix, JobNotFound, LookAlike
 from queuectl.job import FINISHED, IN_ORDER, Job, State
-from queuectl.store.base import Entry
 from queuectl.store.documents import Documents
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.looking import Looking
 from queuectl.store.names import filed_name, parse_filed
+from queuectl.store.values import Entry
 
 _LOOKS = 8
 

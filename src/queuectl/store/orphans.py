@@ -20,7 +20,7 @@ class Orphans:
         """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
-        self._registry = core.registry
+        self._records = core.records
         self._settings = core.settings
         self._signaled_at: dict[tuple[str, int], float] = {}  # when each attempt got SIGTERM
 
@@ -47,7 +47,7 @@ class Orphans:
             pids = holders(os.fstat(fd), name, LOCK_FD_IN_COMMAND)
         finally:
             os.close(fd)
-        if pids is None or pids & {record.pid for record in self._registry.workers()}:
+        if pids is None or pids & {record.pid for record in self._records.live()}:
             return set()
         return pids | self.session_leaders(*parsed)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from queuectl import private
 from queuectl.store import files
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
@@ -51,7 +52,7 @@ class PendingLock:
     def _acquire(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         while True:
-            fd = os.open(_NAME, flags, files.FILE_MODE, dir_fd=self._dir.root_fd)
+            fd = os.open(_NAME, flags, private.FILE_MODE, dir_fd=self._dir.root_fd)
             try:
                 self._wait_for(fd)
                 # RACE: somebody may have deleted it meanwhile, and others lock a new one; see
@@ -98,7 +99,7 @@ class PendingLock:
                 return os.open(
                     _NAME,
                     flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                    files.FILE_MODE,
+                    private.FILE_MODE,
                     dir_fd=self._dir.root_fd,
                 )
             except FileNotFoundError:

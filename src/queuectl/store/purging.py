@@ -10,11 +10,11 @@ from datetime import datetime
 from queuectl.clock import from_timestamp
 from queuectl.job import FINISHED, Job, State
 from queuectl.store import files
-from queuectl.store.base import Entry, ParentNames
 from queuectl.store.core import Core
-from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
 from queuectl.store.names import SUFFIX, filed_name, id_in_name
+from queuectl.store.parents import NamedParents
+from queuectl.store.values import Entry
 
 _TURN_NAME = "purge.lock"
 
@@ -22,34 +22,29 @@ _TURN_NAME = "purge.lock"
 class Purger:
     """The way of finished jobs out of one store."""
 
-    def __init__(self, core: Core, dependencies: Dependencies) -> None:
+    def __init__(self, core: Core) -> None:
         """Take the open store."""
+        self._core = core
         self._dir = core.directory
         self._documents = core.documents
         self._lock = core.lock
         self._index = core.index
         self._entries = core.entries
         self._lookup = core.lookup
-        self._dependencies = dependencies
 
-    @contextmanager
-    def parents_held(self, seen: ParentNames) -> Iterator[Collection[str]]:
-        """Keep jobs from beginning to wait for others; see Store.parents_held."""
-        # Who begins to wait does so under this lock (rule 7).
-        with self._lock.held():
-            for _ in self._dependencies.look_at_parents(seen):
-                pass
-            yield seen.ids
+    def named_parents(self) -> NamedParents:
+        """Return what knows which jobs blocked ones wait for; see Purging.named_parents."""
+        return NamedParents(self._core)
 
     def finished(self, state: State) -> Iterator[Entry]:
-        """Stream the jobs of a finished state; see Store.finished."""
+        """Stream the jobs of a finished state; see Purging.finished."""
         return (
             self._index.entry(state, name, changed) for changed, name in self._entries.timed(state)
         )
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[bool]:
-        """Keep a finished job where it is; see Store.hold."""
+        """Keep a finished job where it is; see Purging.hold."""
         for state in FINISHED:
             if self._dir.has(state):
                 with self._documents.locked(state, filed_name(job_id)) as fd:
@@ -60,7 +55,7 @@ class Purger:
 
     @contextmanager
     def hold_unused(self, ids: AbstractSet[str]) -> Iterator[Collection[str]]:
-        """Keep ids that no job has from being given to one; see Store.hold_unused."""
+        """Keep ids that no job has from being given to one; see Purging.hold_unused."""
         unused = ids - self._lookup.find(ids).keys() - self.corrupt_ids()
         if not unused:
             yield unused
@@ -87,7 +82,7 @@ class Purger:
         forget: Callable[[Job], object] | None = None,
         unchanged_since: datetime | None = None,
     ) -> bool:
-        """Delete a finished job; see Store.purge."""
+        """Delete a finished job; see Purging.purge."""
         name = filed_name(job_id)
         with self._documents.locked(state, name) as fd:
             if fd is None:
@@ -109,8 +104,8 @@ class Purger:
         return True
 
     @contextmanager
-    def purge_turn(self, period_seconds: float) -> Iterator[bool]:
-        """Take the turn to purge, once in a period; see Store.purge_turn."""
+    def turn(self, period_seconds: float) -> Iterator[bool]:
+        """Take the turn to purge, once in a period; see Purging.turn."""
         fd = self._dir.open_lock_file(_TURN_NAME)
         try:
             if not files.lock(fd) or _was_purged(fd, period_seconds):

@@ -6,13 +6,13 @@ from queuectl.clock import from_timestamp, utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError, StoreError
 from queuectl.job import FINISHED, Outcome, State
-from queuectl.store.base import Decide, Recovered, RecoveryReport
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
 from queuectl.store.names import parse_processing
 from queuectl.store.orphans import Orphans
 from queuectl.store.settling import Settler
+from queuectl.store.values import Decide, Recovered, RecoveryReport
 
 
 class CommandStillRuns(Exception):
@@ -29,12 +29,13 @@ class Recovery:
         self._dir = core.directory
         self._documents = core.documents
         self._registry = core.registry
+        self._records = core.records
         self._dependencies = dependencies
         self._settler = settler
         self._orphans = orphans
 
     def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
-        """Settle all that nobody holds; see Store.recover."""
+        """Settle all that nobody holds; see Pool.recover."""
         recovered: list[Recovered] = []
         held: set[tuple[str, int]] = set()
         problems: list[str] = []
@@ -62,12 +63,12 @@ class Recovery:
         )
         if any(each.lost for each in recovered):
             try:
-                self._registry.tidy_records()  # that said who had run what was lost
+                self._records.tidy_records()  # that said who had run what was lost
             except StoreError as error:
                 problems.append(str(error))
         unowned = held if held and not only_lost else set()
         if unowned:
-            unowned = held - {(each.job, each.attempt) for each in self._registry.workers()}
+            unowned = held - {(each.job, each.attempt) for each in self._records.live()}
         return RecoveryReport(
             recovered=recovered,
             running=len(held),
@@ -103,7 +104,7 @@ class Recovery:
         attempt = job.ended_attempt(
             number,
             Outcome.LOST,
-            worker=self._registry.last_runner_of(job_id, number),
+            worker=self._records.last_runner_of(job_id, number),
             started_at=from_timestamp(os.fstat(fd).st_mtime),
             finished_at=now,
         )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from queuectl.config import Settings, read_settings
-from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.pending_lock import PendingLock
+from queuectl.strict_json import parse_object
 
 _NAME = "config.json"
 
@@ -26,7 +26,7 @@ class SettingsFile:
         self._read: tuple[tuple[int, int], Settings] | None = None
 
     def read(self) -> dict[str, Any]:
-        """Return what was set; see Store.read_config."""
+        """Return what was set; see Configuration.read."""
         data = self._dir.read_root_file(_NAME)
         if data is None:
             return {}

@@ -9,12 +9,12 @@ from queuectl.document import encode_job
 from queuectl.errors import StoreError
 from queuectl.job import FINISHED, Job, State
 from queuectl.store import files
-from queuectl.store.base import Claim
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.held_claim import HeldClaim
 from queuectl.store.names import filed_name, name_in_pending, pending_name
 from queuectl.store.spare_files import SpareFiles
+from queuectl.store.worker_protocol import Claim
 
 
 class Settler:
@@ -36,16 +36,16 @@ class Settler:
             self._spares.leave()
             self._spares = None
 
-    def begin(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
-        """Write the new documents of claimed jobs; see Store.begin_settle."""
+    def begin_settle(self, settlements: Sequence[tuple[Claim, Job]]) -> "Settlement":
+        """Write the new documents of claimed jobs; see Queue.begin_settle."""
         if self._spares is None:
             self._spares = SpareFiles(self._dir.fd("tmp"), self._dir.fd(State.PROCESSING))
         return Settlement(self, self._spares, settlements)
 
     def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Settle claimed jobs at once; see Store.settle."""
+        """Settle claimed jobs at once; see Queue.settle."""
         while settlements:
-            settlement = self.begin(settlements)
+            settlement = self.begin_settle(settlements)
             settlement.sync()
             settlement.finish()
             settlements = [each for each in settlements if each[0] in settlement.left]
@@ -79,7 +79,7 @@ class Settler:
             self._documents.move(State.PROCESSING, name, job.state, filed_name(job.id))
 
     def give_back(self, claim: Claim, due: datetime | None = None) -> None:
-        """Put a claimed job back as it was by one rename; see Store.give_back."""
+        """Put a claimed job back as it was by one rename; see Queue.give_back."""
         assert isinstance(claim, HeldClaim)
         name = claim.came_from
         if due is not None:
@@ -126,7 +126,7 @@ class Settlement:
 
     @property
     def left(self) -> list[Claim]:
-        """Return the claims that are still held; see base.Settlement.left."""
+        """Return the claims that are still held; see worker_protocol.Settlement.left."""
         return [each for each in self._claims if each.fd >= 0]
 
     def _leave_some(self) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 
+from queuectl import private
 from queuectl.store import files
 
 LEFT = "spare.left."  # what the name of a file begins with that belongs to nobody
@@ -62,7 +63,7 @@ class SpareFiles:
             if fd is None:
                 continue
             status = os.fstat(fd)
-            if not files.is_ours_alone(status):
+            if not private.is_ours_alone(status):
                 # Somebody has linked the document that this was, as a backup may: leave it to them.
                 os.close(fd)
                 self.drop(name)
@@ -71,8 +72,8 @@ class SpareFiles:
                 files.write_all(fd, data)
                 if status.st_size > len(data):
                     os.ftruncate(fd, len(data))
-                if stat.S_IMODE(status.st_mode) != files.FILE_MODE:  # as a hand has made it
-                    os.fchmod(fd, files.FILE_MODE)
+                if stat.S_IMODE(status.st_mode) != private.FILE_MODE:  # as a hand has made it
+                    os.fchmod(fd, private.FILE_MODE)
             except BaseException:
                 os.close(fd)
                 self._ready.append(name)
@@ -216,7 +217,7 @@ class SpareFiles:
         fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._tmp_fd)
         try:
             status = os.fstat(fd)
-            if status.st_size > _BLOCK or not files.is_ours_alone(status):
+            if status.st_size > _BLOCK or not private.is_ours_alone(status):
                 raise OSError(errno.EPERM, "not to be written over", name)
             files.write_all(fd, b"\0" * status.st_size)
         finally:

@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from queuectl.clock import format_instant, utc_now
-from queuectl.document import parse_object
 from queuectl.errors import BadDocument
 from queuectl.store import files
 from queuectl.store.channel import STOP, STOP_NOW, send
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors
+from queuectl.strict_json import parse_object
 
 if TYPE_CHECKING:
     from queuectl.store.watch import Watch
@@ -33,7 +33,7 @@ class StopRequests:
     def __init__(self, core: Core) -> None:
         """Take the open store; nothing is watched."""
         self._dir = core.directory
-        self._registry = core.registry
+        self._records = core.records
         self._watch: Watch | None = None
 
     def close(self) -> None:
@@ -43,10 +43,10 @@ class StopRequests:
             self._watch = None
 
     def request(self, *, now: bool) -> StopFile:
-        """Write a new stop_workers file; see Store.request_stop."""
+        """Write a new stop_workers file; see StopRequests.request."""
         document = {"now": now, "at": format_instant(utc_now())}
         # Listed before: those who start later are not asked.
-        records = self._registry.workers()
+        records = self._records.live()
         self._dir.write_root_file(_NAME, (json.dumps(document) + "\n").encode())
         request = self.last()
         assert request is not None
@@ -56,7 +56,7 @@ class StopRequests:
         return request
 
     def last(self) -> StopFile | None:
-        """Return the stop_workers file that is there; see Store.stop_request."""
+        """Return the stop_workers file that is there; see StopRequests.last."""
         if self._dir.root_fd < 0:
             return None
         if self._watch is not None:
@@ -76,7 +76,7 @@ class StopRequests:
         return StopFile(status.st_ino, status.st_mtime_ns, now)
 
     def fd(self) -> int | None:
-        """Return the descriptor that is readable when a file has come; see Store.stop_fd."""
+        """Return the descriptor that is readable when a file has come; see StopRequests.fd."""
         if self._watch is None:
             from queuectl.store.watch import Watch
 

@@ -9,8 +9,8 @@ from queuectl.errors import DuplicateId, JobNotFound, WrongState
 from queuectl.job import FINISHED, Job, State
 from queuectl.policy import retried
 from queuectl.store.adding import Publisher
-from queuectl.store.base import Progress
 from queuectl.store.core import Core
+from queuectl.store.values import Progress
 
 if TYPE_CHECKING:
     from queuectl.store.dependencies import Dependencies

@@ -12,7 +12,7 @@ from typing import Any
 
 from queuectl.errors import shorten
 from queuectl.job import Attempt, Outcome
-from queuectl.store.base import LENGTH_BOUNDS, Recent, Tally
+from queuectl.store.values import LENGTH_BOUNDS, Recent, Tally
 
 _MOST = 2**53  # a double holds each whole number up to it
 _SLOT_SECONDS = 10

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
 
-from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError, StoreError
 from queuectl.store import files
-from queuectl.store.base import Tally
 from queuectl.store.files import store_errors
 from queuectl.store.layout import ROOT, StoreDirectory
 from queuectl.store.names import filed_name, is_id
 from queuectl.store.tally import joined, tally_document, tally_from, without_future
+from queuectl.store.values import Tally
+from queuectl.strict_json import parse_object
 
 _NAME = "tally.json"
 

@@ -7,12 +7,11 @@ from operator import attrgetter
 
 from queuectl.errors import JobNotFound, StoreBusy
 from queuectl.job import FINISHED, Job
-from queuectl.store.base import Entry, Looked
 from queuectl.store.core import Core
 from queuectl.store.names import filed_name, parse_filed
-from queuectl.store.watch import Watch
+from queuectl.store.values import Entry, Looked
+from queuectl.store.watch import POLL_SECONDS, Watch
 
-POLL_SECONDS = 0.25  # how often to look if the kernel cannot notify of changes
 _LOOK_SECONDS = 5.0  # a job that somebody deletes while it waits is missed after that long
 # If thousands of other jobs end, those of that short a time are taken in one go.
 TOGETHER_SECONDS = 0.005

@@ -3,11 +3,13 @@
 import os
 import select
 import sys
+from contextlib import suppress
 
 from queuectl.clock import poll_milliseconds
 from queuectl.store.files import load_library
 
 _AT_ONCE_BYTES = 65536
+POLL_SECONDS = 0.25  # how often to look if the kernel cannot notify of changes
 
 
 def load() -> None:
@@ -32,6 +34,8 @@ class Watch:
         self.fd: int | None = None
         self.reads = 0
         self._inotify = None
+        self._watched: list[int] = []
+        self._owner = os.getpid()
         if sys.platform == "linux":
             load()
             from inotify_simple import INotify, flags
@@ -44,7 +48,7 @@ class Watch:
                 self._overflow = flags.Q_OVERFLOW
                 self._only_directories = flags.ONLYDIR
                 for path in paths:
-                    self._inotify.add_watch(path, self._arrival | self._only_directories)
+                    self._add(path, self._arrival)
                 self.fd = self._inotify.fileno()
             except OSError:
                 self.close()
@@ -84,13 +88,23 @@ class Watch:
         """Make ``fd`` readable also when a name leaves another directory."""
         if self._inotify is not None:
             try:
-                self._inotify.add_watch(path, self._departure | self._only_directories)
+                self._add(path, self._departure)
             except OSError:
                 self.close()
 
     def close(self) -> None:
         """Stop watching."""
         if self._inotify is not None:
+            # Else closing it would often wait for the kernel to take the watches away, 10 to 30 ms.
+            # A process that was forked since shares them, and must leave them alone.
+            if self._owner == os.getpid():
+                for descriptor in self._watched:
+                    with suppress(OSError):  # the directory is gone
+                        self._inotify.rm_watch(descriptor)
             self._inotify.close()
         self._inotify = None
         self.fd = None
+
+    def _add(self, path: str, events: int) -> None:
+        assert self._inotify is not None
+        self._watched.append(self._inotify.add_watch(path, events | self._only_directories))

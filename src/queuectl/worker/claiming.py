@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from queuectl.clock import utc_now
 from queuectl.errors import ConfigError, StoreError, UnsafeStore
-from queuectl.store.base import Claim
+from queuectl.store.worker_protocol import Claim
 from queuectl.worker.context import WorkerContext
 from queuectl.worker.idle import Idle
 from queuectl.worker.loop import Batcher
@@ -15,7 +14,7 @@ from queuectl.worker.loop import Batcher
 class ClaimResult(NamedTuple):
     """The outcome of one worker's request for a job.
 
-    ``arrivals`` is Store.arrivals_heard at that claim. If ``is_refused``, the store could not be
+    ``arrivals`` is Queue.arrivals_read at that claim. If ``is_refused``, the store could not be
     read or written, and there may be a job nevertheless.
     """
 
@@ -46,7 +45,7 @@ class Claimer:
         try:
             self._context.settings = store.settings()
             while left := workers[len(claims) :]:
-                more = store.claim_each(utc_now(), left)
+                more = self._context.queue.claim(store.now(), left)
                 if not more:
                     break
                 claims += more
@@ -64,9 +63,9 @@ class Claimer:
 
     def _notify_of_arrivals(self) -> None:
         """Wake the idle workers of this process if a claim has read of arrivals."""
-        arrivals = self._context.store.arrivals_heard()
+        arrivals = self._context.queue.arrivals_read()
         if arrivals != self._arrivals:
             self._arrivals = arrivals
-            fd = self._context.store.arrivals_fd()
+            fd = self._context.queue.arrivals_fd()
             if fd is not None:
                 self._context.loop.notify(fd)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from queuectl.config import Settings
 from queuectl.logs import LogDir
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
+from queuectl.store.worker_protocol import Queue
 from queuectl.worker.events import ReportedProblems
 from queuectl.worker.loop import Loop
 from queuectl.worker.settler import Settler
@@ -16,10 +17,12 @@ from queuectl.worker.workdir import WorkDirs
 class WorkerContext:
     """The store, the event loop and the other things that all workers of a process use.
 
-    ``settings`` are those at the last claim; ``env`` is what every command inherits.
+    ``queue`` is the store's part for workers; ``settings`` are those at the last claim; ``env`` is
+    what every command inherits.
     """
 
     store: Store
+    queue: Queue
     loop: Loop
     signals: StopSignals
     problems: ReportedProblems
@@ -32,4 +35,4 @@ class WorkerContext:
 
     def check_stop_request(self, worker: str) -> None:
         """Obey a request to stop that has come to a worker directly, past its supervisor."""
-        self.signals.request(self.store.stop_level(worker))
+        self.signals.request(self.queue.stop_level(worker))

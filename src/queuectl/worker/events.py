@@ -9,7 +9,7 @@ from io import StringIO
 from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.job import Attempt, Job, State
 from queuectl.nonblocking import NonBlockingWriter
-from queuectl.store.base import RecoveryReport
+from queuectl.store.values import RecoveryReport
 from queuectl.text import encoded, printable
 
 _RETRY_SECONDS = 1.0

@@ -5,7 +5,7 @@ import os
 
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import Job, Outcome
-from queuectl.store.base import Claim
+from queuectl.store.worker_protocol import Claim
 from queuectl.worker.command import Command, Obstacle, Result
 from queuectl.worker.context import WorkerContext
 from queuectl.worker.environment import job_environment
@@ -140,7 +140,7 @@ class Execution:
         return not self._is_called_off()
 
     def _is_called_off(self) -> bool:
-        is_cancelled = self._context.store.cancel_requested(self._claim)
+        is_cancelled = self._context.queue.cancel_requested(self._claim)
         self._context.check_stop_request(self._log.name)  # may have come together with that
         return is_cancelled or self._context.signals.should_stop
 
@@ -173,7 +173,7 @@ class Execution:
                 pause = left if pause is None else min(pause, left)
             if await command.wait(pause, context.loop):
                 return command.result()
-            is_cancelled = context.store.cancel_requested(self._claim)
+            is_cancelled = context.queue.cancel_requested(self._claim)
             context.check_stop_request(self._log.name)
             if context.signals.level is Stop.NOW:
                 await command.end(kill_grace, context.loop)

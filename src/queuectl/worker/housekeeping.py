@@ -7,11 +7,11 @@ do the same again, and a busy one would not do it at all.
 import random
 import time
 
-from queuectl.clock import utc_now
 from queuectl.errors import ConfigError, StoreError, UnsafeStore
 from queuectl.job import Attempt, Job
 from queuectl.policy import after_attempt
-from queuectl.store.base import RecoveryReport, Store
+from queuectl.store.protocol import Store
+from queuectl.store.values import RecoveryReport
 from queuectl.worker.events import EventLog, ReportedProblems
 
 _UNOWNED_SECONDS = 1.0  # while a command outlives its worker, or something cannot be recovered
@@ -61,13 +61,13 @@ class Housekeeping:
 
     def _tidy(self) -> None:
         try:
-            self._store.tidy()
+            self._store.pool.tidy()
         except StoreError as error:  # what stays is in nobody's way; the next pool removes it
             self._log.error(str(error))
 
 
 def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:
-    """Settle the claims whose workers are gone, lost attempts by the policy; see Store.recover.
+    """Settle the claims whose workers are gone, lost attempts by the policy; see Pool.recover.
 
     Whatever prevents that is among the report's problems.
     """
@@ -75,9 +75,9 @@ def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:
         settings = store.settings()
 
         def decide(job: Job, attempt: Attempt) -> Job:
-            return after_attempt(job, attempt, settings, utc_now(), random.random())
+            return after_attempt(job, attempt, settings, store.now(), random.random())
 
-        return store.recover(decide, only_lost=only_lost)
+        return store.pool.recover(decide, only_lost=only_lost)
     except (ConfigError, StoreError) as error:
         return RecoveryReport(unowned=1, problems=[str(error)])
 
@@ -85,7 +85,7 @@ def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:
 def release_blocked(store: Store, problems: ReportedProblems) -> bool:
     """Release jobs that are blocked in vain; return whether any job is blocked, or may be."""
     try:
-        has_blocked = store.release_blocked()
+        has_blocked = store.pool.release_blocked()
     except (ConfigError, StoreError, UnsafeStore) as error:
         problems.report("release", f"cannot release blocked jobs: {error}")
         return True

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from queuectl.clock import utc_now
 from queuectl.errors import ConfigError, StoreError
 from queuectl.purge import IdlePurge
 from queuectl.worker.context import WorkerContext
@@ -54,7 +53,7 @@ class Idle:
         store = self._context.store
         if self._is_purging():
             return Rest()
-        if self._context.drain and not store.running():
+        if self._context.drain and not store.pool.is_busy():
             # RACE: another worker may have settled a job and not yet released what waits for it,
             # or have died before it recorded one.
             self._log.recovery(recover(store, only_lost=True))
@@ -62,9 +61,9 @@ class Idle:
             return Rest(nothing_runs=True)
         now = time.monotonic()
         until = now + min(_MAX_SLEEP_SECONDS, self._log.report_dropped())
-        next_due = store.next_due()
+        next_due = store.queue.next_due()
         if next_due is not None:
-            until = min(until, now + max(0.0, (next_due - utc_now()).total_seconds()))
+            until = min(until, now + max(0.0, (next_due - store.now()).total_seconds()))
         os.chdir("/")  # the file system of the last job's directory may be unmounted now
         return Rest(until)
 
@@ -77,7 +76,7 @@ class Idle:
         if settings.keep_completed is None and settings.keep_logs is None:
             return False
         try:
-            return self._purge.go_on(settings, utc_now(), self._is_needed())
+            return self._purge.go_on(settings, self._context.store.now(), self._is_needed())
         except (ConfigError, StoreError, OSError) as error:
             self._log.error(f"cannot purge: {error}")
             return False
@@ -86,15 +85,15 @@ class Idle:
         """Return what tells whether this process may have something better to do than to purge."""
         store, signals, loop = self._context.store, self._context.signals, self._context.loop
         poll = select.poll()
-        arrivals_fd = store.arrivals_fd()
+        arrivals_fd = store.queue.arrivals_fd()
         if arrivals_fd is not None:
             poll.register(arrivals_fd, select.POLLIN)
-        poll_at = time.monotonic() + store.poll_seconds
-        next_due = store.next_due()
+        poll_at = time.monotonic() + store.queue.poll_seconds
+        next_due = store.queue.next_due()
         return lambda: (
             signals.should_stop
             or bool(poll.poll(0))
             or loop.has_ready()
             or time.monotonic() >= poll_at
-            or (next_due is not None and utc_now() >= next_due)
+            or (next_due is not None and store.now() >= next_due)
         )

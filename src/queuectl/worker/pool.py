@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from queuectl.clock import poll_milliseconds
 from queuectl.errors import QueuectlError, StoreError
-from queuectl.logs import LogDir
+from queuectl.logs import LogDir, logs_of
 from queuectl.nonblocking import NonBlockingWriter
 from queuectl.store import open_store
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 from queuectl.worker.command import is_scarcity
 from queuectl.worker.detach import prepare_descriptors, run_detached
 from queuectl.worker.events import EventLog, ReportedProblems
@@ -54,8 +54,8 @@ def run_pool(
     inherited = prepare_descriptors()
     store = open_store(store_location, create=True)
     store.settings()
-    store.check_pool()
-    if unless_running and not store.reserve_pool():
+    store.pool.check()
+    if unless_running and not store.pool.reserve():
         if not quiet:
             with suppress(OSError):
                 os.write(2, b"workers are running already; started none\n")
@@ -64,7 +64,7 @@ def run_pool(
     if detach:
         workers = "1 worker" if count == 1 else f"{count} workers"
         text = "" if quiet else f"started {workers}"
-        return run_detached(supervisor.run, LogDir.of(store.location), text, inherited)
+        return run_detached(supervisor.run, logs_of(store), text, inherited)
     return supervisor.run()
 
 
@@ -86,11 +86,11 @@ class Supervisor:
         self._quiet = quiet
         self._stderr = NonBlockingWriter(2)
         self._log = EventLog("supervisor", self._stderr, quiet=quiet)
-        store.on_set_aside = self._log.error
+        store.pool.report_set_aside(self._log.error)
         self._problems = ReportedProblems(self._log)
         self._housekeeping = Housekeeping(store, self._log, self._problems)
         # A request to stop that is older than this pool is not for it.
-        self._old_stop_request = store.stop_request()
+        self._old_stop_request = store.stop_requests.last()
         self._processes: dict[int, _Process] = {}
         self._missing: list[int] = []  # how many workers each process is to have
         self._stopping = Stop.NO
@@ -105,7 +105,7 @@ class Supervisor:
         """
         self._stderr.reopen()
         if ready_fd >= 0:
-            self._own_log = LogDir.of(self._store.location)
+            self._own_log = logs_of(self._store)
         self._ready_fd = ready_fd
         self._restarts = RestartPolicy(drain=self._drain, is_awaited=ready_fd >= 0)
         self._signals = StopSignals()
@@ -113,10 +113,10 @@ class Supervisor:
         # Only the supervisor has the write end: worker processes read the end of file when it dies.
         self._alive_fd, self._alive_write_fd = os.pipe()
         sizes = process_sizes(self._count, _processors())
-        self._store.prepare_pool()
+        self._store.pool.prepare()
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
-        stop_fd = self._store.stop_fd()
+        stop_fd = self._store.stop_requests.fd()
         if stop_fd is not None:
             poll.register(stop_fd, select.POLLIN)
         self._housekeeping.recover()  # before a worker finds that nothing is left to do
@@ -155,8 +155,8 @@ class Supervisor:
 
     def _timeout_ms(self) -> int:
         waits = [self._housekeeping.pause_seconds(), self._log.report_dropped()]
-        if self._store.stop_fd() is None:
-            waits.append(self._store.poll_seconds)
+        if self._store.stop_requests.fd() is None:
+            waits.append(self._store.queue.poll_seconds)
         if self._missing:
             waits.append(self._restarts.pause_seconds(time.monotonic()))
         if self._problems.has("stop"):
@@ -228,14 +228,14 @@ class Supervisor:
     def _check_stop(self) -> None:
         """Forward a request to stop to the workers, however it has come."""
         try:
-            request = self._store.stop_request()
+            request = self._store.stop_requests.last()
         except StoreError as error:
             self._problems.report("stop", f"cannot look for a request to stop, retrying: {error}")
         else:
             self._problems.resolve("stop")
             if request is not None and request != self._old_stop_request:
                 self._signals.request(Stop.NOW if request.now else Stop.GRACEFUL)
-        if not self._is_store_gone and not self._store.is_in_place():
+        if not self._is_store_gone and not self._store.pool.is_in_place():
             self._is_store_gone = True
             self._log.error(f"{self._store.location} was deleted or replaced")
             self._signals.request(Stop.GRACEFUL)

@@ -5,12 +5,11 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from random import SystemRandom
 
-from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.errors import NameTaken
-from queuectl.logs import LogDir
+from queuectl.logs import logs_of
 from queuectl.nonblocking import NonBlockingWriter
-from queuectl.store.base import Store
+from queuectl.store.protocol import Store
 from queuectl.worker.claiming import Claimer
 from queuectl.worker.context import WorkerContext
 from queuectl.worker.environment import inherited_environment
@@ -49,21 +48,22 @@ class WorkerProcess:
         self._ready_fd = ready_fd
         logs = [EventLog(name, stderr, quiet=quiet) for name in names]
         self._log = logs[0]
-        store.on_set_aside = self._log.error
+        store.pool.report_set_aside(self._log.error)
         self._signals = StopSignals()
         self._loop = Loop()
         self._loop.add_waker(self._signals.fd, self._signals.drain)
         self._loop.add_waker(supervisor_fd, self._on_orphaned)
         problems = ReportedProblems(self._log)
-        self._settler = Settler(store, self._loop, self._signals, self._log, problems)
+        self._settler = Settler(store.queue, self._loop, self._signals, self._log, problems)
         self._context = WorkerContext(
             store=store,
+            queue=store.queue,
             loop=self._loop,
             signals=self._signals,
             problems=problems,
             settler=self._settler,
             workdirs=WorkDirs(self._signals.wake),
-            logs=LogDir.of(store.location),
+            logs=logs_of(store),
             env=inherited_environment(store.location),
             drain=drain,
             settings=Settings(),
@@ -90,7 +90,7 @@ class WorkerProcess:
         finally:
             self._log.report_dropped()
             # None of them has a record any more, unless something failed.
-            self._store.unregister(*(worker.name for worker in self._workers))
+            self._store.queue.unregister(*(worker.name for worker in self._workers))
             self._store.close()
 
     async def _run(self, worker: Worker) -> None:
@@ -101,23 +101,23 @@ class WorkerProcess:
         """Register a worker, under another name if its own is taken. Raises: StoreError."""
         while True:
             try:
-                self._store.register(log.name, utc_now())
+                self._store.queue.register(log.name, self._store.now())
             except NameTaken:
                 [name] = new_names(1, [log.name])
                 taken, log.name = log.name, name
                 log.error(f"renamed from {taken}: that name is taken")
             else:
                 break
-        name, fd = log.name, self._store.control_fd(log.name)
+        name, fd = log.name, self._store.queue.control_fd(log.name)
         if fd is not None:
             self._loop.add_waker(fd, lambda: self._context.check_stop_request(name))
 
     def _unregister_all(self, names: Sequence[str]) -> list[None]:
         for name in names:
-            fd = self._store.control_fd(name)
+            fd = self._store.queue.control_fd(name)
             if fd is not None:
                 self._loop.remove_waker(fd)
-        self._store.unregister(*names)
+        self._store.queue.unregister(*names)
         return [None] * len(names)
 
     def _on_orphaned(self) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from queuectl.errors import StoreError
 from queuectl.job import Job
-from queuectl.store.base import Claim, Settlement, Store
+from queuectl.store.worker_protocol import Claim, Queue, Settlement
 from queuectl.worker.events import EventLog, ReportedProblems
 from queuectl.worker.loop import Loop
 from queuectl.worker.signals import Stop, StopSignals
@@ -55,14 +55,14 @@ class Settler:
 
     def __init__(
         self,
-        store: Store,
+        queue: Queue,
         loop: Loop,
         signals: StopSignals,
         log: EventLog,
         problems: ReportedProblems,
     ) -> None:
         """Take what the workers of the process share."""
-        self._store = store
+        self._queue = queue
         self._loop = loop
         self._signals = signals
         self._log = log
@@ -186,7 +186,7 @@ class Settler:
         self._results = self._results[self._batch_size :]
         self._has_long = bool(self._results)  # the rest is not put off
         try:
-            settlement = self._store.begin_settle([(each.claim, each.job) for each in results])
+            settlement = self._queue.begin_settle([(each.claim, each.job) for each in results])
         except StoreError as error:
             self._keep(results, error)
             return

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from queuectl.clock import poll_milliseconds
 from queuectl.errors import TimeoutExpired
-from queuectl.store.base import Store, WorkerRecord
+from queuectl.store.protocol import Store
+from queuectl.store.values import WorkerRecord
 
 _SLOW_SECONDS = 5.0
 _POLL_SECONDS = 0.02
@@ -27,15 +28,15 @@ def stop_all(
     ``on_slow`` is called once with the workers that do not stop within seconds.
     Returns: the names of all. Raises: TimeoutExpired, which names the workers still running.
     """
-    records = store.workers()
+    records = store.workers.live()
     names = sorted(record.name for record in records)
     # A record is removed a moment before its process ends.
     process_fds = _process_fds(records)
     try:
-        store.request_stop(now=now)
+        store.stop_requests.request(now=now)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         waited_for, slow_at = set(names), time.monotonic() + _SLOW_SECONDS
-        while left := [record for record in store.workers() if record.name in waited_for]:
+        while left := [record for record in store.workers.live() if record.name in waited_for]:
             waited_for = {record.name for record in left}
             if on_slow is not None and time.monotonic() >= slow_at:
                 on_slow(left)

@@ -5,11 +5,11 @@ import random
 import time
 from datetime import datetime
 
-from queuectl.clock import later, utc_now
+from queuectl.clock import later
 from queuectl.errors import ConfigError, StoreError, UnsafeStore
 from queuectl.job import Job
 from queuectl.policy import after_attempt
-from queuectl.store.base import Claim
+from queuectl.store.worker_protocol import Claim
 from queuectl.worker.claiming import Claimer
 from queuectl.worker.command import Obstacle, Result
 from queuectl.worker.context import WorkerContext
@@ -103,14 +103,14 @@ class Worker:
         return False
 
     async def _sleep_until_arrival(self, timeout_seconds: float) -> None:
-        store = self._context.store
+        queue = self._context.queue
         # RACE: while this worker settled, another one may have read of arrivals, and have taken
         # only a part of them (test_what_comes_while_one_waits_for_the_disk_is_taken_at_once).
-        if store.arrivals_heard() != self._arrivals:
+        if queue.arrivals_read() != self._arrivals:
             return
-        fd = store.arrivals_fd()
+        fd = queue.arrivals_fd()
         if fd is None:
-            await self._sleep(min(timeout_seconds, store.poll_seconds))
+            await self._sleep(min(timeout_seconds, queue.poll_seconds))
         else:
             await self._sleep(timeout_seconds, fd)
 
@@ -138,14 +138,14 @@ class Worker:
         kind = of_job if obstacle.errno == errno.E2BIG else of_directory
         if not problems.has(kind):  # once for all jobs of a directory
             problems.report(kind, waits_text(job, obstacle))
-        await self._give_back(claim, later(utc_now(), _DEFER_SECONDS))
+        await self._give_back(claim, later(self._context.store.now(), _DEFER_SECONDS))
 
     async def _give_back(self, claim: Claim, due: datetime | None = None) -> bool:
         """Return a job to the queue, however long that takes; only a stop at once gives up."""
         context, job_id, attempt = self._context, claim.job.id, claim.attempt
         while True:
             try:
-                context.store.give_back(claim, due)
+                context.queue.give_back(claim, due)
             except StoreError as error:
                 if context.signals.level is Stop.NOW:
                     what = f"cannot be returned to the queue, and counts as lost: {error}"
@@ -160,7 +160,7 @@ class Worker:
             await context.settler.pause()
 
     def _finish(self, claim: Claim, result: Result) -> None:
-        now = utc_now()
+        now = self._context.store.now()
         attempt = claim.job.ended_attempt(
             claim.attempt,
             worker=self.name,

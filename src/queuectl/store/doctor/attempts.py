@@ -35,7 +35,7 @@ def check_processing(case: Case) -> Iterator[Finding]:
         for what, where, advice in found.values():
             yield Finding(what=what, where=where, action=advice)
         return
-    report = case.store.recover(partial(_decide, case))
+    report = case.store.pool.recover(partial(_decide, case))
     for each in report.recovered:
         key = (each.job.id, each.attempt)
         what, where, _ = found.pop(key, ("attempt of nobody", each.job.id, ""))

@@ -60,7 +60,7 @@ def check_logs(case: Case) -> Iterator[Finding]:
     # After the logs: who has one was there by then, and jobs only move forward.
     for job_id in case.core.lookup.find(logs):
         del logs[job_id]
-    for job_id in case.store.purger.corrupt_ids() & logs.keys():
+    for job_id in case.store.purging.corrupt_ids() & logs.keys():
         del logs[job_id]
     if not logs:
         return

@@ -5,11 +5,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from queuectl import private
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError
 from queuectl.job import FINISHED, Job, State
-from queuectl.store import files
 from queuectl.store.core import Core
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.layout import ROOT
@@ -96,10 +96,10 @@ class Case:
             )
         elif not stat.S_ISREG(status.st_mode):
             yield self.set_apart(directory, name, "no regular file", "it is no regular file")
-        elif mode != files.FILE_MODE and not any_mode:
+        elif mode != private.FILE_MODE and not any_mode:
             if self.repair:
                 fd = self.core.directory.fd(directory)
-                if not files.set_mode(name, files.FILE_MODE, status, fd):
+                if not private.set_mode(name, private.FILE_MODE, status, fd):
                     return  # it has moved on, and is met there
             elif not self.core.directory.exists(directory, name):
                 return

@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from queuectl import private
 from queuectl.job import State
-from queuectl.store import files
 from queuectl.store.doctor.case import Finding, mode_finding
 from queuectl.store.layout import DIRECTORIES, ROOT
 from queuectl.store.names import filed_name, parse_filed
@@ -40,8 +40,8 @@ def _check_directory(location: str, name: str, *, repair: bool) -> Iterator[Find
             what=f"belongs to user {status.st_uid}", where=name, action="give it to its user"
         )
     # A directory below one that gives its group to what is made in it does so, too.
-    elif (mode := stat.S_IMODE(status.st_mode)) & ~stat.S_ISGID != files.DIRECTORY_MODE:
+    elif (mode := stat.S_IMODE(status.st_mode)) & ~stat.S_ISGID != private.DIRECTORY_MODE:
         # The path of the store may lead through symlinks.
         real = os.path.realpath(path) if name == ROOT else path
-        repaired = repair and files.set_mode(real, files.DIRECTORY_MODE, status)
+        repaired = repair and private.set_mode(real, private.DIRECTORY_MODE, status)
         yield mode_finding(mode, name, "0700", repaired=repaired)

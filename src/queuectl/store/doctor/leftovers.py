@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from queuectl.store.channel import channel_owner, is_read
 from queuectl.store.doctor.case import Case, Finding, foreign
 from queuectl.store.names import filed_name
-from queuectl.store.registry import ABANDONED_SECONDS
+from queuectl.store.records import ABANDONED_SECONDS
 from queuectl.store.spare_files import LEFT
 
 
 def check_tmp(case: Case) -> Iterator[Finding]:
     """Find old files in tmp/."""
-    owners = {str(record.pid) for record in case.core.registry.workers()}
+    owners = {str(record.pid) for record in case.core.records.live()}
     for name in list(case.core.directory.names("tmp")):
         parts = name.split(".")
         if parts[0] == "spare" and parts[1:2] and parts[1] in owners:
@@ -48,10 +48,10 @@ def check_workers(case: Case) -> Iterator[Finding]:
         else:
             yield from case.check_file("workers", name)
             with case.core.documents.locked("workers", name) as fd:
-                if fd is not None and not case.core.registry.is_needed(fd):
+                if fd is not None and not case.core.records.is_needed(fd):
                     stale.append(name)
     if stale and case.repair:
-        case.core.registry.tidy()
+        case.core.records.tidy()
     for name in stale:
         # RACE: it may have been removed by its worker, which has just left.
         if case.repair or case.core.directory.exists("workers", name):

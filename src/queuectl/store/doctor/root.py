@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 
 from queuectl.config import parse_value
-from queuectl.document import parse_object
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.store import files
 from queuectl.store.doctor.case import ASIDE, Case, Finding
 from queuectl.store.documents import STILL_BEING_WRITTEN_SECONDS
 from queuectl.store.layout import DIRECTORIES, FILES, FOREIGN, FORMAT, ROOT
+from queuectl.strict_json import parse_object
 
 
 def check_root(case: Case) -> Iterator[Finding]:
