@@ -8,6 +8,9 @@ from queuectl.codes import includes
 from queuectl.config import Settings
 from queuectl.job import FINISHED, OUTCOMES, Attempt, Job, State
 
+_SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
+_AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
+
 
 def backoff_seconds(attempts: int, settings: Settings, fraction: float) -> float:
     """Return how long a job waits after its failed attempt number ``attempts``.
@@ -76,6 +79,21 @@ def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
     if job.no_retry_on is not None and includes(job.no_retry_on, code):
         return False
     return job.retry_on is None or includes(job.retry_on, code)
+
+
+def put_off_by_clock(job: Job, now: datetime) -> float | None:
+    """Return for how many seconds a pending job is to wait, after the clock was set back.
+
+    None if no clock was: only a job that was recorded later than now proves that. Nor is an instant
+    or a delay that a person asked for touched: nobody knows by which clock they meant it. What was
+    to run at once, or after a backoff, was due that long after it was recorded.
+    """
+    waits_seconds = (job.run_at - job.updated_at).total_seconds()
+    if (job.updated_at - now).total_seconds() <= _SLACK_SECONDS or waits_seconds < 0:
+        return None  # a due time before the record was given to it by this, or by a hand
+    if waits_seconds <= _AT_ONCE_SECONDS:
+        return 0.0
+    return waits_seconds if job.attempts else None
 
 
 def retried(job: Job, now: datetime) -> Job:

@@ -1,9 +1,7 @@
 """Due times after the wall clock was set back: no job waits until the old time comes again.
 
-A name in ``pending/`` tells when a job is due, by the clock of that moment. A document that was
-recorded later than it is now proves that the clock was set back since. What was to run at once, or
-after a backoff, is then given a new due time; an instant or a delay that a person asked for is not
-touched, since nobody knows by which clock they meant it.
+A name in ``pending/`` tells when a job is due, by the clock of that moment. Jobs that only the
+clock puts off (see policy.put_off_by_clock) are given new due times.
 """
 
 from collections.abc import Iterator
@@ -12,12 +10,11 @@ from datetime import datetime
 from queuectl.clock import later
 from queuectl.errors import QueuectlError
 from queuectl.job import Job, State
+from queuectl.policy import put_off_by_clock
 from queuectl.store.core import Core
 from queuectl.store.names import due_text, is_pending_name, pending_due, pending_id, pending_name
 
-_SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
 _READ_AT_ONCE = 200  # so many are read while pending.lock is held, then others have a turn
-_AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
 
 
 class SetBack:
@@ -57,24 +54,12 @@ class SetBack:
             job = self._documents.read(State.PENDING, name, pending_id(name))
         except QueuectlError:
             return None  # a claim will tell
-        # A due time that lies before the record was given to it by what follows, or by a hand.
-        if (
-            job is None
-            or (job.updated_at - now).total_seconds() <= _SLACK_SECONDS
-            or job.run_at < job.updated_at
-        ):
-            return None
-        return job if job.attempts or _waits_seconds(job) <= _AT_ONCE_SECONDS else None
+        return None if job is None or put_off_by_clock(job, now) is None else job
 
     def _rename(self, name: str, job: Job, now: datetime, at_once: Iterator[datetime]) -> None:
-        waits_seconds = _waits_seconds(job)
-        is_at_once = waits_seconds <= _AT_ONCE_SECONDS
-        due = next(at_once) if is_at_once else later(now, waits_seconds)
+        waits_seconds = put_off_by_clock(job, now)
+        due = later(now, waits_seconds) if waits_seconds else next(at_once)
         new_name = pending_name(job.priority, due, job.id)
         with self._documents.locked(State.PENDING, name) as fd:
             if fd is not None and new_name != name:
                 self._documents.move(State.PENDING, name, State.PENDING, new_name)
-
-
-def _waits_seconds(job: Job) -> float:
-    return (job.run_at - job.updated_at).total_seconds()
