@@ -399,9 +399,9 @@ def drain_some(store_dir: Path, count: int, workers: int = 2) -> Drained:
 def pending_id(store_dir: Path) -> str:
     """Return the id of a pending job that is not among the next."""
     store = open_store(str(store_dir))
-    found = store.entries(State.PENDING, utc_now(), 2000)[-1].id
+    *_, found = store.entries(State.PENDING, utc_now(), 2000)
     store.close()
-    return found
+    return found.id
 
 
 def look_up(store_dir: Path, some_id: str) -> dict[str, tuple[float, float]]:

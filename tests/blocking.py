@@ -3,6 +3,7 @@
 from tests.jobs import (
     claimed,
     ended,
+    settle,
 )
 
 from queuectl.job import Job, Outcome
@@ -17,7 +18,7 @@ def add(store: Store, *jobs: Job) -> None:
 def end(store: Store, outcome: Outcome = Outcome.SUCCEEDED) -> str:
     """Run the next job, which must be there, and return its id."""
     claim = claimed(store)
-    store.queue.settle([ended(claim, outcome)])
+    settle(store, [ended(claim, outcome)])
     return claim.job.id
 
 

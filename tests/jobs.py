@@ -1,5 +1,6 @@
 """Make jobs, and ends of attempts, as the tests of stores need them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +82,15 @@ def ended(claim: Claim, outcome: Outcome = Outcome.SUCCEEDED) -> tuple[Claim, Jo
     return claim, after_attempt(claim.job, attempt, SETTINGS, attempt.finished_at, 0.0)
 
 
+def settle(store: Store, settlements: Sequence[tuple[Claim, Job]]) -> None:
+    """Settle claims at once, waiting for the disk."""
+    while settlements:
+        settlement = store.queue.begin_settle(settlements)
+        settlement.sync()
+        settlement.finish()
+        settlements = [each for each in settlements if each[0] in settlement.left]
+
+
 def decide(job: Job, attempt: Attempt) -> Job:
     """Decide about a lost attempt as a worker does, on the tests' clock."""
     attempt = attempt._replace(started_at=NOON, finished_at=NOON)
@@ -105,7 +115,7 @@ def drain(store: Store, now: datetime = LATER) -> list[str]:
     ids = []
     while (claim := claim_next(store, now)) is not None:
         ids.append(claim.job.id)
-        store.queue.settle([ended(claim)])
+        settle(store, [ended(claim)])
     return ids
 
 
@@ -121,7 +131,7 @@ def fail_for_good(store: Store) -> None:
     """Run the next job until it is dead."""
     for _ in range(100):
         claim, job = ended(claimed(store), Outcome.FAILED)
-        store.queue.settle([(claim, job)])
+        settle(store, [(claim, job)])
         if job.state == "dead":
             return
     raise AssertionError("the job does not die")

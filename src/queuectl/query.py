@@ -90,7 +90,7 @@ def _all_entries(store: Store, states: Collection[State], now: datetime) -> Iter
     """Yield all entries in the default order, each job once."""
     # The states are read in the order of a job's life: a job that moves on meanwhile is found
     # twice, never missed. It is where it was found last.
-    found = {state: store.all_entries(state, now) for state in IN_ORDER if state in states}
+    found = {state: store.entries(state, now) for state in IN_ORDER if state in states}
     last_states = _last_states(found)
     for entry in _in_order(found):
         if last_states and (mark := _mark(entry)) in last_states:
@@ -148,7 +148,7 @@ def _first_entries(
         if state is FINISHED[0] and len(unique) >= limit:
             break  # finished jobs come last, and may be many
         if state in states:
-            found[state] = store.entries(state, now, limit)
+            found[state] = list(store.entries(state, now, limit))
             unique.update((entry.id, entry) for entry in found[state])
     return [entry for entry in _in_order(found) if unique[entry.id] is entry]
 

@@ -276,7 +276,7 @@ def test_a_job_that_moves_on_meanwhile_is_listed_once_where_it_is(
     """RACE: a job is claimed, and one completed, between the look at two directories."""
     waiting = place.job(State.PENDING, "claimed")
     running = place.job(State.PROCESSING, "done")
-    entries = Entries.all_entries
+    entries = Entries.entries
 
     def moving(self: Entries, state: State, *args: Any) -> Any:
         found = entries(self, state, *args)
@@ -286,7 +286,7 @@ def test_a_job_that_moves_on_meanwhile_is_listed_once_where_it_is(
             running.rename(place.store_dir / "completed" / "done.json")
         return found
 
-    monkeypatch.setattr(Entries, "all_entries", moving)
+    monkeypatch.setattr(Entries, "entries", moving)
     documents = json.loads(run("list", "--json").stdout)
     assert [(each["id"], each["state"]) for each in documents] == [
         ("claimed", "processing"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.stores import KINDS, Place, freed_claims, make_place
+from tests.stores import KINDS, SHARED_KINDS, Place, freed_claims, make_place
 
 from queuectl.store.protocol import Store
 from queuectl.store.worker_protocol import Claim
@@ -13,6 +13,14 @@ from queuectl.store.worker_protocol import Claim
 @pytest.fixture(params=KINDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Return a new, empty place of each kind."""
+    made = make_place(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=SHARED_KINDS)
+def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Return a new, empty place of each kind that several processes may open."""
     made = make_place(request.param, tmp_path)
     yield made
     made.close()

@@ -16,6 +16,7 @@ from tests.jobs import (
     fail_for_good,
     make_job,
     make_jobs,
+    settle,
 )
 from tests.stores import Place
 
@@ -52,7 +53,7 @@ def test_waiting_job_is_cancelled_and_never_claimed(store: Store) -> None:
 def test_job_that_waits_for_its_next_attempt_is_cancelled(store: Store) -> None:
     """What its attempts were is kept."""
     store.add([make_job("a")])
-    store.queue.settle([ended(claimed(store), Outcome.FAILED)])
+    settle(store, [ended(claimed(store), Outcome.FAILED)])
     assert cancel(store, "a") == {"a": State.CANCELLED}
     job = store.get("a")
     assert ([each.outcome for each in job.history], job.attempts) == ([Outcome.FAILED], 1)
@@ -70,7 +71,7 @@ def test_nothing_is_cancelled_where_one_does_not_exist(store: Store) -> None:
 def test_what_has_ended_is_told_and_left(store: Store) -> None:
     """Completed and dead jobs stay so; a cancelled one is told as cancelled again."""
     store.add(make_jobs("done", "bad", "stopped"))
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     fail_for_good(store)
     assert cancel(store, "stopped") == {"stopped": State.CANCELLED}
     before = [store.get(each) for each in ("done", "bad", "stopped")]
@@ -98,7 +99,7 @@ def test_running_job_is_cancelled_when_its_worker_says_so(place: Place, worker: 
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
     assert cancelling.told == {}
-    worker.queue.settle([ended(claim, Outcome.CANCELLED)])
+    settle(worker, [ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
     assert [each.outcome for each in worker.get("a").history] == [Outcome.CANCELLED]
 
@@ -112,8 +113,8 @@ def test_several_running_jobs_are_asked_for_at_once(place: Place, worker: Store)
     cancelling = Cancelling(place, "a", "b")
     assert asked(second, claims[1])
     assert asked(worker, claims[0])
-    second.queue.settle([ended(claims[1], Outcome.CANCELLED)])
-    worker.queue.settle([ended(claims[0], Outcome.CANCELLED)])
+    settle(second, [ended(claims[1], Outcome.CANCELLED)])
+    settle(worker, [ended(claims[0], Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED, "b": State.CANCELLED}
     second.queue.unregister()
 
@@ -124,7 +125,7 @@ def test_job_that_completes_before_it_is_ended_is_told(place: Place, worker: Sto
     claim = claimed(worker)
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
-    worker.queue.settle([ended(claim)])
+    settle(worker, [ended(claim)])
     assert cancelling.wait() == {"a": State.COMPLETED}
 
 
@@ -134,7 +135,7 @@ def test_job_that_fails_before_it_is_ended_is_not_run_again(place: Place, worker
     claim = claimed(worker)
     cancelling = Cancelling(place, "a")
     assert asked(worker, claim)
-    worker.queue.settle([ended(claim, Outcome.FAILED)])
+    settle(worker, [ended(claim, Outcome.FAILED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
     assert [each.outcome for each in worker.get("a").history] == [Outcome.FAILED]
 
@@ -168,11 +169,11 @@ def test_request_for_another_attempt_is_not_taken_for_this_one(place: Place, wor
     fd = worker.queue.control_fd()
     assert fd is not None
     assert select.select([fd], [], [], 20)[0]
-    worker.queue.settle([ended(first)])
+    settle(worker, [ended(first)])
     second = claimed(worker)
     assert not worker.queue.cancel_requested(second)
     assert cancelling.wait() == {"a": State.COMPLETED}
-    worker.queue.settle([ended(second)])
+    settle(worker, [ended(second)])
 
 
 # --- waiting ---
@@ -184,7 +185,7 @@ def test_jobs_that_have_ended_are_told_in_the_order_of_their_ends(store: Store) 
     store.add(jobs)
     claims = [claimed(store) for _ in range(3)]
     for index, claim in enumerate(claims):
-        store.queue.settle([settle_at(claim, index)])
+        settle(store, [settle_at(claim, index)])
     assert [job.id for job in store.ends(["a", "m", "z"], 20.0)] == ["z", "m", "a"]
     assert next(iter(store.ends(["m"], 20.0))) == store.get("m")
 
@@ -198,7 +199,7 @@ def settle_at(claim: Claim, seconds: int) -> tuple[Claim, Job]:
 def test_a_wait_is_over_when_its_time_is(store: Store) -> None:
     """What has ended by then is told; jobs that wait or run are not."""
     store.add(make_jobs("a", "b", "c"))
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     claim = claimed(store)
     assert [job.id for job in store.ends(["c", "b", "a"], 0.01)] == ["a"]
     store.queue.give_back(claim)
@@ -212,9 +213,9 @@ def test_a_wait_goes_on_through_retries(place: Place, store: Store) -> None:
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()
     for _ in range(2):
-        store.queue.settle([ended(claimed(store), Outcome.FAILED)])
+        settle(store, [ended(claimed(store), Outcome.FAILED)])
         assert told == []
-    store.queue.settle([ended(claimed(store), Outcome.FAILED)])
+    settle(store, [ended(claimed(store), Outcome.FAILED)])
     thread.join(20)
     assert [(job.state, len(job.history)) for job in told] == [(State.DEAD, 3)]
 
@@ -235,7 +236,7 @@ def test_a_job_that_does_not_exist_is_not_waited_for(store: Store) -> None:
 def test_find_tells_where_jobs_are(store: Store) -> None:
     """Those that do not exist, and what is no id, are left out."""
     store.add(make_jobs("done", "running", "waiting"))
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     claim = claimed(store)
     found = store.find(["waiting", "done", "nope", "../done", "", "a\0", "running"])
     assert {job_id: entry.state for job_id, entry in found.items()} == {

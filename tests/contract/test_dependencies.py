@@ -16,6 +16,7 @@ from tests.jobs import (
     fail_for_good,
     make_job,
     named_parents,
+    settle,
 )
 from tests.stores import Place
 
@@ -34,7 +35,7 @@ def test_child_runs_when_its_parent_has_completed(store: Store) -> None:
     claim = claimed(store)
     assert claim.job.id == "p"
     assert claim_next(store, LATER) is None
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     (entry,) = store.entries(State.PENDING, NOON)
     assert (entry.id, entry.priority, entry.run_at) == ("c", 2, later(NOON, 7))
     assert drain(store) == ["c"]

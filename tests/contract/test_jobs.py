@@ -12,6 +12,7 @@ from tests.jobs import (
     fail_for_good,
     make_job,
     make_jobs,
+    settle,
 )
 from tests.stores import Place
 
@@ -67,7 +68,7 @@ def test_chosen_id_is_refused_in_every_state(place: Place, state: State) -> None
         if state in outcomes:
             claim, job = ended(replace_limit(claim), outcomes[state])
             assert job.state is state
-            store.queue.settle([(claim, job)])
+            settle(store, [(claim, job)])
     assert store.get("a").state is state
     with pytest.raises(DuplicateId, match=f"'a'.*{state}"):
         place.open().add(make_jobs("new", "a"), chosen=["new", "a"])
@@ -130,7 +131,7 @@ def test_entries_of_pending_come_in_the_order_of_running(store: Store) -> None:
     ]:
         store.add([make_job(job_id, priority=priority, run_at=later(NOON, seconds))])
     order = ["due-high", "due-a", "due-b", "due-low", "soon", "late-urgent"]
-    entries = store.entries(State.PENDING, NOON)
+    entries = list(store.entries(State.PENDING, NOON))
     assert [entry.id for entry in entries] == order
     assert [entry.id for entry in store.entries(State.PENDING, NOON, 4)] == order[:4]
     assert (entries[0].priority, entries[0].run_at) == (1, later(NOON, -1.0))
@@ -149,7 +150,7 @@ def test_entries_of_a_running_job_tell_its_attempt_and_read_none_once_it_moved(
     assert (entry.id, entry.state, entry.attempt) == ("a", State.PROCESSING, 1)
     assert entry.changed_at is not None
     assert abs(datetime.now(UTC) - entry.changed_at) < timedelta(minutes=1)
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert store.read(entry) is None
 
 
@@ -158,7 +159,7 @@ def test_row_of_a_job_that_moves_before_it_is_read_tells_when(store: Store) -> N
     store.add(make_jobs("ends", "fails"))
     first, second = claimed(store), claimed(store)
     entries = {entry.id: entry for entry in store.entries(State.PROCESSING, LATER)}
-    store.queue.settle([ended(first), ended(second, Outcome.FAILED)])
+    settle(store, [ended(first), ended(second, Outcome.FAILED)])
     before = utc_now()
     completed = read_row(store, entries["ends"], before)
     assert completed is not None
@@ -188,7 +189,7 @@ def test_counts_tell_states_and_due_times(store: Store) -> None:
     assert counts.next_due == later(NOON, 6)
     claim = claimed(store, NOON)
     assert store.counts(NOON).by_state[State.PROCESSING] == 1
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     counts = store.counts(NOON)
     assert (counts.by_state[State.COMPLETED], counts.by_state[State.PROCESSING]) == (1, 0)
 
@@ -203,7 +204,7 @@ def test_retry_of_a_dead_job_starts_its_attempts_anew_and_keeps_its_history(stor
     assert (job.state, job.attempts, len(job.history), job.run_at) == (State.PENDING, 0, 3, LATER)
     claim = claimed(store)
     assert claim.attempt == 4
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert [attempt.number for attempt in store.get("a").history] == [1, 2, 3, 4]
 
 

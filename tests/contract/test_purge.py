@@ -1,7 +1,7 @@
 """Finished jobs that are kept from a purge, and whose turn it is to purge."""
 
 import pytest
-from tests.jobs import NOON, claimed, drain, ended, make_jobs
+from tests.jobs import NOON, claimed, drain, ended, make_jobs, settle
 from tests.stores import Place
 
 from queuectl.job import Job, Outcome, State
@@ -33,7 +33,7 @@ def test_only_a_finished_job_can_be_held(store: Store, place: Place, state: Stat
     claim, job = ended(claimed(store), outcome)
     with store.purging.hold("a") as is_held:
         assert not is_held
-    store.queue.settle([(claim, job)])
+    settle(store, [(claim, job)])
     with store.purging.hold("a") as is_held:
         assert is_held
     with store.purging.hold("nobody") as is_held:

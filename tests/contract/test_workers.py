@@ -17,6 +17,7 @@ from tests.jobs import (
     ended,
     make_job,
     make_jobs,
+    settle,
 )
 from tests.stores import Place
 
@@ -101,7 +102,7 @@ def test_first_jobs_are_claimed_one_for_each_worker(store: Store) -> None:
         ("w-2", "b"),
         ("w-3", "a"),
     ]
-    store.queue.settle([ended(claim) for claim in claims])
+    settle(store, [ended(claim) for claim in claims])
     assert [claim.job.id for claim in store.queue.claim(LATER, workers)] == ["c", "d"]
     assert store.queue.claim(LATER, workers) == []
 
@@ -134,7 +135,7 @@ def test_settled_job_is_where_its_outcome_sends_it(
     store = place.open()
     store.add([make_job("a")])
     claim, job = ended(claimed(store), outcome)
-    store.queue.settle([(claim, job)])
+    settle(store, [(claim, job)])
     found = place.open().get("a")
     assert found == job
     assert (found.state, found.attempts) == (state, attempts)
@@ -151,7 +152,7 @@ def test_failed_job_comes_back_until_it_is_dead(store: Store) -> None:
         claim = claimed(store, now)
         assert claim.attempt == number
         claim, job = ended(claim, Outcome.FAILED)
-        store.queue.settle([(claim, job)])
+        settle(store, [(claim, job)])
         if number < 3:
             waits.append((job.run_at - job.updated_at).total_seconds())
             assert claim_next(store, later(job.run_at, -0.001)) is None
@@ -167,7 +168,7 @@ def test_several_claims_are_settled_together(store: Store) -> None:
     store.add(make_jobs(*(f"j{n:02}" for n in range(20))))
     claims = [claimed(store) for _ in range(20)]
     outcomes = [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED]
-    store.queue.settle([ended(claim, outcomes[n % 3]) for n, claim in enumerate(claims)])
+    settle(store, [ended(claim, outcomes[n % 3]) for n, claim in enumerate(claims)])
     by_state = store.counts(LATER).by_state
     assert by_state[State.COMPLETED] == 7
     assert by_state[State.PENDING] == 7
@@ -179,10 +180,10 @@ def test_settle_may_be_called_again(store: Store) -> None:
     """Settling what is settled does nothing."""
     store.add([make_job("a")])
     settlement = ended(claimed(store))
-    store.queue.settle([settlement])
-    store.queue.settle([settlement])
+    settle(store, [settlement])
+    settle(store, [settlement])
     assert len(store.get("a").history) == 1
-    store.queue.settle([])
+    settle(store, [])
 
 
 def test_job_given_back_is_as_it_was(place: Place) -> None:
@@ -224,7 +225,7 @@ def test_recovery_leaves_live_claims_alone(place: Place) -> None:
     claim = claimed(worker)
     report = place.open().pool.recover(decide)
     assert (report.recovered, report.unowned) == ([], 0)
-    worker.queue.settle([ended(claim)])
+    settle(worker, [ended(claim)])
     assert worker.get("a").state is State.COMPLETED
 
 
@@ -321,7 +322,7 @@ def test_workers_are_those_that_live(place: Place) -> None:
     claim = claimed(worker)
     record = place.open().workers.live()[1]
     assert (record.job, record.attempt) == ("a", 1)
-    worker.queue.settle([ended(claim)])
+    settle(worker, [ended(claim)])
     worker.queue.unregister()
     assert [each.name for each in place.open().workers.live()] == ["w-a"]
     place.process_that(lambda store: store.queue.register("w-dead", NOON))
@@ -348,7 +349,7 @@ def test_arrivals_wake_a_worker(place: Place) -> None:
     claim = claimed(worker)
     assert claim_next(worker, LATER) is None
     assert not readable(worker.queue.arrivals_fd())
-    worker.queue.settle([(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
+    settle(worker, [(claim, ended(claim)[1]._replace(state=State.CANCELLED))])
     other.retry("a", [State.CANCELLED], NOON)
     assert readable(worker.queue.arrivals_fd())
     assert claimed(other).job.id == "a"
@@ -388,10 +389,10 @@ def test_request_to_stop_reaches_each_worker_by_itself(place: Place) -> None:
         assert worker.queue.stop_level() == level
 
 
-def test_pool_shares_one_scan_and_takes_each_job_once(place: Place) -> None:
+def test_a_pool_takes_each_job_once(shared_place: Place) -> None:
     """Workers that were forked from one store claim each job once, in order for each of them."""
     ids = [f"j{n:03}" for n in range(200)]
-    parent = place.open()
+    parent = shared_place.open()
     parent.add(make_jobs(*ids))
     parent.pool.prepare()
     results, report = os.pipe()
@@ -422,7 +423,7 @@ def test_history_holds_every_attempt_that_ran(store: Store) -> None:
     for outcome in (Outcome.FAILED, Outcome.SIGNALLED, Outcome.TIMED_OUT, Outcome.SUCCEEDED):
         claim = claimed(store)
         recorded.append(attempt_of(claim, outcome))
-        store.queue.settle([ended(claim, outcome)])
+        settle(store, [ended(claim, outcome)])
     job: Job = store.get("a")
     assert list(job.history) == recorded
     assert [attempt.number for attempt in job.history] == [1, 2, 3, 4]

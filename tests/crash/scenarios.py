@@ -17,6 +17,7 @@ from tests.jobs import (
     fail_for_good,
     make_job,
     make_jobs,
+    settle,
 )
 
 from queuectl.config import Defaults, Settings
@@ -145,9 +146,9 @@ def claim(scene: Scene) -> None:
     scene.claims.append(claimed(scene.store))
 
 
-def settle(scene: Scene) -> None:
+def settle_all(scene: Scene) -> None:
     """Settle as was prepared."""
-    scene.store.queue.settle(scene.settlements)
+    settle(scene.store, scene.settlements)
 
 
 def run(*outcomes: Outcome) -> Callable[[Scene], None]:
@@ -164,7 +165,7 @@ def run(*outcomes: Outcome) -> Callable[[Scene], None]:
 def run_after_another(scene: Scene) -> None:
     """Settle two jobs, so that files are there to be used again, then run a third."""
     for _ in range(2):
-        scene.store.queue.settle([ended(claimed(scene.store))])
+        settle(scene.store, [ended(claimed(scene.store))])
     run(Outcome.FAILED)(scene)
 
 
@@ -225,7 +226,7 @@ def drop(text: str, *, old: bool = False) -> Callable[[Scene], None]:
 def complete_and_drop(scene: Scene) -> None:
     """Complete a job, and drop a file with the same id."""
     scene.store.add([make_job("a")])
-    scene.store.queue.settle([ended(claimed(scene.store))])
+    settle(scene.store, [ended(claimed(scene.store))])
     drop('{"command": "dropped", "id": "a"}')(scene)
 
 
@@ -252,13 +253,13 @@ def cancel(scene: Scene) -> None:
 def complete(scene: Scene) -> None:
     """Complete a job."""
     scene.store.add([_A])
-    scene.store.queue.settle([ended(claimed(scene.store))])
+    settle(scene.store, [ended(claimed(scene.store))])
 
 
 def fail_once(scene: Scene) -> None:
     """Let a job wait for its second attempt."""
     scene.store.add([_A])
-    scene.store.queue.settle([ended(claimed(scene.store), Outcome.FAILED)])
+    settle(scene.store, [ended(claimed(scene.store), Outcome.FAILED)])
 
 
 def add_and_cancel(scene: Scene) -> None:
@@ -340,7 +341,7 @@ SCENARIOS = [
             name=f"settle: {outcome}, then {after.where}",
             prepare=add(job),
             begin=run(outcome),
-            act=settle,
+            act=settle_all,
             before={"run a": RUNNING},
             after={"run a": after},
             between={"run a": {after._replace(where="processing")}},
@@ -357,7 +358,7 @@ SCENARIOS = [
         name="settle several",
         prepare=add(*_THREE),
         begin=run(Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED),
-        act=settle,
+        act=settle_all,
         before=dict.fromkeys(("run a", "run b", "run c"), RUNNING),
         after={
             "run a": DONE,
@@ -374,7 +375,7 @@ SCENARIOS = [
         name="settle into a file that was used before",
         prepare=add(*_THREE),
         begin=run_after_another,
-        act=settle,
+        act=settle_all,
         before={"run a": DONE, "run b": DONE, "run c": RUNNING},
         after={"run a": DONE, "run b": DONE, "run c": Found("pending", _FAILED, 1)},
         between={"run c": {Found("processing", _FAILED, 1)}},

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.crash.steps import anything, crash_at, open_descriptors, refused, takes_space
-from tests.jobs import NOON, claimed, decide, drain, ended, make_job
+from tests.jobs import NOON, claimed, decide, drain, ended, make_job, settle
 
 from queuectl.errors import QueuectlError
 from queuectl.job import Outcome, State
@@ -99,12 +99,12 @@ def claim(scene: Scene) -> None:
     scene.claim = claimed(scene.store)
 
 
-def settle(outcome: Outcome) -> Callable[[Scene], None]:
+def end_first(outcome: Outcome) -> Callable[[Scene], None]:
     """Return what ends the first parent."""
 
     def act(scene: Scene) -> None:
         assert scene.claim is not None
-        scene.store.queue.settle([ended(scene.claim, outcome)])
+        settle(scene.store, [ended(scene.claim, outcome)])
 
     return act
 
@@ -142,10 +142,10 @@ SCENARIOS = [
     Scenario("add to others", add_family, nothing, add_child, {"p": "pending", **_FAMILY}, {
         "p": "pending", **_FAMILY, "new": "blocked/p",
     }),
-    Scenario("complete", add_family, claim, settle(Outcome.SUCCEEDED), {
+    Scenario("complete", add_family, claim, end_first(Outcome.SUCCEEDED), {
         "p": "processing", **_FAMILY,
     }, _RELEASED),
-    Scenario("die", add_family, claim, settle(Outcome.FAILED), {"p": "processing", **_FAMILY}, {
+    Scenario("die", add_family, claim, end_first(Outcome.FAILED), {"p": "processing", **_FAMILY}, {
         **_FAMILY, "p": "dead", "e": "pending",
     }),
     Scenario("sweep", end_unnoticed, nothing, sweep, {"p": "completed", **_FAMILY}, _RELEASED),

@@ -17,7 +17,7 @@ from tests.crash.steps import (
     takes_descriptor,
     takes_space,
 )
-from tests.jobs import NOON, claim_next, claimed, decide, drain, ended, make_job, make_jobs
+from tests.jobs import NOON, claim_next, claimed, decide, drain, ended, make_job, make_jobs, settle
 
 from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import Outcome
@@ -217,12 +217,12 @@ def test_settle_after_a_full_disk_is_the_same_as_at_once(tmp_path: Path) -> None
     settlement = ended(claim, Outcome.FAILED)
     for step in (1, 2, 3, 1):
         with refused(step, takes_space, errno.ENOSPC, lasting=True):
-            error = try_it(lambda: store.queue.settle([settlement]))
+            error = try_it(lambda: settle(store, [settlement]))
         assert error is not None
         assert error.exit_code == 74
         assert other.pool.recover(decide).recovered == []
         assert claim_next(other, NOON) is None
-    store.queue.settle([settlement])
+    settle(store, [settlement])
     assert store.get("a") == settlement[1]
     store.close()
     other.close()
@@ -238,7 +238,7 @@ def test_writes_that_the_system_cuts_short_are_continued(
     store.add(make_jobs("a", "b", "c"))
     if used:
         for _ in range(2):
-            store.queue.settle([ended(claimed(store))])
+            settle(store, [ended(claimed(store))])
     real_write, real_pwrite = os.write, os.pwrite
 
     def write(fd: int, data: bytes) -> int:
@@ -251,7 +251,7 @@ def test_writes_that_the_system_cuts_short_are_continued(
     settlement = ended(claim, Outcome.FAILED)
     monkeypatch.setattr(os, "write", write)
     monkeypatch.setattr(os, "pwrite", pwrite)
-    store.queue.settle([settlement])
+    settle(store, [settlement])
     store.add([make_job("new")])
     monkeypatch.undo()
     assert store.get(claim.job.id) == settlement[1]
@@ -286,7 +286,7 @@ def test_settled_documents_are_on_the_disk_before_they_replace_the_old_ones(
     for size in (1, 1, 2, 8):
         claims = [claimed(store) for _ in range(size)]
         log = SyncLog(monkeypatch)
-        store.queue.settle([ended(claim) for claim in claims])
+        settle(store, [ended(claim) for claim in claims])
         monkeypatch.undo()
         assert len(log.published) >= size
         assert log.unsynced_when_published == []

@@ -16,6 +16,7 @@ from tests.jobs import (
     ended,
     fail_for_good,
     make_job,
+    settle,
 )
 
 from queuectl.clock import later
@@ -63,7 +64,7 @@ def test_parent_that_ends_while_a_child_is_placed(
     put = Dependencies.put
 
     def ends_before(self: Dependencies, *args: Any) -> None:
-        worker.queue.settle([ended(claim)])
+        settle(worker, [ended(claim)])
         put(self, *args)
 
     monkeypatch.setattr(Dependencies, "put", ends_before)
@@ -84,11 +85,11 @@ def test_next_parent_that_ends_while_a_child_moves_under_it(
     put = Dependencies.put
 
     def ends_before(self: Dependencies, *args: Any) -> None:
-        worker.queue.settle([ended(second)])
+        settle(worker, [ended(second)])
         put(self, *args)
 
     monkeypatch.setattr(Dependencies, "put", ends_before)
-    store.queue.settle([ended(first)])
+    settle(store, [ended(first)])
     assert where(store, "p", "q", "c") == [State.COMPLETED, State.COMPLETED, State.PENDING]
 
 

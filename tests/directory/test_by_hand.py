@@ -17,6 +17,7 @@ from tests.jobs import (
     ended,
     make_job,
     make_jobs,
+    settle,
 )
 
 from queuectl.clock import format_instant, later
@@ -123,7 +124,7 @@ def test_unknown_keys_are_kept_when_the_store_rewrites(store: Store, pending: Pa
     """What an editor or another program added to a document survives its run."""
     document = '{"id": "a", "command": "x", "note": {"b": [1.5, "ü"]}, "max_retries": 3}'
     (pending / name_of("a")).write_text(document, encoding="utf-8")
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     assert store.get("a").extra == {"note": {"b": [1.5, "ü"]}}
 
 
@@ -168,7 +169,7 @@ def test_mtimes_tell_when_a_job_started_and_ended(place: Place, store: Store) ->
     claim = claimed(store)
     assert (place.path / "processing" / "a.1.json").stat().st_mtime > before
     grow_old(place.path / "processing" / "a.1.json", 3600)
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert (place.path / "completed" / "a.json").stat().st_mtime > before
 
 
@@ -193,7 +194,7 @@ def test_second_document_of_a_running_job_waits_until_it_ended(
     (pending / name_of("a")).write_bytes(copy)
     assert claim_next(store, LATER) is None
     assert names(place.path / "processing") == ["a.1.json"]
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     due = store.queue.next_due()
     assert due is not None
     assert LATER < due <= later(LATER, 1.0)

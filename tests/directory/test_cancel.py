@@ -14,6 +14,7 @@ from tests.jobs import (
     ended,
     make_job,
     make_jobs,
+    settle,
 )
 
 from queuectl.clock import utc_now
@@ -34,7 +35,7 @@ def test_running_job_is_asked_for_though_its_worker_came_to_it_late(place: Place
     worker.queue.register("w-1", utc_now())
     worker.core.registry.note("w-1", ("a", 1), utc_now())  # type: ignore[attr-defined]
     assert asked(worker, claim)
-    worker.queue.settle([ended(claim, Outcome.CANCELLED)])
+    settle(worker, [ended(claim, Outcome.CANCELLED)])
     assert cancelling.wait() == {"a": State.CANCELLED}
 
 
@@ -53,7 +54,7 @@ def test_job_that_was_recorded_by_a_dead_worker_is_as_it_was_recorded(
             real_move(first_fd, first, second_fd, second)
 
         files.move_new = move
-        other.queue.settle([ended(claimed(other))])
+        settle(other, [ended(claimed(other))])
 
     place.process_that(record)
     assert store.get("a").state is State.PROCESSING
@@ -112,7 +113,7 @@ def test_a_wait_sleeps_while_other_jobs_end(
     thread.start()
     drain(store)
     assert told == []
-    store.queue.settle([ended(mine)])
+    settle(store, [ended(mine)])
     thread.join(20)
     assert [job.id for job in told] == ["a"]
     assert len(looks) <= 1
@@ -130,7 +131,7 @@ def test_a_job_that_ends_before_the_sleep_is_not_missed(
     def find_then_end(self: Lookup, job_ids: list[str]) -> object:
         found = find(self, job_ids)
         if claim.fd >= 0:  # type: ignore[attr-defined]
-            store.queue.settle([ended(claim)])
+            settle(store, [ended(claim)])
         return found
 
     monkeypatch.setattr(Lookup, "find", find_then_end)
@@ -150,7 +151,7 @@ def test_a_wait_works_where_the_kernel_tells_nothing(
     told: list[Job] = []
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     thread.join(20)
     assert [job.state for job in told] == [State.COMPLETED]
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 from tests.directory.conftest import Place
-from tests.jobs import LATER, claim_next, claimed, ended, make_job
+from tests.jobs import LATER, claim_next, claimed, ended, make_job, settle
 
 from queuectl.errors import JobNotFound, LookAlike
 from queuectl.job import State
@@ -27,11 +27,11 @@ def put_ada(store: Store, state: State) -> None:
     store.add([make_job("first"), make_job("Ada", after=("first",))], chosen=["first", "Ada"])
     if state is State.BLOCKED:
         return
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     if state is not State.PENDING:
         claim = claimed(store)
         if state is State.COMPLETED:
-            store.queue.settle([ended(claim)])
+            settle(store, [ended(claim)])
     assert store.get("Ada").state is state
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.directory.conftest import Place
 from tests.directory.support import Before, name_of
-from tests.jobs import LATER, NOON, claim_next, claimed, drain, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, claim_next, claimed, drain, ended, make_job, make_jobs, settle
 
 from queuectl.clock import later
 from queuectl.document import encode_job
@@ -37,7 +37,7 @@ def test_job_that_was_claimed_settled_and_came_back_is_not_claimed_by_its_old_na
     """A job that went round between the open and the lock is claimed as it stands then."""
     store.add([make_job("a")])
     other = place.open()
-    before(files, "lock", lambda: other.queue.settle([ended(claimed(other, NOON), Outcome.FAILED)]))
+    before(files, "lock", lambda: settle(other, [ended(claimed(other, NOON), Outcome.FAILED)]))
     assert claim_next(store, NOON) is None
     claim = claimed(store)
     assert (claim.attempt, claim.job.attempts) == (2, 1)
@@ -82,7 +82,7 @@ def test_hand_that_replaces_a_document_while_it_is_claimed(
     before(files, "move_new", happen)
     claim = claim_next(store, LATER) or claimed(store)
     assert claim.job.command == "edited"
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert store.get("a").command == "edited"
     assert os.listdir(pending) == []
 

@@ -27,7 +27,17 @@ from tests.directory.damages import (
     write,
 )
 from tests.directory.support import grow_old
-from tests.jobs import LATER, NOON, claimed, drain, ended, fail_for_good, make_job, make_jobs
+from tests.jobs import (
+    LATER,
+    NOON,
+    claimed,
+    drain,
+    ended,
+    fail_for_good,
+    make_job,
+    make_jobs,
+    settle,
+)
 
 from queuectl.errors import ConfigError, StoreUnavailable, UnsafeStore
 from queuectl.job import Outcome, State
@@ -82,7 +92,7 @@ def test_a_store_in_use_is_clean(store: Store, place: Place) -> None:
     (place.path / "stop_workers").chmod(0o644)
     assert found(place) == []
     assert found(place, repair=True) == []
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     store.queue.unregister()
     assert found(place) == []
 
@@ -345,7 +355,7 @@ def test_a_running_job_is_nobodys_damage(store: Store, place: Place) -> None:
     grow_old(path, 60)
     assert found(place) == found(place, repair=True) == []
     path.write_bytes(good)
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
 
 
 def test_of_two_documents_the_one_that_runs_is_kept(store: Store, place: Place) -> None:
@@ -355,7 +365,7 @@ def test_of_two_documents_the_one_that_runs_is_kept(store: Store, place: Place) 
     second = write(place.path / "pending" / pending_name(0, NOON, "a"), document("a", runs=3))
     (finding,) = found(place, repair=True)
     assert (finding.where, finding.repaired) == (f"pending/{second.name}", True)
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert store.get("a").state is State.COMPLETED
 
 

@@ -19,6 +19,7 @@ from tests.jobs import (
     ended,
     fail_for_good,
     make_job,
+    settle,
 )
 
 from queuectl.clock import later
@@ -59,7 +60,7 @@ def test_dropped_file_is_claimed_by_the_call_that_adopts_it(store: Store, pendin
     (pending / "report.json").write_text(WHOLE)
     claim = claimed(store, NOON)
     assert (claim.job.id, claim.job.priority, claim.job.run_at) == ("report", 5, NOON)
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert store.get("report").state is State.COMPLETED
 
 
@@ -90,7 +91,7 @@ def test_dropped_file_whose_id_is_taken_gets_the_next_number(
     if state is not State.PENDING:
         claim = claimed(store)
         if state in outcomes:
-            store.queue.settle([ended(claim, outcomes[state])])
+            settle(store, [ended(claim, outcomes[state])])
     (pending / "a.json").write_text(WHOLE)
     assert claimed(store, NOON).job.id == "a-2"
     (pending / "other.json").write_text('{"id": "a", "command": "x"}')
@@ -246,7 +247,7 @@ def test_document_of_a_dead_job_moved_into_pending_has_one_more_run(
     claim = claimed(store)
     assert (claim.job.id, claim.attempt, claim.job.attempts) == ("flaky-1", 4, 3)
     claim, job = ended(claim, Outcome.FAILED)
-    store.queue.settle([(claim, job)])
+    settle(store, [(claim, job)])
     found = store.get("flaky-1")
     assert (found.state, found.attempts, len(found.history)) == (State.DEAD, 4, 4)
 

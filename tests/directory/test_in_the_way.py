@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.directory.conftest import Place
-from tests.jobs import LATER, claimed, decide, ended, make_job
+from tests.jobs import LATER, claimed, decide, ended, make_job, settle
 
 from queuectl.document import encode_job
 from queuectl.errors import StoreError
@@ -49,7 +49,7 @@ def test_a_job_that_ends_puts_an_older_one_aside(
     store.add([make_job("a", max_retries=1)])
     claim = claimed(store)
     put_older(place, state)
-    store.queue.settle([ended(claim, outcome)])
+    settle(store, [ended(claim, outcome)])
     assert store.get("a").state is state
     assert [each.outcome for each in store.get("a").history] == [outcome]
     assert is_kept_aside(place, state)
@@ -87,10 +87,10 @@ def test_an_older_one_that_is_held_is_waited_for(place: Place, store: Store) -> 
     fd = os.open(put_older(place, State.COMPLETED), os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     with pytest.raises(StoreError, match=r"completed/a\.json is in the way, and held"):
-        store.queue.settle([(claim, job)])
+        settle(store, [(claim, job)])
     assert (place.path / "processing" / "a.1.json").exists()
     os.close(fd)
-    store.queue.settle([(claim, job)])
+    settle(store, [(claim, job)])
     assert len(store.get("a").history) == 1
     assert is_kept_aside(place, State.COMPLETED)
 
@@ -105,11 +105,11 @@ def test_a_job_that_cannot_be_settled_holds_up_no_other(
     with monkeypatch.context() as patch:
         refuse(patch, refused, "b")
         with pytest.raises(StoreError, match="Input/output error"):
-            store.queue.settle(ends)
+            settle(store, ends)
     assert [store.find([each])[each].state for each in "abc"] == [
         State.COMPLETED, State.PROCESSING, State.COMPLETED,
     ]  # fmt: skip
-    store.queue.settle(ends)
+    settle(store, ends)
     assert len(store.get("b").history) == 1
 
 
@@ -135,7 +135,7 @@ def test_what_is_no_document_is_put_aside_too(place: Place, store: Store, kind: 
     path = place.path / "completed" / "a.json"
     make = {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path)}
     make.get(kind, lambda: path.symlink_to("/etc/passwd"))()
-    store.queue.settle([ended(claim)])
+    settle(store, [ended(claim)])
     assert store.get("a").state is State.COMPLETED
     assert os.path.lexists(place.path / "corrupt" / "a.json")
 
@@ -162,8 +162,8 @@ def test_a_job_that_waits_for_the_next_parent_puts_an_older_one_aside(
     parent = place.path / "blocked" / "two"
     parent.mkdir(mode=0o700)
     (parent / "a.json").write_bytes(OLDER)
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     assert b"run a" in (parent / "a.json").read_bytes()
     assert is_kept_aside(place, State.BLOCKED, "two/a.json")
-    store.queue.settle([ended(claimed(store))])
+    settle(store, [ended(claimed(store))])
     assert claimed(store, LATER).job.command == "run a"

@@ -12,7 +12,7 @@ import filelock
 import pytest
 from tests.directory.conftest import Place
 from tests.directory.support import Before
-from tests.jobs import NOON, claimed, decide, drain, ended, make_job, make_jobs
+from tests.jobs import NOON, claimed, decide, drain, ended, make_job, make_jobs, settle
 
 from queuectl.errors import DuplicateId, JobNotFound, StoreError, WrongState
 from queuectl.job import Job, Outcome, State
@@ -37,7 +37,7 @@ def test_walk_meets_a_job_that_moves_on_meanwhile(
         if self is store.core.directory and directory == State.PENDING:
             claims.append(claimed(other))
         if self is store.core.directory and directory == State.PROCESSING:
-            other.queue.settle([ended(claims[-1])])
+            settle(other, [ended(claims[-1])])
         return original(self, directory)
 
     for job_id in ("a", "b"):
@@ -58,9 +58,9 @@ def test_file_that_takes_another_document_while_it_is_read(
     claim = claimed(worker)
 
     def settle_until_the_file_is_used_again() -> None:
-        worker.queue.settle([ended(claim)])
+        settle(worker, [ended(claim)])
         for _ in range(3):
-            worker.queue.settle([ended(claimed(worker))])
+            settle(worker, [ended(claimed(worker))])
 
     before(files, "read_all", settle_until_the_file_is_used_again)
     job: Job = store.get("a")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.directory.conftest import Place
 from tests.directory.support import name_of
-from tests.jobs import LATER, NOON, claim_next, claimed, drain, ended, make_job, make_jobs
+from tests.jobs import LATER, NOON, claim_next, claimed, drain, ended, make_job, make_jobs, settle
 
 from queuectl.clock import later
 from queuectl.document import encode_job
@@ -84,7 +84,7 @@ def test_jobs_that_become_due_while_others_are_handed_out_take_their_turn(
     for seconds in (1, 2, 12, 13, 25, 26, 27, 31, 32, 33, 34, 35):
         claim = claimed(small, later(NOON, seconds))
         ran.append(claim.job.id)
-        small.queue.settle([ended(claim)])
+        settle(small, [ended(claim)])
     assert ran == [
         "j0", "j1", "soon-urgent", "j2", "later-urgent", "j3", "j4", "last-urgent", "j5", "j6",
         "j7", "soon-low",

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from tests.directory.conftest import Place
-from tests.jobs import NOON, claim_next, claimed, drain, ended, make_job, make_jobs
+from tests.jobs import NOON, claim_next, claimed, drain, ended, make_job, make_jobs, settle
 
 from queuectl.clock import later
 from queuectl.job import Outcome, State
@@ -29,7 +29,7 @@ def test_worker_that_knows_no_waiting_job_any_more_still_knows_of_the_clock(
         claim = claim_next(other, now)
         assert claim is not None
         assert claim.job.id == "fails"
-        other.queue.settle([ended(claim, Outcome.FAILED)])
+        settle(other, [ended(claim, Outcome.FAILED)])
     now = later(now, -HOUR)
     assert claim_next(store, now) is None
     due = {entry.id: entry.run_at for entry in store.entries(State.PENDING, now)}
@@ -59,7 +59,7 @@ def test_others_have_a_turn_while_many_jobs_are_put_right(
     claims = put_off.queue.claim(now, ["w"] * 5)
     assert [claim.job.id for claim in claims] == list("edcba")
     assert len(locks) == 3
-    put_off.queue.settle([ended(claim) for claim in claims])
+    settle(put_off, [ended(claim) for claim in claims])
 
 
 def test_job_behind_all_that_a_worker_knew_of_tells_that_the_clock_was_set_back(

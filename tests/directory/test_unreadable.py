@@ -246,7 +246,7 @@ def test_foreign_and_hidden_files_are_no_jobs(store: Store, pending: Path, name:
     assert claim_next(store, LATER) is None
     assert store.queue.next_due() is None
     assert store.counts(LATER).by_state[State.PENDING] == 0
-    assert store.entries(State.PENDING, LATER) == []
+    assert list(store.entries(State.PENDING, LATER)) == []
     assert names(pending) == [name]
 
 
@@ -309,7 +309,7 @@ def test_what_is_no_regular_file_counts_as_no_job(place: Place, store: Store) ->
     (pending / "link.json").symlink_to("/etc/passwd")
     assert store.counts(NOON).by_state[State.PENDING] == 0
     assert store.counts(NOON).due == 0
-    assert store.entries(State.PENDING, NOON) == []
+    assert list(store.entries(State.PENDING, NOON)) == []
     store.add([make_job("fifo")], chosen=["fifo"])
     assert [entry.id for entry in store.entries(State.PENDING, NOON)] == ["fifo"]
 

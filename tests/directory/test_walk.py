@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.directory.conftest import Place
-from tests.jobs import LATER, claimed, ended, make_job, make_jobs
+from tests.jobs import LATER, claimed, ended, make_job, make_jobs, settle
 
 from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, StoreBusy
 from queuectl.job import Outcome, State
@@ -63,7 +63,7 @@ def test_job_that_comes_back_behind_the_walk_is_found(
     seen: Counter[str] = Counter()
 
     def fail() -> None:
-        other.queue.settle([ended(each, Outcome.FAILED) for each in running])
+        settle(other, [ended(each, Outcome.FAILED) for each in running])
         running.clear()
 
     def names(state: str) -> Iterator[str]:
@@ -156,11 +156,11 @@ def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
         seen[state] += 1
         # blocked/ is read once to know when it has changed, before it is read by the walk.
         if moved == "into pending" and state == State.PROCESSING and seen[state] == 1:
-            other.queue.settle([ended(running, Outcome.FAILED)])
+            settle(other, [ended(running, Outcome.FAILED)])
         if moved == "under another parent" and state == State.BLOCKED and seen[state] == 2:
             directories = ["second", "first"]
             yield directories[0]
-            other.queue.settle([ended(running)])
+            settle(other, [ended(running)])
             yield directories[1]
             return
         yield from original(state)
@@ -218,7 +218,7 @@ def test_job_that_moves_on_while_jobs_are_counted_is_not_missed(store: Store, pl
     def names(state: str) -> Iterator[str]:
         # Just before a directory is read, who is in it moves on.
         if state == State.BLOCKED and running:
-            other.queue.settle([ended(running.pop())])  # which lets the child go on
+            settle(other, [ended(running.pop())])  # which lets the child go on
         if state == State.PENDING:
             claimed(other)
         return original(state)

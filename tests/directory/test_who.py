@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 from tests.directory.conftest import Place
-from tests.jobs import LATER, NOON, SETTINGS, claimed, decide, drain, ended, make_job, make_jobs
+from tests.jobs import (
+    LATER,
+    NOON,
+    SETTINGS,
+    claimed,
+    decide,
+    drain,
+    ended,
+    make_job,
+    make_jobs,
+    settle,
+)
 from tests.trees import tree
 
 from queuectl.errors import BadDocument, QueuectlError, UnsafeStore
@@ -44,7 +55,7 @@ def _use_all(store: Store, logs: LogDir) -> int:
         fd = logs.open_for_append(claim.job.id, claim.attempt)
         os.write(fd, b"output\n")
         os.close(fd)
-        store.queue.settle([ended(claim, outcome)])
+        settle(store, [ended(claim, outcome)])
 
     def give_back() -> None:
         store.queue.give_back(claimed(store))
@@ -299,9 +310,9 @@ def test_document_that_a_backup_has_linked_keeps_its_words(place: Place, tmp_pat
     copy.hardlink_to(place.path / "processing" / "a.1.json")
     words = copy.read_bytes()
     for claim in claims:
-        store.queue.settle([ended(claim)])
+        settle(store, [ended(claim)])
     for _ in range(2):
-        store.queue.settle([ended(claimed(store))])
+        settle(store, [ended(claimed(store))])
     assert copy.read_bytes() == words
 
 

@@ -12,6 +12,7 @@ from tests.jobs import (
     decide,
     decode_job,
     ended,
+    settle,
 )
 from tests.power.disk import Tree, lay_down
 from tests.power.scenarios import Promised
@@ -87,7 +88,7 @@ def check_drained(store: Store, promised: Promised) -> None:
     ran = []
     while (claim := claim_next(store, LATER)) is not None:
         ran.append(claim.job.id)
-        store.queue.settle([ended(claim)])
+        settle(store, [ended(claim)])
     assert len(ran) == len(set(ran))
     left = list(documents(Path(store.location)))
     assert len({job_id for job_id, _, _ in left}) == len(left)

@@ -13,6 +13,7 @@ from tests.jobs import (
     ended,
     make_job,
     make_jobs,
+    settle,
 )
 from tests.power.disk import Disk
 
@@ -89,7 +90,7 @@ class Scene:
 
     def run(self, *outcomes: Outcome) -> None:
         """Claim jobs and settle them together."""
-        self.store.queue.settle([ended(self.claim(), outcome) for outcome in outcomes])
+        settle(self.store, [ended(self.claim(), outcome) for outcome in outcomes])
 
     def set_config(self, text: str) -> None:
         """Change a setting: while that goes on it is the old or the new, then the new."""

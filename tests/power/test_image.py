@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.disks import MAKE, in_memory, make_image, mounted, needs_mounts
-from tests.jobs import LATER, NOON, claim_next, decide, drain, ended, make_job
+from tests.jobs import LATER, NOON, claim_next, decide, drain, ended, make_job, settle
 from tests.power.disk import quick
 from tests.process.support import proc_stat, until
 
@@ -127,7 +127,7 @@ def work(location: str, book: int) -> None:
         os.write(book, "".join(f"@{each.job.id}.{each.attempt}\n" for each in claims).encode())
         outcomes = (Outcome.SUCCEEDED, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
         settlements = [ended(claim, chance.choice(outcomes)) for claim in claims]
-        store.queue.settle(settlements)
+        settle(store, settlements)
         for _, job in settlements:
             with suppress(QueuectlError):
                 if chance.random() < 0.2:

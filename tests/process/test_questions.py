@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 import pytest
-from tests.jobs import ended, make_job, make_jobs
+from tests.jobs import ended, make_job, make_jobs, settle
 from tests.process.support import Queue
 
 from queuectl.clock import utc_now
@@ -50,7 +50,7 @@ def fill(store: Store) -> None:
     store.add(make_jobs("rest-completed", "rest-dead", max_retries=1, run_at=utc_now()))
     claims = store.queue.claim(utc_now(), ["w"] * 2)
     outcomes = {"rest-completed": Outcome.SUCCEEDED, "rest-dead": Outcome.FAILED}
-    store.queue.settle([ended(claim, outcomes[claim.job.id]) for claim in claims])
+    settle(store, [ended(claim, outcomes[claim.job.id]) for claim in claims])
     store.add([make_job(f"far-{number}", run_at=ahead) for number in range(WAITING)])
     store.add([make_job("rest-blocked", after=("far-1",)), make_job("rest-cancelled")])
     assert list(store.cancel(["rest-cancelled"])) == [("rest-cancelled", State.CANCELLED)]
@@ -67,9 +67,9 @@ def run_jobs(store: Store, chance: random.Random) -> None:
         if chance.random() < 0.1:
             store.queue.give_back(claim)
         elif claim.job.id in RETRIED:
-            store.queue.settle([ended(claim)])
+            settle(store, [ended(claim)])
         else:
-            store.queue.settle([ended(claim, Outcome.FAILED)])
+            settle(store, [ended(claim, Outcome.FAILED)])
     store.pool.release_blocked()
 
 

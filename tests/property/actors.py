@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 from tests.crash.steps import CRASHED, changes, watched
-from tests.jobs import NOON, SETTINGS, claim_next
+from tests.jobs import NOON, SETTINGS, claim_next, settle
 
 import queuectl.clock
 from queuectl.errors import QueuectlError
@@ -138,7 +138,7 @@ class Hands:
 
     def settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:
         """Settle claims, by how their runs ended."""
-        self.store.queue.settle(self._ended(ended))
+        settle(self.store, self._ended(ended))
         self.forget([job_id for job_id, _ in ended])
 
     def begin_settle(self, ended: Sequence[tuple[str, Outcome]]) -> None:

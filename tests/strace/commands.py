@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.crash.scenarios import Found, Snapshot, snapshot
 from tests.directory import damages
-from tests.jobs import claimed, ended, make_job
+from tests.jobs import claimed, ended, make_job, settle
 
 from queuectl.clock import utc_now
 from queuectl.job import Job, Outcome, State
@@ -34,7 +34,7 @@ def end(store: Store, outcome: Outcome, *jobs: Job) -> None:
         store.add([each._replace(max_retries=1)], chosen=[each.id])
         claim = claimed(store, utc_now())
         os.close(os.open(logs.path(each.id, 1), os.O_WRONLY | os.O_CREAT, 0o600))
-        store.queue.settle([ended(claim, outcome)])
+        settle(store, [ended(claim, outcome)])
 
 
 def nothing(store: Store) -> None:

@@ -1,6 +1,5 @@
 """Which jobs a list shows, and in which order, while they move from state to state."""
 
-from collections.abc import Collection
 from datetime import timedelta
 from typing import cast
 
@@ -20,7 +19,7 @@ class _Moving:
         """Take what is met in each state."""
         self._ids = ids
 
-    def all_entries(self, state: State, _now: object) -> Collection[Entry]:
+    def entries(self, state: State, _now: object, _limit: int | None = None) -> list[Entry]:
         """Return what is met in a state; what has ended, a minute after each other."""
         ids = self._ids.get(state, "").split()
         changed = [NOON - timedelta(minutes=int(each[1:])) for each in ids]
@@ -28,10 +27,6 @@ class _Moving:
             Entry(id=each, state=state, changed_at=at if state in FINISHED else None)
             for each, at in zip(ids, changed, strict=True)
         ]
-
-    def entries(self, state: State, now: object, _limit: int) -> list[Entry]:
-        """Return the same."""
-        return [*self.all_entries(state, now)]
 
     def read(self, entry: Entry) -> Job:
         """Return the job as it is where it was met."""

@@ -281,7 +281,7 @@ def _add(
 
     def add(progress: Callable[[int], None] | None = None) -> None:
         if store is None:
-            adder.add_new(submitter.jobs, progress)
+            adder.add(submitter.jobs, progress=progress)
             return
         try:
             jobs: Collection[Job] = submitter.jobs

@@ -51,7 +51,7 @@ class DirectoryAdder:
         """Return the settings; see Adder.settings."""
         return self._settings.current()
 
-    def add_new(self, jobs: Collection[Job], progress: "Progress | None" = None) -> list[str]:
+    def add(self, jobs: Collection[Job], *, progress: "Progress | None" = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
         self._publisher.publish(jobs, progress, {}, None, chosen=())
         return [job.id for job in jobs]

@@ -64,7 +64,6 @@ class DirectoryStore:
         self.find = core.lookup.find
         self.ids = core.lookup.ids
         self.entries = core.entries.entries
-        self.all_entries = core.entries.all_entries
         self.counts = core.entries.counts
 
     def close(self) -> None:
@@ -94,10 +93,6 @@ class DirectoryStore:
         from queuectl.store.queue import DirectoryQueue
 
         return DirectoryQueue(self.parts)
-
-    def add_new(self, jobs: Collection[Job], progress: Progress | None = None) -> list[str]:
-        """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
-        return self.parts.submitter.add(jobs, progress=progress)
 
     def add(
         self,

@@ -30,18 +30,17 @@ class Entries:
         self._dir = directory
         self._index = index
 
-    def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
+    def entries(self, state: State, now: datetime, limit: int | None = None) -> Collection[Entry]:
         """Return what the names say of the jobs in a state, in order; see Store.entries."""
         from heapq import nlargest, nsmallest
 
         if limit is None:
-            return list(self.all_entries(state, now))
+            return self._all(state, now)
         if state is State.PENDING:
             return list(self._pending_entries(nsmallest(limit, self._order_keys(now))))
         return list(self._timed_entries(state, nlargest(limit, self.timed(state))))
 
-    def all_entries(self, state: State, now: datetime) -> Collection[Entry]:
-        """Return the same of all jobs in a state, in little memory; see Store.all_entries."""
+    def _all(self, state: State, now: datetime) -> Collection[Entry]:
         from queuectl.packed import Made, Sorter
 
         if state is State.PENDING:

@@ -40,7 +40,7 @@ class Adder(Protocol):
         All of it, if it was removed after it was opened: a pipe of jobs may be open for long.
         """
 
-    def add_new(self, jobs: Collection[Job], progress: Progress | None = None) -> list[str]:
+    def add(self, jobs: Collection[Job], *, progress: Progress | None = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
 
 
@@ -113,18 +113,14 @@ class Store(Adder, Protocol):
         Their ``changed_at`` is None.
         """
 
-    def entries(self, state: State, now: datetime, limit: int | None = None) -> list[Entry]:
+    def entries(self, state: State, now: datetime, limit: int | None = None) -> Collection[Entry]:
         """Return what is known of the jobs in a state without opening a document, in order.
 
         Pending jobs come in the order of running: due jobs by priority, due time and id,
         then the rest by due time, priority and id; jobs of any other state come newest first.
-        With a ``limit`` only that many are returned, in memory that depends on the limit alone.
-        """
-
-    def all_entries(self, state: State, now: datetime) -> Collection[Entry]:
-        """Return the same of all jobs in a state, in memory of some 20 bytes for each.
-
-        They are found now, and the entries made each time that they are iterated over.
+        With a ``limit`` only that many are returned, in memory that depends on the limit alone;
+        else all, in some 20 bytes for each: they are found now, and the entries made each time
+        that they are iterated over.
         """
 
     def read(self, entry: Entry) -> Job | None:

@@ -22,7 +22,6 @@ class DirectoryQueue:
         self.claim = parts.claimer.claim
         self.next_due = scan.next_due
         self.begin_settle = parts.settler.begin_settle
-        self.settle = parts.settler.settle
         self.give_back = parts.settler.give_back
 
     def cancel_requested(self, claim: Claim) -> bool:

@@ -42,14 +42,6 @@ class Settler:
             self._spares = SpareFiles(self._dir.fd("tmp"), self._dir.fd(State.PROCESSING))
         return Settlement(self, self._spares, settlements)
 
-    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Settle claimed jobs at once; see Queue.settle."""
-        while settlements:
-            settlement = self.begin_settle(settlements)
-            settlement.sync()
-            settlement.finish()
-            settlements = [each for each in settlements if each[0] in settlement.left]
-
     def write_error(self, error: OSError) -> StoreError:
         """Return the error for a document that cannot be written."""
         return files.as_store_error(error, f"{self._dir.location}/processing cannot be written")

@@ -134,12 +134,6 @@ class Queue(Protocol):
         them again is safe.
         """
 
-    def settle(self, settlements: Sequence[tuple[Claim, Job]]) -> None:
-        """Settle claimed jobs at once, waiting for the disk. Raises: as begin_settle and finish.
-
-        All of them, or StoreError.
-        """
-
     def give_back(self, claim: Claim, due: datetime | None = None) -> None:
         """Put a claimed job back as it was, the attempt not counted, and free the claim.
 
