@@ -22,8 +22,8 @@ with atheris.instrument_imports(include=["queuectl"]):
     from queuectl.document import encode_job, job_from_document
     from queuectl.errors import QueuectlError
     from queuectl.job import check_id
-    from queuectl.logs import parse_log_name
     from queuectl.store import names
+    from queuectl.store.logs import parse_log_name
     from queuectl.store.tally import tally_document, tally_from
     from queuectl.strict_json import parse_object
     from queuectl.submit import Options, Submitter, job_from_user

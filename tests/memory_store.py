@@ -218,7 +218,7 @@ class Memory:
 class Session:
     """An open store in memory, with the workers and the pool of one process."""
 
-    location, log_directory, poll_seconds = "memory", "/nonexistent", 0.25
+    location, log_directory, set_aside_in, poll_seconds = "memory", "/nonexistent", "", 0.25
     now = staticmethod(utc_now)
 
     def __init__(self, memory: Memory) -> None:

@@ -13,8 +13,8 @@ from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
-from queuectl.logs import Log, LogDir
 from queuectl.packed import Few, Packed, Sorter
+from queuectl.store.logs import Log, LogDir
 from queuectl.store.protocol import Store
 from queuectl.store.values import Entry
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Run
 
-from queuectl import private
+from queuectl.store import private
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from tests.jobs import NOON, drain, make_jobs
 
 from queuectl.config import Settings
 from queuectl.job import Job, State
-from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, purge
 from queuectl.store.documents import Documents
+from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
 
 DAY = 86400.0

@@ -41,13 +41,13 @@ from tests.jobs import (
 
 from queuectl.errors import ConfigError, StoreUnavailable, UnsafeStore
 from queuectl.job import Outcome, State
-from queuectl.logs import LogDir
 from queuectl.store import files
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.doctor import copies, examine
 from queuectl.store.doctor.case import Case, Finding
 from queuectl.store.documents import Documents
 from queuectl.store.layout import StoreDirectory
+from queuectl.store.logs import LogDir
 from queuectl.store.lookup import Lookup
 from queuectl.store.names import filed_name, pending_name
 from queuectl.store.protocol import Store

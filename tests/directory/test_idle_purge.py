@@ -10,8 +10,8 @@ from tests.jobs import claimed, fail_for_good, make_job, make_jobs
 
 from queuectl.config import Settings
 from queuectl.job import State
-from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, period_seconds
+from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
 
 

@@ -7,9 +7,9 @@ import pytest
 from tests.directory.conftest import Place
 from tests.jobs import LATER, NOON, claim_next, claimed, make_job
 
-from queuectl import private
 from queuectl.errors import NameTaken, StoreError
 from queuectl.job import State
+from queuectl.store import private
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.protocol import Store
 

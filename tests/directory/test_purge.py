@@ -11,9 +11,9 @@ from tests.jobs import drain, fail_for_good, make_job, make_jobs
 
 from queuectl.errors import BadDocument, DuplicateId
 from queuectl.job import Job, State, log_name
-from queuectl.logs import LogDir
 from queuectl.purge import purge
 from queuectl.store import files
+from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
 
 

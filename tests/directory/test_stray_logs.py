@@ -7,9 +7,9 @@ from tests.directory.conftest import Place
 from tests.directory.purging import DAY, complete, go_on, log, logged
 from tests.jobs import make_job, make_jobs
 
-from queuectl.logs import LogDir
 from queuectl.purge import IdlePurge, StrayLogs
 from queuectl.store.directory import DirectoryStore
+from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
 from queuectl.store.values import Entry
 

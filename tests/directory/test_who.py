@@ -25,11 +25,11 @@ from tests.trees import tree
 
 from queuectl.errors import BadDocument, QueuectlError, UnsafeStore
 from queuectl.job import Outcome, State
-from queuectl.logs import LogDir, logs_of
 from queuectl.purge import IdlePurge, purge
 from queuectl.store import open_store
 from queuectl.store.index import Index
 from queuectl.store.layout import DIRECTORIES
+from queuectl.store.logs import LogDir, logs_of
 from queuectl.store.protocol import Store
 
 PRECIOUS = "precious\n"

@@ -20,7 +20,7 @@ from queuectl.config import Settings, read_settings, settings_document
 from queuectl.document import encode_job
 from queuectl.errors import BadDataError, ConfigError, QueuectlError, UsageError
 from queuectl.job import MAX_MAX_RETRIES, MAX_PRIORITY, check_id, log_name
-from queuectl.logs import parse_log_name
+from queuectl.store.logs import parse_log_name
 from queuectl.store.records import _read_record
 from queuectl.store.tally import joined, tally_document, tally_from
 from queuectl.store.values import Tally

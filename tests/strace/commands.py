@@ -13,8 +13,8 @@ from tests.jobs import claimed, ended, make_job, settle
 
 from queuectl.clock import utc_now
 from queuectl.job import Job, Outcome, State
-from queuectl.logs import logs_of
 from queuectl.store import open_store
+from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
 
 PARTLY = (0, 65, 66)  # a part of it was done, and cannot be done a second time

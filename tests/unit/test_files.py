@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from queuectl import private
 from queuectl.errors import BadDocument, StoreUnavailable, UnsafeStore
-from queuectl.store import files
+from queuectl.store import files, private
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectl.logs import LogDir
+from queuectl.store.logs import LogDir
 
 HOUR = timedelta(hours=1)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from queuectl import logs
 from queuectl.clock import utc_now
-from queuectl.logs import WorkerLog
+from queuectl.store import logs
+from queuectl.store.logs import WorkerLog
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, State, describe
 from queuectl.line import finally_shown
-from queuectl.logs import LogDir, logs_of
 from queuectl.packed import Few
 from queuectl.query import (
     Row,
@@ -35,6 +34,7 @@ from queuectl.query import (
     row_document,
     select,
 )
+from queuectl.store.logs import LogDir, logs_of
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10

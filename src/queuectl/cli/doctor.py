@@ -23,7 +23,7 @@ def doctor(ctx: click.Context, app: App, *, repair: bool, as_json: bool) -> None
     meanwhile. A file that has no place in the queue is moved to corrupt/, with the reason beside
     it.
     """
-    from queuectl.store.doctor import examine
+    from queuectl.store import examine
 
     found = []
     for each in examine(app.location, repair=repair):

@@ -11,8 +11,8 @@ from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.params import id_argument, whole
 from queuectl.errors import JobNotFound, LogNotFound, StoreBusy
 from queuectl.job import FINISHED, WAITING, Job
-from queuectl.logs import LogDir, logs_of
 from queuectl.query import find_job
+from queuectl.store.logs import LogDir, logs_of
 from queuectl.store.protocol import Store
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant, utc_now
 from queuectl.job import FINISHED, State
-from queuectl.logs import logs_of
 from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
 from queuectl.purge import purge as purge_finished
+from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
 from queuectl.store.values import Entry
 

@@ -12,8 +12,8 @@ from queuectl.clock import format_duration, format_instant, utc_now
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, State, describe
-from queuectl.logs import logs_of
 from queuectl.query import attempts_text, find_job
+from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
 from queuectl.text import printable
 

@@ -66,12 +66,14 @@ class _Look(NamedTuple):
     counts: Counts
     workers: Sequence[WorkerRecord]
     ended_lately: int
+    set_aside_in: str
 
     @classmethod
     def at(cls, store: Store) -> "_Look":
         """Return the numbers of a store now."""
         now = utc_now()
-        return cls(now, store.counts(now), store.workers.live(), store.workers.ended_lately())
+        workers, ended_lately = store.workers.live(), store.workers.ended_lately()
+        return cls(now, store.counts(now), workers, ended_lately, store.set_aside_in)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of a status; its keys are always the same."""
@@ -93,7 +95,8 @@ class _Look(NamedTuple):
             (state, self.counts.by_state.get(state, 0), notes.get(state, "")) for state in State
         ]
         if self.counts.unreadable:
-            rows.append(("unreadable", self.counts.unreadable, "in corrupt/, with the reasons"))
+            note = f"in {self.set_aside_in}, with the reasons"
+            rows.append(("unreadable", self.counts.unreadable, note))
         note = f"{self._busy()} busy, {self.ended_lately} ended in the last minute"
         rows.append(("workers", len(self.workers), note))
         return [f"{name:<10}  {count:>9}  {note}".rstrip() for name, count, note in rows]
@@ -120,8 +123,8 @@ def _instant_or_none(instant: datetime | None) -> str | None:
 def page(location: str, width: int, height: int) -> list[str]:
     """Return the lines of a live status, cut to the columns and rows of a terminal."""
     from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
-    from queuectl.logs import logs_of
     from queuectl.query import select
+    from queuectl.store.logs import logs_of
     from queuectl.text import printable
 
     # Opened each time: the store may not exist yet, or be replaced by another.

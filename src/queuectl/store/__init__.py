@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from queuectl.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from queuectl.store.doctor.case import Finding
     from queuectl.store.protocol import Adder, Store
 
 _SCHEME = re.compile("([A-Za-z0-9][A-Za-z0-9+.-]*)://")
@@ -25,7 +28,7 @@ def absolute(location: str) -> str:
 
 
 def _expanded(location: str) -> str:
-    from queuectl import private
+    from queuectl.store import private
 
     user = location[1:].partition("/")[0]
     if user:
@@ -60,6 +63,16 @@ def open_to_add(location: str, *, create: bool = False) -> "Adder":
     from queuectl.store.adding import DirectoryAdder
 
     return DirectoryAdder(absolute(location), create=create)
+
+
+def examine(location: str, *, repair: bool) -> "Iterator[Finding]":
+    """Yield what is wrong with a store, and repair it if ``repair``.
+
+    Raises: as open_store for what is no store, a newer one, or somebody else's.
+    """
+    from queuectl.store import doctor
+
+    return doctor.examine(location, repair=repair)
 
 
 def load_all() -> None:

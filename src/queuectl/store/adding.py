@@ -6,9 +6,8 @@ settle jobs.
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -76,42 +75,21 @@ class Publisher:
     ) -> None:
         """Make jobs visible, in pending/ or under the parent that ``places`` puts them under.
 
-        A caller who chose an id holds pending.lock and has looked for it. One that was made up
-        cannot take the place of another: the file in tmp/ that has its name keeps all others away.
-
-        The jobs are gone through twice, so that nothing need be held of each: there may be many.
+        A caller who chose an id holds pending.lock and has looked for it. Raises: StoreError.
         """
-        tmp_fd, pending_fd = self._dir.fd("tmp"), self._dir.fd("pending")
-        temporary = partial(_temporary_name, chosen=chosen, end=self._dir.temporary(""))
-        written = published = 0
+        work = _Publication(
+            self._dir,
+            self._documents,
+            jobs,
+            places=places,
+            dependencies=dependencies,
+            chosen=chosen,
+        )
         try:
-            many = len(jobs) >= _MANY
-            for job in jobs:
-                if job.id in places:
-                    job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
-                data = encode_job_to_run(job)
-                fd = files.write_synced(tmp_fd, temporary(job), data, sync=not many)
-                os.close(fd)
-                written += 1
-                if progress is not None:
-                    progress(1)
-            if many:
-                files.sync_all(tmp_fd, map(temporary, jobs))
-            for job in jobs:
-                state, name = _placed(job, places)
-                if job.id not in chosen and self._dir.exists(state, name):
-                    raise FileExistsError(errno.EEXIST, f"there is a job {job.id}; try again")
-                if dependencies is not None and job.id in places:
-                    dependencies.put("tmp", temporary(job), job.id, places[job.id])
-                else:
-                    os.rename(temporary(job), name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
-                published += 1
-            if dependencies is not None:
-                dependencies.sync(set(places.values()))
-            files.sync_directory(pending_fd)
+            work.write(progress)
+            work.show()
         except BaseException as error:
-            first = ((temporary(job), *_placed(job, places)) for job in islice(jobs, written))
-            kept = self._retract(first, published)
+            kept = work.retract()
             if not isinstance(error, OSError):
                 raise
             fate = "nothing is enqueued"
@@ -119,28 +97,89 @@ class Publisher:
                 fate = f"{kept} of {len(jobs)} cannot be taken back, the rest is not enqueued"
             raise files.as_store_error(error, f"{self._dir.location}: {fate}") from error
 
-    def _retract(self, written: Iterable[tuple[str, State, str]], published: int) -> int:
-        """Take back an enqueue that failed; return how many are claimed, or cannot be removed."""
+
+class _Publication:
+    """Jobs that are being published: written to tmp/, then shown, or taken back.
+
+    The jobs are gone through once for each step, so that nothing need be held of each: there may be
+    many.
+    """
+
+    def __init__(
+        self,
+        directory: StoreDirectory,
+        documents: Documents,
+        jobs: Collection[Job],
+        *,
+        places: Mapping[str, str],
+        dependencies: "Dependencies | None",
+        chosen: Collection[str],
+    ) -> None:
+        self._dir = directory
+        self._documents = documents
+        self._jobs = jobs
+        self._places = places
+        self._dependencies = dependencies
+        self._chosen = chosen
+        self._end = directory.temporary("")
+        self._written = self._shown = 0
+
+    def write(self, progress: "Progress | None") -> None:
+        """Write the documents, durably. Raises: OSError."""
+        tmp_fd = self._dir.fd("tmp")
+        many = len(self._jobs) >= _MANY
+        for job in self._jobs:
+            if job.id in self._places:
+                job = job._replace(state=State.BLOCKED)  # noqa: PLW2901
+            data = encode_job_to_run(job)
+            os.close(files.write_synced(tmp_fd, self._temporary(job), data, sync=not many))
+            self._written += 1
+            if progress is not None:
+                progress(1)
+        if many:
+            files.sync_all(tmp_fd, map(self._temporary, self._jobs))
+
+    def show(self) -> None:
+        """Move the documents to their states, durably. Raises: OSError."""
+        tmp_fd, pending_fd = self._dir.fd("tmp"), self._dir.fd("pending")
+        for job in self._jobs:
+            state, name = self._placed(job)
+            if job.id not in self._chosen and self._dir.exists(state, name):
+                raise FileExistsError(errno.EEXIST, f"there is a job {job.id}; try again")
+            if self._dependencies is not None and job.id in self._places:
+                self._dependencies.put("tmp", self._temporary(job), job.id, self._places[job.id])
+            else:
+                os.rename(self._temporary(job), name, src_dir_fd=tmp_fd, dst_dir_fd=pending_fd)
+            self._shown += 1
+        if self._dependencies is not None:
+            self._dependencies.sync(set(self._places.values()))
+        files.sync_directory(pending_fd)
+
+    def retract(self) -> int:
+        """Take back what was done; return how many are claimed, or cannot be removed."""
         taken_back = 0
-        for index, (temporary, state, name) in enumerate(written):
+        for index, job in enumerate(islice(self._jobs, self._written)):
+            state, name = self._placed(job)
             with suppress(OSError, StoreError):
-                if index >= published:
-                    os.unlink(temporary, dir_fd=self._dir.fd("tmp"))
+                if index >= self._shown:
+                    os.unlink(self._temporary(job), dir_fd=self._dir.fd("tmp"))
                     continue
                 with self._documents.locked(state, name) as fd:
                     if fd is not None:
                         os.unlink(name, dir_fd=self._dir.fd(state))
                         taken_back += 1
-        return published - taken_back
+        return self._shown - taken_back
 
+    def _temporary(self, job: Job) -> str:
+        """Return what a new document is called in tmp/.
 
-def _temporary_name(job: Job, *, chosen: Collection[str], end: str) -> str:
-    """Return what a new document is called in tmp/."""
-    return job.id + (end if job.id in chosen else ".new")
+        One whose id was made up cannot take the place of another: the file in tmp/ that has its
+        name keeps all others away.
+        """
+        return job.id + (self._end if job.id in self._chosen else ".new")
 
-
-def _placed(job: Job, places: Mapping[str, str]) -> tuple[State, str]:
-    """Return where a new job comes to, and under which name."""
-    if job.id in places:
-        return State.BLOCKED, blocked_name(places[job.id], job.id)
-    return State.PENDING, name_in_pending(job)
+    def _placed(self, job: Job) -> tuple[State, str]:
+        """Return where a new job comes to, and under which name."""
+        if job.id in self._places:
+            return State.BLOCKED, blocked_name(self._places[job.id], job.id)
+        return State.PENDING, name_in_pending(job)

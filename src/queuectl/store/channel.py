@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from queuectl import private
+from queuectl.store import private
 
 STOP, STOP_NOW = "stop", "stop now"  # no attempt is called so
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC

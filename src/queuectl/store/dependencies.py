@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
-from queuectl import private
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import (
@@ -25,7 +24,7 @@ from queuectl.errors import (
 )
 from queuectl.job import Job, State
 from queuectl.policy import find_circle, waits_for
-from queuectl.store import files
+from queuectl.store import files, private
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors
 from queuectl.store.names import blocked_name, filed_name, pending_name

@@ -46,6 +46,7 @@ class DirectoryStore:
     What only some commands need is loaded, and made, when it is first asked for.
     """
 
+    set_aside_in = "corrupt/"
     now = staticmethod(utc_now)
 
     def __init__(self, location: str, *, create: bool = False, any_format: bool = False) -> None:

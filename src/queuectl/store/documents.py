@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from queuectl import private
 from queuectl.clock import format_instant, utc_now
 from queuectl.config import Defaults, Settings
 from queuectl.document import MAX_DOCUMENT_BYTES, encode_job, encode_job_to_run, job_from_document
 from queuectl.errors import BadDataError, BadDocument, StoreError
 from queuectl.job import Job, State
-from queuectl.store import files
+from queuectl.store import files, private
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.names import (

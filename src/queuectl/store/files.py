@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
-from queuectl import private
 from queuectl.errors import BadDocument, StoreError, StoreUnavailable
+from queuectl.store import private
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

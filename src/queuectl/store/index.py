@@ -4,9 +4,9 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 
-from queuectl import private
 from queuectl.clock import from_timestamp
 from queuectl.job import DEFAULT_PRIORITY, FINISHED, State
+from queuectl.store import private
 from queuectl.store.documents import Documents
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory

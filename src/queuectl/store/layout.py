@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from queuectl import private
 from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, ConfigError, StoreUnavailable
 from queuectl.job import State
-from queuectl.store import files
+from queuectl.store import files, private
 from queuectl.store.files import store_errors
 
 FORMAT = 1

@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from queuectl import private
-from queuectl.store import files
+from queuectl.store import files, private
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
 

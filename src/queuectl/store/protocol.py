@@ -51,6 +51,8 @@ class Store(Adder, Protocol):
     """What --store and QUEUECTL_STORE take to reach this store; also its name in messages."""
     log_directory: str
     """Where this host keeps the logs of the store's jobs; worker.log is beside it."""
+    set_aside_in: str
+    """Where documents that cannot be read are set aside, as people are told."""
 
     @property
     def config(self) -> "Configuration":

@@ -22,8 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 
-from queuectl import private
-from queuectl.store import files
+from queuectl.store import files, private
 
 LEFT = "spare.left."  # what the name of a file begins with that belongs to nobody
 _AT_ONCE = 512  # spare files that one process keeps

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from queuectl.config import Settings
-from queuectl.logs import LogDir
+from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
 from queuectl.store.worker_protocol import Queue
 from queuectl.worker.events import ReportedProblems

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
 from queuectl.errors import QueuectlError, StoreError
-from queuectl.logs import LogDir
 from queuectl.nonblocking import NonBlockingWriter
+from queuectl.store.logs import LogDir
 from queuectl.text import encoded, printable
 from queuectl.worker.events import EventLog
 from queuectl.worker.restart import EXIT_BUG

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from queuectl.clock import poll_milliseconds
 from queuectl.errors import QueuectlError, StoreError
-from queuectl.logs import LogDir, logs_of
 from queuectl.nonblocking import NonBlockingWriter
 from queuectl.store import open_store
+from queuectl.store.logs import LogDir, logs_of
 from queuectl.store.protocol import Store
 from queuectl.worker.command import is_scarcity
 from queuectl.worker.detach import prepare_descriptors, run_detached

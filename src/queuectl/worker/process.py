@@ -7,8 +7,8 @@ from random import SystemRandom
 
 from queuectl.config import Settings
 from queuectl.errors import NameTaken
-from queuectl.logs import logs_of
 from queuectl.nonblocking import NonBlockingWriter
+from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
 from queuectl.worker.claiming import Claimer
 from queuectl.worker.context import WorkerContext

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from queuectl.clock import utc_now
 from queuectl.job import State
-from queuectl.logs import parse_log_name
 from queuectl.store.doctor.case import Case, Finding, foreign
+from queuectl.store.logs import parse_log_name
 from queuectl.store.names import blocked_name, filed_name
 
 

@@ -5,11 +5,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from queuectl import private
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError
 from queuectl.job import FINISHED, Job, State
+from queuectl.store import private
 from queuectl.store.core import Core
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.layout import ROOT

@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from queuectl import private
 from queuectl.job import State
+from queuectl.store import private
 from queuectl.store.doctor.case import Finding, mode_finding
 from queuectl.store.layout import DIRECTORIES, ROOT
 from queuectl.store.names import filed_name, parse_filed

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from queuectl import private
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job, log_name
+from queuectl.store import private
 
 # The time of a file may lag behind the clock by a tick of the kernel.
 _TICK_SECONDS = 0.02
