@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 
-from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
@@ -117,7 +116,7 @@ class StrayLogs:
         """Take the time by which a log must have been last written to (None: any)."""
         self._store = store
         self._logs = logs
-        self._until = min(until or _LAST, utc_now() - _STRAY_STAYS)
+        self._until = min(until or _LAST, store.now() - _STRAY_STAYS)
         self._dry_run = dry_run
         self._some: list[Log] = []
         self.count = 0

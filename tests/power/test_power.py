@@ -40,7 +40,7 @@ from tests.power.scenarios import (
 )
 
 from queuectl.errors import QueuectlError
-from queuectl.store import adding, adopting, dependencies
+from queuectl.store import files
 
 _LOG = logging.getLogger(__name__)
 _ALL = bool(os.environ.get("QUEUECTL_TEST_LARGE"))
@@ -50,8 +50,8 @@ _MOST = 40
 # Each sync of the program, by module, function and what is synced, with the scenarios one of which
 # fails without it.
 _NEEDED: dict[tuple[str, str, str], tuple[Callable[[Scene], None], ...]] = {
-    ("adding.py", "publish", "a file"): (cancel_what_was_lost,),
-    ("adding.py", "publish", "pending"): (cancel_what_was_lost,),
+    ("adding.py", "write", "a file"): (cancel_what_was_lost,),
+    ("adding.py", "show", "pending"): (cancel_what_was_lost,),
     ("dependencies.py", "_release_some", "pending"): (retry_under_a_parent,),
     ("dependencies.py", "put", "blocked"): (release,),
     ("dependencies.py", "_release_all", "cancelled"): (release_after_any_end,),
@@ -102,8 +102,7 @@ def recording(scenario: Callable[[Scene], None], *, can_sync_all: bool = True) -
     with tempfile.TemporaryDirectory() as directory:
         disk = Disk(Path(directory) / "disk")
         with disk.recorded(can_sync_all=can_sync_all), pytest.MonkeyPatch.context() as patch:
-            for module in (adding, adopting, dependencies):
-                patch.setattr(module, "_MANY", MANY)
+            patch.setattr(files, "MANY", MANY)
             scene = Scene(disk, Path(directory) / "disk" / "store")
             scenario(scene)
         scene.store.close()

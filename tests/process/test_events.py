@@ -28,7 +28,7 @@ def test_each_event_is_a_line_that_says_when_who_and_what(queue: Queue) -> None:
         f"good attempt 1 succeeded after {length}",
         f"bad attempt 1 failed \\(exit code 7\\) after {length}; {again}",
         f"bad attempt 2 failed \\(exit code 7\\) after {length}; now dead",
-        f"ugly attempt 1 signalled \\(signal 9\\) after {length}; now dead",
+        f"ugly attempt 1 killed \\(SIGKILL\\) after {length}; now dead",
         "stopping when the jobs are done",
     ):
         assert sum(bool(re.fullmatch(pattern, text)) for text in texts) == 1, (pattern, texts)

@@ -96,7 +96,7 @@ def test_cancelling_a_running_job_ends_its_whole_process_group(queue: Queue) -> 
     queue.enqueue("true", "next")
     queue.until_in("completed", "next")  # the worker goes on
     assert pool.stop() == 0
-    assert "stubborn attempt 1 cancelled (signal 9)" in pool.talk()
+    assert "stubborn attempt 1 cancelled (SIGKILL)" in pool.talk()
 
 
 def test_a_command_that_takes_sigterm_has_its_grace(queue: Queue) -> None:

@@ -21,7 +21,6 @@ from queuectl.cli.params import (
 )
 from queuectl.cli.purge import purge_jobs
 from queuectl.cli.show import show_job
-from queuectl.clock import utc_now
 from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, State, describe
 from queuectl.line import finally_shown
@@ -61,7 +60,7 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     LAST LINE is the end of the last log.
     """
     store = app.open()
-    now = utc_now()
+    now = store.now()
     if as_json:
         echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
         return
@@ -135,16 +134,16 @@ def retry(
             for job_id in job_ids:
                 _checked_dead(store.get(job_id))
         for job_id in job_ids:
-            echo(store.retry(job_id, _DEAD, utc_now()).id)
+            echo(store.retry(job_id, _DEAD, store.now()).id)
         return
     matches = id_or_command_matches(pattern) if pattern else None
     # The first to die runs first.
-    rows = select(store, _DEAD, utc_now(), reverse=True, matches=matches)
+    rows = select(store, _DEAD, store.now(), reverse=True, matches=matches)
     none = True
     for job in _readable(rows):
         none = False
         try:
-            echo(store.retry(job.id, _DEAD, utc_now()).id)
+            echo(store.retry(job.id, _DEAD, store.now()).id)
         except (JobNotFound, WrongState):
             continue  # somebody else was faster
     if none:

@@ -18,7 +18,6 @@ from queuectl.cli.params import (
     complete_ids,
     whole,
 )
-from queuectl.clock import utc_now
 from queuectl.codes import check_codes
 from queuectl.document import MAX_DOCUMENT_BYTES, check_env
 from queuectl.errors import BadDocument, CircularWait, DuplicateId, StoreError, UnknownParent
@@ -210,7 +209,7 @@ def enqueue(
     # plain jobs imports twice as much.
     store = app.open() if options.id or options.after or options.after_any else None
     adder = store or app.open_to_add()
-    now = utc_now()
+    now = adder.now()
     submitter = Submitter(options, adder.settings(), now)
     _read(submitter, command, batch)
     if not submitter.jobs:

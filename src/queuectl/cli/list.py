@@ -10,7 +10,6 @@ import click
 from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json_array, echo_table, format_ago, format_in
 from queuectl.cli.params import REGEX, json_option, limit_option
-from queuectl.clock import utc_now
 from queuectl.errors import StoreBusy
 from queuectl.job import State
 from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
@@ -69,7 +68,7 @@ def list_jobs(
     for, and the time of the last state change of any other.
     """
     store = app.open()
-    now = utc_now()
+    now = store.now()
     chosen = states or tuple(State)
     # A table that is cut short counts the rest by name, unless that takes the documents.
     most = TABLE_ROWS if limit is None and not as_json and pattern is None else limit

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from queuectl.cli.app import App, echo, examples, pass_app
-from queuectl.clock import utc_now
 from queuectl.errors import ConfigError
 from queuectl.job import Outcome, State
 from queuectl.store.protocol import Store
@@ -72,7 +71,7 @@ def _metrics(store: Store) -> "Iterator[Metric]":
         HistogramMetricFamily,
     )
 
-    now = utc_now()
+    now = store.now()
     counts, workers, tally = store.counts(now), store.workers.live(), store.workers.tally()
     jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
     for state in State:

@@ -8,7 +8,7 @@ import click
 from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
-from queuectl.clock import format_instant, utc_now
+from queuectl.clock import format_instant
 from queuectl.job import FINISHED, State
 from queuectl.packed import Packed
 from queuectl.purge import StrayLogs
@@ -47,7 +47,7 @@ def purge(
     store = app.open()
     states = states or _DEFAULT_STATES
     purge_jobs(store, states, age_seconds, dry_run=dry_run, as_json=as_json)
-    strays = StrayLogs(store, logs_of(store), _until(age_seconds), dry_run=dry_run)
+    strays = StrayLogs(store, logs_of(store), _until(store, age_seconds), dry_run=dry_run)
     strays.add_all()
     strays.purge()
     if strays.count:
@@ -69,7 +69,7 @@ def purge_jobs(
         store,
         logs_of(store),
         dict.fromkeys(states),
-        _until(age_seconds),
+        _until(store, age_seconds),
         dry_run=dry_run,
         kept=kept,
     )
@@ -96,8 +96,8 @@ def purge_jobs(
             )
 
 
-def _until(age_seconds: float | None) -> datetime | None:
-    return None if age_seconds is None else utc_now() - timedelta(seconds=age_seconds)
+def _until(store: Store, age_seconds: float | None) -> datetime | None:
+    return None if age_seconds is None else store.now() - timedelta(seconds=age_seconds)
 
 
 def _document(entry: Entry) -> dict[str, str | None]:

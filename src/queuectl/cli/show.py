@@ -8,7 +8,7 @@ import click
 from queuectl.cli.app import App, echo, examples, pass_app
 from queuectl.cli.output import echo_json, echo_table, format_ago, format_in
 from queuectl.cli.params import id_argument, json_option
-from queuectl.clock import format_duration, format_instant, utc_now
+from queuectl.clock import format_duration, format_instant
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
 from queuectl.job import Attempt, Job, State, describe
@@ -36,7 +36,7 @@ def show_job(store: Store, job: Job, *, as_json: bool) -> None:
     if as_json:
         echo_json(job_document(job))
         return
-    now = utc_now()
+    now = store.now()
     for name, value in _fields(store, job, now):
         echo(f"{printable(name):<12}  {printable(value)}")
     if job.history:

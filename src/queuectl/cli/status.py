@@ -10,7 +10,7 @@ import click
 from queuectl.cli.app import App, echo, examples, load_all, pass_app
 from queuectl.cli.output import echo_json, format_ago, format_coarse, format_in, table_lines
 from queuectl.cli.params import json_option
-from queuectl.clock import format_instant, utc_now
+from queuectl.clock import format_instant
 from queuectl.job import State
 from queuectl.store import open_store
 from queuectl.store.protocol import Store
@@ -71,7 +71,7 @@ class _Look(NamedTuple):
     @classmethod
     def at(cls, store: Store) -> "_Look":
         """Return the numbers of a store now."""
-        now = utc_now()
+        now = store.now()
         workers, ended_lately = store.workers.live(), store.workers.ended_lately()
         return cls(now, store.counts(now), workers, ended_lately, store.set_aside_in)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import click
 
 from queuectl.cli.output import format_in
-from queuectl.clock import format_instant, utc_now
+from queuectl.clock import format_instant
 from queuectl.errors import BadDataError, ConfigError, StoreBusy, WrongState
 from queuectl.job import State
 from queuectl.store.protocol import Store
@@ -110,7 +110,7 @@ class Notices:
     def look(self, entries: Collection[Entry]) -> None:
         """Warn of jobs that have not ended, unless that has been printed."""
         self._look_for_workers()
-        now = utc_now()
+        now = self._store.now()
         lines = []
         for entry in entries:
             reason = _reason(self._store, entry, now, {entry.id})

@@ -9,7 +9,7 @@ import click
 from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.output import counted, echo_json, echo_table, first_few, format_ago
 from queuectl.cli.params import give_up_option, json_option, whole
-from queuectl.clock import format_instant, utc_now
+from queuectl.clock import format_instant
 from queuectl.text import printable
 
 if TYPE_CHECKING:
@@ -118,14 +118,15 @@ def list_workers(app: App, *, as_json: bool) -> None:
 
     SINCE is the time since a worker started its job or became idle.
     """
-    workers = sorted(app.open().workers.live(), key=lambda each: each.name)
+    store = app.open()
+    workers = store.workers.live()
     fields = ("name", "pid", "host", "job", "attempt")
     known = [{field: getattr(each, field) for field in fields} for each in workers]
     if as_json:
         pairs = zip(workers, known, strict=True)
         echo_json([{**document, "since": format_instant(each.since)} for each, document in pairs])
         return
-    now = utc_now()
+    now = store.now()
     since = [format_ago((now - each.since).total_seconds()) for each in workers]
     echo_table(
         [(*cells.values(), age) for cells, age in zip(known, since, strict=True)],

@@ -8,9 +8,11 @@ import errno
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from queuectl.clock import utc_now
 from queuectl.config import Settings
 from queuectl.document import encode_job_to_run
 from queuectl.errors import StoreError
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from queuectl.store.dependencies import Dependencies
     from queuectl.store.values import Progress
 
-_MANY = 16  # from so many files on, one sync of the file system is cheaper than one for each
-
 
 class DirectoryAdder:
     """A store that is open to add jobs, and for nothing else."""
@@ -41,6 +41,10 @@ class DirectoryAdder:
     def close(self) -> None:
         """Close the directories."""
         self._dir.close()
+
+    def now(self) -> datetime:
+        """Return the time by the clock of this machine; see Adder.now."""
+        return utc_now()
 
     def make(self) -> None:
         """Make what is missing; see Adder.make."""
@@ -127,7 +131,7 @@ class _Publication:
     def write(self, progress: "Progress | None") -> None:
         """Write the documents, durably. Raises: OSError."""
         tmp_fd = self._dir.fd("tmp")
-        many = len(self._jobs) >= _MANY
+        many = len(self._jobs) >= files.MANY
         for job in self._jobs:
             if job.id in self._places:
                 job = job._replace(state=State.BLOCKED)  # noqa: PLW2901

@@ -24,7 +24,6 @@ from queuectl.store.scan import PendingScan
 
 _LOOK_AGAIN_SECONDS = 1.0
 _AT_ONCE = 200  # that many are moved while pending.lock is held, then others have a turn
-_MANY = 16  # from that many files on, one sync of the file system is cheaper than one for each
 _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays an id
 
 
@@ -176,7 +175,7 @@ class Adopter:
             written.append((temporary, name_in_pending(placed), fd))
             in_tmp.add(temporary)
             files.lock(fd)  # as long as it is, nobody can claim it
-        if len(written) < _MANY or not files.sync_file_system(tmp_fd):
+        if len(written) < files.MANY or not files.sync_file_system(tmp_fd):
             files.sync_each([fd for _, _, fd in written], tmp_fd)
 
     def _put_in_place(

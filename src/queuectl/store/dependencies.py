@@ -30,7 +30,6 @@ from queuectl.store.files import store_errors
 from queuectl.store.names import blocked_name, filed_name, pending_name
 
 _AT_ONCE = 100  # so many move while pending.lock is held, then others have a turn
-_MANY = 16  # from so many directories on, one sync of the file system is cheaper
 _ATTEMPTS = 100
 
 
@@ -141,7 +140,7 @@ class Dependencies:
     def sync(self, parents: Collection[str]) -> None:
         """Make what was put under parents durable, and the directories made for it."""
         blocked_fd = self._dir.fd(State.BLOCKED)
-        if len(parents) < _MANY or not files.sync_file_system(blocked_fd):
+        if len(parents) < files.MANY or not files.sync_file_system(blocked_fd):
             for parent in parents:
                 fd = self._index.open_parent(parent)
                 if fd is not None:

@@ -47,7 +47,6 @@ class DirectoryStore:
     """
 
     set_aside_in = "corrupt/"
-    now = staticmethod(utc_now)
 
     def __init__(self, location: str, *, create: bool = False, any_format: bool = False) -> None:
         """Open the store; raises as opening a StoreDirectory does."""
@@ -66,6 +65,10 @@ class DirectoryStore:
         self.ids = core.lookup.ids
         self.entries = core.entries.entries
         self.counts = core.entries.counts
+
+    def now(self) -> datetime:
+        """Return the time by the clock of this machine; see Adder.now."""
+        return utc_now()
 
     def close(self) -> None:
         """Free what the store holds open."""

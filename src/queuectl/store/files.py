@@ -23,6 +23,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _CHUNK = 65536
+MANY = 16  # from so many new files on, one sync of the file system is quicker than one for each
 _FEW = 3  # from so many files on, one sync of the file system is quicker than one for each
 _SLOW_SECONDS = 0.1
 _AVOID_SECONDS = 30.0

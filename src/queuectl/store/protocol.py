@@ -31,6 +31,9 @@ class Adder(Protocol):
     def close(self) -> None:
         """Free what the store holds open."""
 
+    def now(self) -> datetime:
+        """Return the time by the clock that decides which jobs are due."""
+
     def settings(self) -> Settings:
         """Return the settings, defaults included. Raises: ConfigError that names what is wrong."""
 
@@ -77,9 +80,6 @@ class Store(Adder, Protocol):
     @property
     def queue(self) -> Queue:
         """Return the part that the workers of this process need."""
-
-    def now(self) -> datetime:
-        """Return the time by the clock that decides which jobs are due."""
 
     def add(
         self,

@@ -7,7 +7,7 @@ from datetime import datetime
 from io import StringIO
 
 from queuectl.clock import format_duration, format_instant, utc_now
-from queuectl.job import Attempt, Job, State
+from queuectl.job import Job, State, describe
 from queuectl.nonblocking import NonBlockingWriter
 from queuectl.store.values import RecoveryReport
 from queuectl.text import encoded, printable
@@ -61,7 +61,7 @@ class EventLog:
         if not self.is_quiet:
             attempt = job.history[-1]
             length = format_duration(attempt.duration_seconds or 0.0)
-            text = f"{_outcome_text(attempt)} after {length}{_next_state_text(job, now)}"
+            text = f"{describe(attempt)} after {length}{_next_state_text(job, now)}"
             self.job_error(job.id, attempt.number, text)
 
     def recovery(self, report: RecoveryReport) -> None:
@@ -117,15 +117,6 @@ class ReportedProblems:
         """
         if self._reported.pop(kind, None) is not None and not self._reported:
             self._log.error("recovered")
-
-
-def _outcome_text(attempt: Attempt) -> str:
-    text = attempt.outcome.replace("_", " ")
-    if attempt.exit_code:
-        text += f" (exit code {attempt.exit_code})"
-    if attempt.signal is not None:
-        text += f" (signal {attempt.signal})"
-    return text
 
 
 def _next_state_text(job: Job, now: datetime) -> str:
