@@ -37,12 +37,14 @@ LAYERS = """
     store.settings_file
     store.documents
     store.index store.records
-    store.entries store.looking store.registry
+    store.entries store.complete_walk store.registry
     store.lookup
     store.core
-    store.adopting store.dependencies store.orphans store.parents store.setback store.stop_requests
-    store.adding store.claiming store.purging store.settling store.waiting
-    store.recovery store.submitting
+    store.dependencies store.orphans store.parents store.pending_documents
+    store.setback store.stop_requests
+    store.adding store.adopting store.purging store.settling store.waiting
+    store.claiming
+    store.chosen_ids store.recovery store.retrying
     store.cancelling
     store.parts
     store.pool store.queue

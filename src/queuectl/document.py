@@ -27,6 +27,7 @@ from queuectl.job import (
     State,
     check_id,
     is_id,
+    outcome_from,
 )
 from queuectl.strict_json import to_json
 
@@ -39,7 +40,6 @@ MAX_COUNT = 2**53  # a double holds each whole number up to it
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _STATES = {state.value: state for state in State}
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 _REQUIRED: Any = object()  # the default of a key that has none
 
 
@@ -91,6 +91,13 @@ class _Reader:
         if value not in of:
             self.fail(key, value, "one of " + ", ".join(of))
         return of[value]
+
+    def outcome(self) -> Outcome | str:
+        value: str = self.take("outcome", "", str, "an outcome")
+        try:
+            return outcome_from(value)
+        except ValueError:
+            self.fail("outcome", value, "one of " + ", ".join(Outcome))
 
     def whole(self, key: str, default: int | None, least: int, most: int) -> Any:
         value = self.rest.pop(key, default)
@@ -230,7 +237,7 @@ def _attempt_from(document: object, index: int) -> Attempt:
         duration_seconds=read.seconds("duration", None, zero=True),
         exit_code=read.whole("exit_code", None, 0, 255),
         signal=read.whole("signal", None, 1, 127),
-        outcome=read.member("outcome", _OUTCOMES, "an outcome", None),
+        outcome=read.outcome(),
         log=read.text("log", ""),
         extra=read.rest,
     )

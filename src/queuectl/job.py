@@ -26,6 +26,7 @@ MAX_ATTEMPT = 999_999_998
 
 ID_PATTERN = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 _ID = re.compile(ID_PATTERN)
+_OUTCOME = re.compile("[a-z_]{1,30}")
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # no i, l, o, u: they are misread
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,7 +49,10 @@ IN_ORDER = (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Outcome(StrEnum):
-    """How an attempt ended."""
+    """How an attempt ended.
+
+    An older version takes one that it does not know as it is; see outcome_from.
+    """
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -65,30 +69,44 @@ class Meaning(NamedTuple):
 
     ``shell_code`` is the exit status that a shell would report, None for the command's own.
     ``state`` is the one that the job ends in; None: the attempt counts as failed, and the policy
-    decides.
+    decides. With ``cause_says_it`` the exit code or the signal alone serves in a table.
     """
 
     label: str
     shell_code: int | None = None
     state: State | None = None
+    cause_says_it: bool = False
 
 
 OUTCOMES = {
     Outcome.SUCCEEDED: Meaning("succeeded", 0, State.COMPLETED),
-    Outcome.FAILED: Meaning("failed"),
+    Outcome.FAILED: Meaning("failed", cause_says_it=True),
     Outcome.NOT_FOUND: Meaning("not found"),
     Outcome.NOT_STARTED: Meaning("not started", 126),
-    Outcome.SIGNALLED: Meaning("killed"),
+    Outcome.SIGNALLED: Meaning("killed", cause_says_it=True),
     Outcome.TIMED_OUT: Meaning("timed out", 124),  # as timeout(1) does
     Outcome.LOST: Meaning("lost", 1),
     Outcome.CANCELLED: Meaning("cancelled", 1, State.CANCELLED),
 }
 
 
+def outcome_from(text: str) -> Outcome | str:
+    """Return the outcome of a name, the name itself if a newer version may know it.
+
+    Raises: ValueError.
+    """
+    if text in OUTCOMES:
+        return Outcome(text)
+    if _OUTCOME.fullmatch(text):
+        return text
+    raise ValueError(f"{shorten(text)} is no outcome")
+
+
 class Attempt(NamedTuple):
     """One run of a job's command.
 
     Units: duration_seconds is a length on the monotonic clock, None if nobody saw the end.
+    An outcome that is only a text is one that a newer version knows.
     """
 
     number: int
@@ -98,9 +116,15 @@ class Attempt(NamedTuple):
     duration_seconds: float | None
     exit_code: int | None
     signal: int | None
-    outcome: Outcome
+    outcome: Outcome | str
     log: str
     extra: Mapping[str, Any] = NOTHING
+
+    @property
+    def meaning(self) -> Meaning:
+        """Return what the outcome means; one that is not known counted as a failure."""
+        known = OUTCOMES.get(self.outcome)  # type: ignore[call-overload]
+        return known or Meaning(self.outcome.replace("_", " "))
 
 
 def describe(attempt: Attempt, *, short: bool = False) -> str:
@@ -108,7 +132,7 @@ def describe(attempt: Attempt, *, short: bool = False) -> str:
 
     With ``short`` the cause alone, as in a table: ``exit 1``, ``SIGKILL``, ``timed out``.
     """
-    label = OUTCOMES[attempt.outcome].label
+    label = attempt.meaning.label
     if attempt.signal is not None:
         status = _signal_name(attempt.signal)
     elif attempt.exit_code is not None and attempt.outcome is not Outcome.SUCCEEDED:
@@ -116,7 +140,7 @@ def describe(attempt: Attempt, *, short: bool = False) -> str:
     else:
         return label
     if short:
-        return status if attempt.outcome in (Outcome.FAILED, Outcome.SIGNALLED) else label
+        return status if attempt.meaning.cause_says_it else label
     return f"{label} ({status})"
 
 
@@ -131,7 +155,7 @@ def _signal_name(number: int) -> str:
 
 def shell_code(attempt: Attempt) -> int:
     """Return the exit status that a shell would report of an attempt: 128+N for signal N."""
-    code = OUTCOMES[attempt.outcome].shell_code
+    code = attempt.meaning.shell_code
     if code is None:
         code = (attempt.exit_code if attempt.signal is None else 128 + attempt.signal) or 1
     return code

@@ -6,7 +6,7 @@ from datetime import datetime
 from queuectl.clock import later
 from queuectl.codes import includes
 from queuectl.config import Settings
-from queuectl.job import FINISHED, OUTCOMES, Attempt, Job, State
+from queuectl.job import FINISHED, Attempt, Job, State
 
 _SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
 _AT_ONCE_SECONDS = 2.0  # jobs of one batch are due a microsecond after each other
@@ -34,7 +34,7 @@ def after_attempt(
     A failed attempt counts. While attempts are left, the job is pending again, due after the
     backoff, unless its exit code forbids that; otherwise it is dead.
     """
-    state, attempts, run_at = OUTCOMES[attempt.outcome].state, job.attempts, job.run_at
+    state, attempts, run_at = attempt.meaning.state, job.attempts, job.run_at
     if state is None:
         attempts += 1
         if attempts >= attempts_allowed(job) or not is_worth_retrying(job, attempt):
@@ -63,7 +63,7 @@ def attempts_used(job: Job) -> int:
     """
     if job.state is State.PROCESSING:
         return min(job.attempts + 1, attempts_allowed(job))
-    last = OUTCOMES[job.history[-1].outcome].state if job.history else None
+    last = job.history[-1].meaning.state if job.history else None
     return job.attempts + (last is job.state)
 
 
@@ -74,7 +74,7 @@ def is_worth_retrying(job: Job, attempt: Attempt) -> bool:
     another attempt is always allowed. A code that is in both rules is not retried.
     """
     code = attempt.exit_code
-    if code is None or OUTCOMES[attempt.outcome].shell_code is not None:
+    if code is None or attempt.meaning.shell_code is not None:
         return True
     if job.no_retry_on is not None and includes(job.no_retry_on, code):
         return False

@@ -10,7 +10,7 @@ from tests.jobs import NOON, make_job
 from queuectl.clock import format_instant, utc_now
 from queuectl.document import encode_job
 from queuectl.job import State
-from queuectl.store import looking, open_store, waiting
+from queuectl.store import complete_walk, open_store, waiting
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.lookup import Lookup
 from queuectl.store.records import WorkerRecords
@@ -194,7 +194,7 @@ def test_a_store_that_others_keep_locked_is_looked_at_later(
     run: Run, place: Placing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be known now is no reason to end a wait, and no job is called gone for it."""
-    monkeypatch.setattr(looking, "_PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(complete_walk, "_PATIENCE_SECONDS", 0.02)
     block(place, "c", "nobody")
     store = open_store(str(place.store_dir))
     assert isinstance(store, DirectoryStore)

@@ -14,7 +14,7 @@ from tests.jobs import LATER, claimed, ended, make_job, make_jobs, settle
 
 from queuectl.errors import AmbiguousPrefix, DuplicateId, JobNotFound, StoreBusy
 from queuectl.job import Outcome, State
-from queuectl.store import files, looking
+from queuectl.store import complete_walk, files
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.protocol import Store
 
@@ -117,7 +117,7 @@ def test_look_does_not_wait_for_ever_for_who_was_stopped_with_the_lock(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """It says that it cannot know; a job that is there is found all the same."""
-    monkeypatch.setattr(looking, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(complete_walk, "_PATIENCE_SECONDS", 0.05)
     store.add([make_job("job-1")])
     with held(place):
         with pytest.raises(StoreBusy, match=r"pending\.lock locked for 0\.05 s: try"):
@@ -130,7 +130,7 @@ def test_look_needs_no_lock_where_nothing_has_moved(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     """Neither pending/ nor a directory of blocked/ has changed while the walk went on."""
-    monkeypatch.setattr(looking, "_COARSE_NS", 0)
+    monkeypatch.setattr(complete_walk, "_COARSE_NS", 0)
     store.add([make_job("job-1"), make_job("child", after=("job-1",))])
     with held(place):
         with pytest.raises(JobNotFound):
@@ -143,7 +143,7 @@ def test_look_that_takes_no_lock_sees_that_a_job_has_moved(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch, moved: str
 ) -> None:
     """What has come into pending/ or blocked/ behind the walk is looked for once more."""
-    monkeypatch.setattr(looking, "_COARSE_NS", 0)
+    monkeypatch.setattr(complete_walk, "_COARSE_NS", 0)
     store.add([make_job(each) for each in ("first", "second")])
     store.add([make_job("child", after=("first", "second"))])
     other = place.open()

@@ -23,15 +23,15 @@ files.Syncer.sync = slowly
 UNREADABLE = """
 import os
 from queuectl.errors import StoreError
-from queuectl.store.directory import DirectoryStore
-running = DirectoryStore.running
+from queuectl.store.pool import DirectoryPool
+is_busy = DirectoryPool.is_busy
 
-def fails(store):
+def fails(pool):
     if os.path.exists("unreadable"):
         raise StoreError("processing cannot be read")
-    return running(store)
+    return is_busy(pool)
 
-DirectoryStore.running = fails
+DirectoryPool.is_busy = fails
 """
 # At the first rest two jobs arrive, which the kernel does not tell by name, and there seems to be
 # more to purge, so that the one that rested claims again before its sibling resumes.

@@ -15,7 +15,7 @@ from tests.property.by_hand import DirectoryMachine
 from tests.property.known import ENDS
 from tests.property.machine import ALONE, EXAMPLES, FIGURES, LARGE, POOLED, STEPS
 from tests.property.people import StoreMachine
-from tests.stores import KINDS
+from tests.stores import SHARED_KINDS
 
 from queuectl.job import Outcome, State
 
@@ -24,7 +24,7 @@ MACHINES: dict[str, type[StoreMachine]] = {"directory": DirectoryMachine}
 
 # A failure is made smaller for five minutes at most, and that is worth to be seen.
 @pytest.mark.timeout(0 if LARGE else 900)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SHARED_KINDS)
 def test_store_and_model_agree_after_every_step(kind: str, tmp_path: Path) -> None:
     """Whatever people, workers, crashes, clocks and hands do, each job is in its one place."""
     figures = dict.fromkeys(("examples", "steps", "crashes", "put right", "most jobs at once"), 0)

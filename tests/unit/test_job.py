@@ -252,7 +252,7 @@ def test_what_a_user_may_not_say_is_refused(document: dict[str, Any], message: s
         ("attempts", -1),
         ("history", {}),
         ("history", [1]),
-        ("history", [{"outcome": "fine", "started_at": "2026-11-24T21:29:59Z"}]),
+        ("history", [{"outcome": "Fine!", "started_at": "2026-11-24T21:29:59Z"}]),
         ("history", [{"outcome": "failed"}]),
     ],
 )

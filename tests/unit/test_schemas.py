@@ -8,7 +8,8 @@ from tests.jobs import NOON, decode_job, drain
 
 from queuectl.config import Defaults, Settings
 from queuectl.document import SCHEMA, job_document
-from queuectl.job import State
+from queuectl.job import State, describe
+from queuectl.policy import attempts_used
 from queuectl.store import open_store
 from queuectl.store.names import pending_name
 
@@ -48,4 +49,21 @@ def test_job_of_an_old_store_runs(tmp_path: Path, version: int) -> None:
     assert drain(store) == ["flaky-1"]
     job = store.get("flaky-1")
     assert (job.state, len(job.history)) == (State.COMPLETED, 2)
+    store.close()
+
+
+def test_an_outcome_that_only_a_newer_version_knows_is_kept(tmp_path: Path) -> None:
+    """A worker of this one runs the job again, and hides or changes nothing of its history."""
+    location = tmp_path / "store"
+    store = open_store(str(location), create=True)
+    newer = document(SCHEMA).read_text().replace('"failed"', '"out_of_memory"')
+    (location / "pending" / pending_name(5, NOON, "flaky-1")).write_text(newer)
+    (entry,) = store.entries(State.PENDING, NOON)
+    waiting = store.read(entry)
+    assert waiting is not None
+    assert describe(waiting.history[0]).startswith("out of memory")
+    assert attempts_used(waiting) == 1
+    assert drain(store) == ["flaky-1"]
+    recorded = [attempt["outcome"] for attempt in job_document(store.get("flaky-1"))["history"]]
+    assert recorded == ["out_of_memory", "succeeded"]
     store.close()

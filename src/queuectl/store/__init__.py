@@ -84,6 +84,7 @@ def load_all() -> None:
 
     from queuectl.store import (  # noqa: F401
         cancelling,
+        chosen_ids,
         claiming,
         directory,
         holders,
@@ -91,9 +92,9 @@ def load_all() -> None:
         purging,
         queue,
         recovery,
+        retrying,
         setback,
         settling,
-        submitting,
         waiting,
         watch,
     )

@@ -120,7 +120,7 @@ class Canceller:
             job = job._replace(state=State.CANCELLED, updated_at=utc_now())
             # Written before the move, so that a full disk refuses all of it.
             with self._dir.written(encode_job(job)) as (temporary, recorded_fd):
-                # Durable where it waits before it moves on; see Submitter.retry.
+                # Durable where it waits before it moves on; see Retrier.retry.
                 if entry.state is State.BLOCKED:
                     self._dependencies.sync({parse_blocked(entry.token)[0]})
                 else:

@@ -9,12 +9,13 @@ from datetime import datetime
 from queuectl.errors import QueuectlError, StoreError
 from queuectl.job import State
 from queuectl.store import files
-from queuectl.store.adopting import Adopter, WaitingDocuments
+from queuectl.store.adopting import Adopter
 from queuectl.store.core import Core
 from queuectl.store.documents import as_placed
 from queuectl.store.files import store_errors
 from queuectl.store.held_claim import HeldClaim
 from queuectl.store.names import due_text, pending_id, processing_name
+from queuectl.store.pending_documents import PendingDocuments
 from queuectl.store.scan import PendingScan
 from queuectl.store.setback import SetBack
 from queuectl.store.worker_protocol import Claim
@@ -29,7 +30,7 @@ class Claimer:
         self,
         core: Core,
         scan: PendingScan,
-        waiting: WaitingDocuments,
+        waiting: PendingDocuments,
         adopter: Adopter,
         set_back: SetBack,
     ) -> None:
@@ -72,10 +73,9 @@ class Claimer:
         self, names: Sequence[str], now: datetime, workers: Sequence[str], claims: list[Claim]
     ) -> None:
         """Add to the claims what of the names can be claimed, each for the next worker."""
-        pending_fd = self._dir.fd(State.PENDING)
         for name in names:
             # Other processes have taken many of them; that is seen sooner so than by opening them.
-            if not os.access(name, os.F_OK, dir_fd=pending_fd, follow_symlinks=False):
+            if not self._dir.exists(State.PENDING, name):
                 continue
             claim = self._claim_document(name, now, workers[len(claims)])
             if claim is not None:
@@ -138,7 +138,7 @@ class Claimer:
         job = as_placed(job, State.PENDING, name, job_id)
         running = processing_name(job_id, job.next_attempt)
         if job.history or job.after or job.after_any:
-            # It has come from elsewhere, durable here before it moves on; see Submitter.retry.
+            # It has come from elsewhere, durable here before it moves on; see Retrier.retry.
             files.sync_directory(self._dir.fd(State.PENDING))
         try:
             if not self._move(fd, status, name, running):

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from queuectl.store.complete_walk import CompleteWalk
 from queuectl.store.documents import Documents
 from queuectl.store.entries import Entries
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory
-from queuectl.store.looking import Looking
 from queuectl.store.lookup import Lookup
 from queuectl.store.pending_lock import PendingLock
 from queuectl.store.records import WorkerRecords
@@ -45,7 +45,7 @@ def open_core(location: str, *, create: bool, any_format: bool = False) -> Core:
         settings=settings,
         documents=documents,
         index=index,
-        lookup=Lookup(directory, documents, index, Looking(directory, index, lock)),
+        lookup=Lookup(directory, documents, index, CompleteWalk(directory, index, lock)),
         entries=Entries(directory, index),
         records=records,
         registry=WorkerRegistry(directory, records, totals),

@@ -71,35 +71,6 @@ class Dependencies:
             raise CircularWait(circle)
         return places
 
-    def retry(self, state: State, name: str, job: Job) -> Job:
-        """Send a locked, finished job back to pending/, or under a parent; return it as it is then.
-
-        It forgets parents that are gone: they may have been purged since the job ended.
-        """
-        found = self._lookup.states_of(job.parents)
-        job = job._replace(
-            after=tuple(each for each in job.after if each in found),
-            after_any=tuple(each for each in job.after_any if each in found),
-        )
-        parent = waits_for(job, found.get)
-        if parent is not None:
-            job = job._replace(state=State.BLOCKED)
-        recorded_fd = self._documents.record(state, name, job)
-        try:
-            if parent is None:
-                self._documents.move_back(state, name, job)
-            else:
-                with store_errors(
-                    f"{self._dir.location}/{state}/{name} cannot be moved to blocked"
-                ):
-                    self.put(state, name, job.id, parent)
-                    self.sync({parent})
-        finally:
-            os.close(recorded_fd)
-        if parent is not None:
-            self.look_again({job.id: parent}, found)
-        return job
-
     def put(self, source: str, name: str, job_id: str, parent: str) -> None:
         """Move a document of a directory under a parent. Raises: OSError, UnsafeStore."""
         source_fd = self._dir.fd(source)

@@ -107,7 +107,7 @@ class DirectoryStore:
         progress: Progress | None = None,
     ) -> list[str]:
         """Make new jobs durable, then visible in their order; see Store.add."""
-        return self.parts.submitter.add(
+        return self.parts.locked_adder.add(
             jobs, chosen=chosen, skip_existing=skip_existing, progress=progress
         )
 
@@ -126,7 +126,7 @@ class DirectoryStore:
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job back to pending; see Store.retry."""
-        return self.parts.submitter.retry(job_id, states, now)
+        return self.parts.retrier.retry(job_id, states, now)
 
     def cancel(
         self, job_ids: Sequence[str], slow: Slow | None = None

@@ -1,4 +1,7 @@
-"""Find jobs by their ids, or by what their ids start with; none that exists is missed (rule 7)."""
+"""Find jobs by their ids, or by what their ids start with.
+
+That none which exists is missed (rule 7) is the care of complete_walk.
+"""
 
 import os
 from collections.abc import Collection, Iterator
@@ -6,10 +9,10 @@ from functools import cached_property
 
 from queuectl.errors import AmbiguousPrefix, JobNotFound, LookAlike
 from queuectl.job import FINISHED, IN_ORDER, Job, State
+from queuectl.store.complete_walk import CompleteWalk
 from queuectl.store.documents import Documents
 from queuectl.store.index import Index
 from queuectl.store.layout import StoreDirectory
-from queuectl.store.looking import Looking
 from queuectl.store.names import filed_name, parse_filed
 from queuectl.store.values import Entry
 
@@ -20,13 +23,13 @@ class Lookup:
     """Where the jobs of one store are, by their ids."""
 
     def __init__(
-        self, directory: StoreDirectory, documents: Documents, index: Index, looking: Looking
+        self, directory: StoreDirectory, documents: Documents, index: Index, complete: CompleteWalk
     ) -> None:
         """Take the parts of an open store."""
         self._dir = directory
         self._documents = documents
         self._index = index
-        self._looking = looking
+        self._complete = complete
 
     def _search(
         self, ids: Collection[str], except_pending: str = ""
@@ -37,7 +40,7 @@ class Lookup:
         """
         # An id that is none must not become a path.
         wanted = {job_id for job_id in ids if parse_filed(filed_name(job_id)) is not None}
-        return self._looking.look(
+        return self._complete.look(
             lambda: self._walk(wanted, except_pending), lambda found: len(found) == len(wanted)
         )
 
@@ -111,7 +114,7 @@ class Lookup:
         """Return a job, its ``state`` being where it is; see Store.get."""
         job = None
         if parse_filed(filed_name(job_id)) is not None:
-            job = self._looking.look(
+            job = self._complete.look(
                 lambda: self._read_where_it_is(job_id), lambda job: job is not None
             )
         if job is None:
@@ -134,7 +137,7 @@ class Lookup:
         if not prefix:
             raise JobNotFound("no such job: the id is empty")
         # An exact id wins, and an id that starts with a prefix is one of several if another does.
-        ids, place = self._looking.look(
+        ids, place = self._complete.look(
             lambda: self._matching(prefix), lambda found: prefix in found[0]
         )
         if place is None:

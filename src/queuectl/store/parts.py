@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 from queuectl.store.core import Core
 
 if TYPE_CHECKING:
-    from queuectl.store.adopting import Adopter, WaitingDocuments
+    from queuectl.store.adopting import Adopter
     from queuectl.store.cancelling import Canceller
+    from queuectl.store.chosen_ids import LockedAdder
     from queuectl.store.claiming import Claimer
     from queuectl.store.dependencies import Dependencies
     from queuectl.store.orphans import Orphans
+    from queuectl.store.pending_documents import PendingDocuments
     from queuectl.store.recovery import Recovery
+    from queuectl.store.retrying import Retrier
     from queuectl.store.scan import PendingScan
     from queuectl.store.settling import Settler
-    from queuectl.store.submitting import Submitter
     from queuectl.store.waiting import Waiter
 
 
@@ -42,11 +44,18 @@ class Parts:
         return Dependencies(self.core)
 
     @cached_property
-    def submitter(self) -> "Submitter":
-        """Return what adds jobs, and sends them back to pending."""
-        from queuectl.store.submitting import Submitter
+    def locked_adder(self) -> "LockedAdder":
+        """Return what adds jobs with chosen ids, or that wait for others, and all others too."""
+        from queuectl.store.chosen_ids import LockedAdder
 
-        return Submitter(self.core, lambda: self.dependencies)
+        return LockedAdder(self.core, lambda: self.dependencies)
+
+    @cached_property
+    def retrier(self) -> "Retrier":
+        """Return what sends finished jobs back."""
+        from queuectl.store.retrying import Retrier
+
+        return Retrier(self.core, lambda: self.dependencies)
 
     @cached_property
     def waiter(self) -> "Waiter":
@@ -63,18 +72,18 @@ class Parts:
         return PendingScan(self.core.directory)
 
     @cached_property
-    def waiting_documents(self) -> "WaitingDocuments":
-        """Return what opens and reads pending documents to claim them."""
-        from queuectl.store.adopting import WaitingDocuments
+    def pending_documents(self) -> "PendingDocuments":
+        """Return what locks and reads the documents of pending jobs."""
+        from queuectl.store.pending_documents import PendingDocuments
 
-        return WaitingDocuments(self.core, self.scan)
+        return PendingDocuments(self.core, self.scan)
 
     @cached_property
     def adopter(self) -> "Adopter":
         """Return what takes in the files that others have put into pending/."""
         from queuectl.store.adopting import Adopter
 
-        return Adopter(self.core, self.scan, self.waiting_documents)
+        return Adopter(self.core, self.scan, self.pending_documents)
 
     @cached_property
     def claimer(self) -> "Claimer":
@@ -83,7 +92,7 @@ class Parts:
         from queuectl.store.setback import SetBack
 
         return Claimer(
-            self.core, self.scan, self.waiting_documents, self.adopter, SetBack(self.core)
+            self.core, self.scan, self.pending_documents, self.adopter, SetBack(self.core)
         )
 
     @cached_property

@@ -109,7 +109,7 @@ class Recovery:
             finished_at=now,
         )
         job = decide(job, attempt)
-        # Durable where it is before it moves on; see Submitter.retry.
+        # Durable where it is before it moves on; see Retrier.retry.
         self._dir.make_durable(State.PROCESSING)
         recorded_fd = self._documents.record(State.PROCESSING, name, job)
         try:

@@ -4,20 +4,18 @@ Each worker counts in its own record; what it counted goes to the store's totals
 when its stale record is removed. Nobody's safety depends on these numbers.
 """
 
-import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from operator import add
 from typing import Any
 
 from queuectl.errors import shorten
-from queuectl.job import Attempt, Outcome
+from queuectl.job import Attempt, outcome_from
 from queuectl.store.values import LENGTH_BOUNDS, Recent, Tally
 
 _MOST = 2**53  # a double holds each whole number up to it
 _SLOT_SECONDS = 10
 _SLOTS = len(Recent().counts)  # a minute, however far the newest has come
-_OUTCOME = re.compile("[a-z_]{1,30}")
 
 
 def counted(tally: Tally, attempts: Sequence[Attempt], now: float) -> Tally:
@@ -81,22 +79,12 @@ def tally_from(document: Mapping[str, Any]) -> Tally:
     (slot,) = whole_numbers([document.get("slot", 0)])
     recent = whole_numbers(document.get("recent", ()))
     return Tally(
-        by_outcome=dict(zip(map(_outcome, outcomes), counts, strict=True)),
+        by_outcome=dict(zip(map(outcome_from, outcomes), counts, strict=True)),
         by_length=whole_numbers(lengths),
         seconds=number(document.get("seconds", 0.0)),
         # Another version may keep more or fewer.
         recent=Recent(slot, ((0,) * _SLOTS + recent)[-_SLOTS:]),
     )
-
-
-def _outcome(text: str) -> Outcome | str:
-    """Return the outcome of a name, itself where a newer version knows it. Raises: ValueError."""
-    try:
-        return Outcome(text)
-    except ValueError:
-        if _OUTCOME.fullmatch(text):
-            return text
-        raise
 
 
 def number(value: object) -> float:

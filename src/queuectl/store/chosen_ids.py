@@ -1,13 +1,13 @@
-"""Add jobs whose ids a person chose or that wait for others, and send finished jobs back."""
+"""Add jobs whose ids a person chose, or that wait for others (rule 7).
 
-import os
+Jobs of which neither is so need no lock: see adding.
+"""
+
 from collections.abc import Callable, Collection
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from queuectl.errors import DuplicateId, JobNotFound, WrongState
-from queuectl.job import FINISHED, Job, State
-from queuectl.policy import retried
+from queuectl.errors import DuplicateId
+from queuectl.job import FINISHED, Job
 from queuectl.store.adding import Publisher
 from queuectl.store.core import Core
 from queuectl.store.values import Progress
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from queuectl.store.dependencies import Dependencies
 
 
-class Submitter:
-    """The way into pending/ and blocked/ of one store, under pending.lock (rule 7)."""
+class LockedAdder:
+    """The way of new jobs into pending/ and blocked/ of one store, under pending.lock."""
 
     def __init__(self, core: Core, dependencies: Callable[[], "Dependencies"]) -> None:
         """Take the open store, and what makes its dependencies if they are needed."""
         self._dir = core.directory
-        self._documents = core.documents
         self._lock = core.lock
         self._lookup = core.lookup
         self._get_dependencies = dependencies
@@ -77,33 +76,3 @@ class Submitter:
             places = dependencies.places(new, found)
             self._publisher.publish(new, progress, places, dependencies, chosen=chosen)
             dependencies.look_again(places, found)
-
-    def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
-        """Send a job of one of the states back to pending; see Store.retry."""
-        with self._lock.held():
-            located = self._lookup.locate(job_id)
-            if located is None:
-                raise JobNotFound(f"no such job: {job_id}")
-            state, name = located
-            if state not in states:
-                raise WrongState(f"job {job_id} is {state}, not {', '.join(states)}")
-            with self._documents.locked(state, name) as fd:
-                if fd is None:
-                    raise WrongState(f"job {job_id} is being changed by somebody else; try again")
-                job = self._documents.read(state, name, job_id)
-                # RACE: somebody, who takes no lock, has removed it; see
-                # test_retry_of_a_job_that_a_hand_removes_is_refused.
-                if job is None:
-                    raise JobNotFound(f"no such job: {job_id}")
-                job = retried(job, now)
-                # Durable where it is before it moves on: else a power failure could undo the first
-                # move and keep the second, and leave the job in two places.
-                self._dir.make_durable(state)
-                if job.after or job.after_any:
-                    return self._get_dependencies().retry(state, name, job)
-                recorded_fd = self._documents.record(state, name, job)
-                try:
-                    self._documents.move_back(state, name, job)
-                finally:
-                    os.close(recorded_fd)
-        return job

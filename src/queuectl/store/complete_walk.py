@@ -26,7 +26,7 @@ _PAUSE = 10  # of the time without the lock it walks one part in so many, and wa
 _Found = TypeVar("_Found")
 
 
-class Looking:
+class CompleteWalk:
     """Walks through the states that are repeated until they cannot have missed anything."""
 
     def __init__(self, directory: StoreDirectory, index: Index, lock: PendingLock) -> None:
