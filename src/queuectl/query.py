@@ -222,7 +222,10 @@ def id_or_command_matches(pattern: re.Pattern[str]) -> Callable[[Job], object]:
 
 
 def row_document(row: Row) -> dict[str, Any]:
-    """Return the JSON object of a row: the job's document, or what is known and the problem."""
+    """Return the JSON object of a row: the job's document, or what is known and the problem.
+
+    `enqueue` reads this again: a key that is in no document belongs to submit.RECORDED_KEYS.
+    """
     if row.job is None:
         return {"id": row.entry.id, "state": row.entry.state, "unreadable": row.problem}
     return job_document(row.job)

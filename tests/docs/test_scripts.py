@@ -1,5 +1,7 @@
 """What scripts/test runs, and when it installs the package, with a Python that only takes notes."""
 
+import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -91,3 +93,14 @@ def test_another_python_has_an_environment_of_its_own(repository: Repository) ->
     assert others[-1] == "-m pytest -n auto -k one"
     assert repository.test("-k", "one", PYTHON=str(repository.python)) == others[-1:]
     assert (repository.root / ".venv" / "package.sum").stat() == before
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda it: it.name)
+def test_what_a_script_imports_of_the_program_is_there(script: Path) -> None:
+    """No test runs all of them: one needs packages of its own, and much time."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("queuectl"):
+            module = importlib.import_module(str(node.module))
+            for each in node.names:
+                if not hasattr(module, each.name):
+                    importlib.import_module(f"{node.module}.{each.name}")
