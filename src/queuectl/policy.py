@@ -1,11 +1,12 @@
 """The decisions about a job: what follows an attempt, and what it waits for. Pure functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from datetime import datetime
 
 from queuectl.clock import later
 from queuectl.codes import includes
 from queuectl.config import Settings
+from queuectl.errors import CircularWait, UnknownParent
 from queuectl.job import FINISHED, Attempt, Job, State
 
 _SLACK_SECONDS = 10.0  # what a clock that is set right again and again may go back by
@@ -99,6 +100,37 @@ def put_off_by_clock(job: Job, now: datetime) -> float | None:
 def retried(job: Job, now: datetime) -> Job:
     """Return the job as a person's retry makes it: pending, due now, attempts 0, history kept."""
     return job._replace(state=State.PENDING, attempts=0, run_at=now, updated_at=now)
+
+
+def without_missing_parents(job: Job, found: Container[str]) -> Job:
+    """Return the job without the parents that are not found: they may have been purged."""
+    return job._replace(
+        after=tuple(each for each in job.after if each in found),
+        after_any=tuple(each for each in job.after_any if each in found),
+    )
+
+
+def places(jobs: Collection[Job], found: Mapping[str, State]) -> dict[str, str]:
+    """Return which new jobs have to wait, each with the parent that it is placed under.
+
+    ``found`` says where the jobs are that exist; a job may also wait for another new one.
+    Raises: UnknownParent, CircularWait.
+    """
+    known = {**found, **{job.id: State.PENDING for job in jobs}}
+    places = {}
+    waiting = {}
+    for job in jobs:
+        for parent in job.parents:
+            if parent not in known:
+                raise UnknownParent(job.id, parent)
+        under = waits_for(job, known.get)
+        if under is not None:
+            places[job.id] = under
+            waiting[job.id] = job.parents
+    circle = find_circle(waiting)
+    if circle:
+        raise CircularWait(circle)
+    return places
 
 
 def find_circle(waiting: Mapping[str, Sequence[str]]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from queuectl.errors import DuplicateId
 from queuectl.job import FINISHED, Job
+from queuectl.policy import places
 from queuectl.store.adding import Publisher
 from queuectl.store.core import Core
 from queuectl.store.values import Progress
@@ -73,6 +74,6 @@ class LockedAdder:
                 self._publisher.publish(new, progress, {}, None, chosen=chosen)
                 return
             dependencies = self._get_dependencies()
-            places = dependencies.places(new, found)
-            self._publisher.publish(new, progress, places, dependencies, chosen=chosen)
-            dependencies.look_again(places, found)
+            under = places(new, found)
+            self._publisher.publish(new, progress, under, dependencies, chosen=chosen)
+            dependencies.look_again(under, found)

@@ -17,13 +17,11 @@ from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import (
     BadDataError,
-    CircularWait,
     QueuectlError,
     StoreError,
-    UnknownParent,
 )
-from queuectl.job import Job, State
-from queuectl.policy import find_circle, waits_for
+from queuectl.job import State
+from queuectl.policy import waits_for
 from queuectl.store import files, private
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors
@@ -48,28 +46,6 @@ class Dependencies:
         self._staying: dict[str, tuple[State, int]] = {}
 
     # --- placing ---
-
-    def places(self, jobs: Collection[Job], found: Mapping[str, State]) -> dict[str, str]:
-        """Return which new jobs have to wait, each with the parent that it is placed under.
-
-        ``found`` tells where the jobs are that exist; a job may also wait for another new one.
-        Raises: UnknownParent, CircularWait.
-        """
-        known = {**found, **{job.id: State.PENDING for job in jobs}}
-        places = {}
-        waiting = {}
-        for job in jobs:
-            for parent in job.parents:
-                if parent not in known:
-                    raise UnknownParent(job.id, parent)
-            under = waits_for(job, known.get)
-            if under is not None:
-                places[job.id] = under
-                waiting[job.id] = job.parents
-        circle = find_circle(waiting)
-        if circle:
-            raise CircularWait(circle)
-        return places
 
     def put(self, source: str, name: str, job_id: str, parent: str) -> None:
         """Move a document of a directory under a parent. Raises: OSError, UnsafeStore."""

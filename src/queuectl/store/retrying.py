@@ -6,7 +6,7 @@ from datetime import datetime
 
 from queuectl.errors import JobNotFound, WrongState
 from queuectl.job import Job, State
-from queuectl.policy import retried, waits_for
+from queuectl.policy import retried, waits_for, without_missing_parents
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
@@ -60,10 +60,7 @@ class Retrier:
         """
         dependencies = self._get_dependencies()
         found = self._lookup.states_of(job.parents)
-        job = job._replace(
-            after=tuple(each for each in job.after if each in found),
-            after_any=tuple(each for each in job.after_any if each in found),
-        )
+        job = without_missing_parents(job, found)
         parent = waits_for(job, found.get)
         if parent is not None:
             job = job._replace(state=State.BLOCKED)
