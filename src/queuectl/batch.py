@@ -6,13 +6,13 @@ of this one, have spread over several lines is taken as well: objects, and array
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from queuectl.document import MAX_DOCUMENT_BYTES
 from queuectl.errors import BadDocument, shorten
 
-_UTF8_BOM = b"\xef\xbb\xbf"
 # A string ends on its line, and brackets inside it do not count. A lone quote is an error.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{},"]|[^][{},"\s]+')
 _decoder = json.JSONDecoder()
@@ -27,10 +27,7 @@ class Text(NamedTuple):
 
 
 def job_texts(lines: Iterable[bytes]) -> Iterator[Text]:
-    """Yield the text of each job of a batch, skipping blank lines and comments.
-
-    Raises: BadDocument, which names the line.
-    """
+    """Yield the text of each job of a batch. Raises: BadDocument, which names the line."""
     decoded = _decoded(lines)
     for number, text in decoded:
         if not text or text.startswith("#"):
@@ -46,7 +43,7 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
         if len(line) > MAX_DOCUMENT_BYTES:
             raise _too_long(number)
         if number == 1:
-            line = line.removeprefix(_UTF8_BOM)  # noqa: PLW2901  (some editors write one)
+            line = line.removeprefix(BOM_UTF8)  # noqa: PLW2901  (some editors write one)
         # Bytes that are not UTF-8 reach the shell unchanged.
         yield number, line.decode("utf-8", "surrogateescape").strip(" \t\r\n")
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 from queuectl.errors import UsageError, shorten
 
+# What stands for a time that is not known, or cannot be written.
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _LONGEST_POLL_SECONDS = 86400.0
 OUTSIDE_THE_CALENDAR = "is out of bounds; choose a year from 2 to 9998"  # for any zone's offset
 MAX_DURATION_SECONDS = 100 * 365.25 * 86400.0
@@ -35,10 +37,7 @@ def format_instant(instant: datetime) -> str:
 
 
 def parse_instant(text: str) -> datetime:
-    """Return the UTC instant that ISO 8601 text names; without an offset it is local time.
-
-    Raises: UsageError if the text is not an instant of the years 1 to 9999.
-    """
+    """Return the UTC instant of ISO 8601 text, local time without an offset. Raises: UsageError."""
     try:
         instant = datetime.fromisoformat(text.strip())
     except ValueError as error:
@@ -53,11 +52,7 @@ def parse_instant(text: str) -> datetime:
 
 
 def parse_duration(text: str, *, allow_zero: bool = False) -> float:
-    """Return the seconds that ``90``, ``90s``, ``15m``, ``2h``, ``7d`` or ``1h30m`` stands for.
-
-    Units: seconds, above 0 (or from 0) to 100 years.
-    Raises: UsageError if the text is not a duration, or out of bounds.
-    """
+    """Return the seconds, up to 100 years, of ``90``, ``7d`` or ``1h30m``. Raises: UsageError."""
     compact = text.strip().lower()
     parts = _DURATION_PART.findall(compact)
     # A bare number is a duration by itself, never a part of a sum: 1h30 could mean two things.
@@ -95,15 +90,11 @@ def poll_milliseconds(seconds: float) -> int:
 
 
 def from_timestamp(seconds: float) -> datetime:
-    """Return the instant of a file's time; the nearest in the years 1 to 9999.
-
-    Units: seconds since 1970, of which a file system may hold more than a datetime can.
-    """
+    """Return the instant of a file's time, in seconds since 1970, or the nearest possible one."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
-        last, first = datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)
-        return last if seconds > 0 else first
+        return LAST if seconds > 0 else FIRST
 
 
 def later(instant: datetime, seconds: float) -> datetime:
@@ -111,4 +102,4 @@ def later(instant: datetime, seconds: float) -> datetime:
     try:
         return instant + timedelta(seconds=seconds)
     except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
+        return LAST

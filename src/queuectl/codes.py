@@ -11,11 +11,7 @@ _PART = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3}))?")
 
 
 def check_codes(text: str, rule: str) -> str:
-    """Return a list of codes and ranges of codes without spaces, or the word for no rule.
-
-    ``rule`` is a key of NO_RULE. Raises: UsageError for anything else, also for 0, which is not the
-    code of a failure.
-    """
+    """Return a list of codes without spaces, or the word for no rule. Raises: UsageError."""
     parts = (part.split("-") for part in text.strip().lower().split(","))
     compact = ",".join("-".join(map(str.strip, part)) for part in parts)
     if compact != NO_RULE[rule]:

@@ -60,16 +60,12 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-def _format_number(value: float) -> str:
-    return f"{value:.15g}"
-
-
 class _Kind(NamedTuple):
     """How the value of a setting is read and written; ``none`` is the word for None."""
 
     parse: Callable[[str], Any]
     none: str | None = None
-    write: Callable[[Any], str] = _format_number
+    write: Callable[[Any], str] = "{:.15g}".format
 
 
 def _number(least: float, most: float) -> _Kind:
@@ -119,10 +115,7 @@ KEYS = tuple(name.replace("_", "-") for name in _KINDS)
 
 
 def field_name(key: str) -> str:
-    """Return the field of Settings that a key means; underscores are taken as dashes.
-
-    Raises: ConfigError that lists the keys and suggests the nearest, if there is no such key.
-    """
+    """Return the field of Settings that a key means. Raises: ConfigError that lists the keys."""
     name = key.replace("-", "_")
     if name not in _KINDS:
         from difflib import get_close_matches
@@ -134,10 +127,7 @@ def field_name(key: str) -> str:
 
 
 def parse_value(key: str, text: str) -> Any:
-    """Return the value that a text gives a key.
-
-    Raises: ConfigError that says what is allowed.
-    """
+    """Return the value that a text gives a key. Raises: ConfigError that says what is allowed."""
     kind = _KINDS[field_name(key)]
     try:
         return None if text.strip().lower() == kind.none else kind.parse(text)
@@ -152,10 +142,7 @@ def format_value(key: str, value: Any) -> str:
 
 
 def read_settings(document: Mapping[str, Any], where: str) -> Settings:
-    """Return the settings that a config document holds, with the defaults for the rest.
-
-    ``where`` names the file in messages. Raises: ConfigError that names it and the key.
-    """
+    """Return the settings of a config document. Raises: ConfigError that begins with ``where``."""
     values: dict[str, Any] = {}
     for key, value in document.items():
         if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -50,9 +50,7 @@ class NewerSchema(ConfigError):
 # --- reading ------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def _parse_once(text: str) -> datetime:
-    return parse_instant(text)
+_parse_once = lru_cache(maxsize=1024)(parse_instant)
 
 
 class _Reader:
@@ -153,11 +151,7 @@ class _Reader:
 
 
 def check_text(text: str, what: str, most: int | None = None, hint: str = "") -> str:
-    """Return text that can be handed to the kernel.
-
-    Raises: BadDocument for a NUL character, for a lone surrogate that stands for no byte, and for
-    more than ``most`` bytes.
-    """
+    """Return text that the kernel can be given. Raises: BadDocument, also above ``most`` bytes."""
     if "\0" in text:
         raise BadDocument(f"{what} holds a NUL character, which no command can be given")
     try:

@@ -47,7 +47,6 @@ class DuplicateId(BadDataError):
     """The id of a job that is in the store already."""
 
     def __init__(self, job_id: str, state: str) -> None:
-        """Keep the id, so that a caller can decide to skip it."""
         super().__init__(
             f"job {job_id!r} exists already ({state}); choose another id, or use --if-exists skip"
         )
@@ -55,10 +54,9 @@ class DuplicateId(BadDataError):
 
 
 class LookAlike(BadDataError):
-    """An id that the file system cannot distinguish from that of another job."""
+    """An id that the file system cannot distinguish from another: only its case differs."""
 
     def __init__(self, job_id: str, other: str) -> None:
-        """Take the new id, and the one that differs from it only in case."""
         super().__init__(
             f"this file system cannot distinguish job {job_id!r} from job {other!r}; choose another"
             " id"
@@ -84,10 +82,9 @@ class JobNotFound(QueuectlError):
 
 
 class UnknownParent(JobNotFound):
-    """A parent, given for a new job, that does not exist."""
+    """A parent, given for the new job ``job_id``, that does not exist."""
 
     def __init__(self, job_id: str, parent: str) -> None:
-        """Keep the id of the job that would wait, so that its line in a batch can be named."""
         super().__init__(
             f"no such job to wait for: {parent}; give the full id of a job that is in the queue"
         )
@@ -95,10 +92,9 @@ class UnknownParent(JobNotFound):
 
 
 class CircularWait(BadDataError):
-    """New jobs that wait for each other, so that none would ever run."""
+    """New jobs that wait for each other, ``job_id`` one of them, so that none would ever run."""
 
     def __init__(self, circle: Sequence[str]) -> None:
-        """Keep the first of them, so that its line in a batch can be named."""
         names = [*circle[:5], *(["..."] if len(circle) > 5 else []), circle[0]]
         super().__init__("jobs wait for each other in a circle: " + " -> ".join(names))
         self.job_id = circle[0]

@@ -49,10 +49,7 @@ IN_ORDER = (State.BLOCKED, State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Outcome(StrEnum):
-    """How an attempt ended.
-
-    An older version takes one that it does not know as it is; see outcome_from.
-    """
+    """How an attempt ended. An older version keeps one that it does not know: see outcome_from."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -91,10 +88,7 @@ OUTCOMES = {
 
 
 def outcome_from(text: str) -> Outcome | str:
-    """Return the outcome of a name, the name itself if a newer version may know it.
-
-    Raises: ValueError.
-    """
+    """Return an outcome, or the name of one that a newer version may know. Raises: ValueError."""
     if text in OUTCOMES:
         return Outcome(text)
     if _OUTCOME.fullmatch(text):
@@ -259,10 +253,7 @@ def is_id(text: str) -> bool:
 
 
 def check_id(text: str) -> str:
-    """Return an id unchanged.
-
-    Raises: BadId if it is not 1 to 100 of ``A-Z a-z 0-9 . _ -``, or starts with a dot or dash.
-    """
+    """Return an id unchanged. Raises: BadId."""
     if not is_id(text):
         raise BadId(
             f"{shorten(text)} is not an id; use 1 to 100 of A-Z a-z 0-9 . _ -,"

@@ -13,13 +13,12 @@ _FULL = (errno.EAGAIN, errno.ENOSPC, errno.EDQUOT)
 
 
 class NonBlockingWriter:
-    """A writer for a descriptor that other programs write to as well, mostly stderr.
+    """A writer for a descriptor, mostly stderr, whose flags it leaves as other programs need them.
 
     ``dropped`` counts the lines that were dropped and not reported yet.
     """
 
     def __init__(self, fd: int) -> None:
-        """Use a descriptor without changing its flags, which other programs share."""
         self._fd = fd
         self._own_fd = -1
         self._poll = select.poll()

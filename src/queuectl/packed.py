@@ -21,7 +21,6 @@ class Packed(Collection[T]):
     """A list that can be appended to and iterated over, from either end."""
 
     def __init__(self, values: Iterable[T] = ()) -> None:
-        """Take the first values."""
         self._blocks: list[bytes] = []
         self._last: list[T] = []
         for value in values:
@@ -38,21 +37,17 @@ class Packed(Collection[T]):
         self._last.append(value)
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self._blocks) * _BLOCK + len(self._last)
 
     def __contains__(self, value: object) -> bool:
-        """Return whether one is equal to a value."""
         return any(each == value for each in self)
 
     def __iter__(self) -> Iterator[T]:
-        """Iterate in the order in which they were added."""
         for block in self._blocks:
             yield from _unpack(block)
         yield from self._last
 
     def __reversed__(self) -> Iterator[T]:
-        """Iterate from the last that was added to the first."""
         yield from reversed(self._last)
         for block in reversed(self._blocks):
             yield from reversed(_unpack(block))
@@ -70,13 +65,8 @@ class Sorter(Collection[T]):
     """Values in order, sorted in parts as they come and merged as they are iterated over."""
 
     def __init__(
-        self,
-        values: Iterable[T],
-        *,
-        key: Callable[[T], Any] | None = None,
-        reverse: bool = False,
+        self, values: Iterable[T], *, key: Callable[[T], Any] | None = None, reverse: bool = False
     ) -> None:
-        """Take the values, and what they are ordered by."""
         self._order: dict[str, Any] = {"key": key, "reverse": reverse}
         self._parts: list[Packed[T]] = []
         values = iter(values)
@@ -86,15 +76,12 @@ class Sorter(Collection[T]):
             part.clear()  # before the next one is made: one part at a time is held
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return sum(map(len, self._parts))
 
     def __contains__(self, value: object) -> bool:
-        """Return whether one is equal to a value."""
         return any(value in part for part in self._parts)
 
     def __iter__(self) -> Iterator[T]:
-        """Iterate in order; equal values come in the order in which they were given."""
         from heapq import merge
 
         return merge(*self._parts, **self._order)
@@ -104,20 +91,16 @@ class Made(Collection[T]):
     """Values that are made of others each time that they are iterated over."""
 
     def __init__(self, of: Collection[U], make: Callable[[Iterable[U]], Iterator[T]]) -> None:
-        """Take the others, and a function that makes the values of them."""
         self._of: Collection[Any] = of
         self._make: Callable[[Collection[Any]], Iterator[T]] = make
 
     def __len__(self) -> int:
-        """Return the largest possible number of values."""
-        return len(self._of)
+        return len(self._of)  # the largest possible number of values
 
     def __contains__(self, value: object) -> bool:
-        """Return whether one is equal to a value."""
         return any(each == value for each in self)
 
     def __iter__(self) -> Iterator[T]:
-        """Make them."""
         return self._make(self._of)
 
 
@@ -125,7 +108,6 @@ class Few:
     """The first of many ids, to be named in a message, and how many more there are."""
 
     def __init__(self) -> None:
-        """Start with none."""
         self._first: list[str] = []
         self._more = 0
 
@@ -137,9 +119,7 @@ class Few:
             self._more += 1
 
     def __bool__(self) -> bool:
-        """Return whether there is any."""
         return bool(self._first)
 
     def __str__(self) -> str:
-        """Return the ids as a message names them."""
         return " ".join(self._first) + (f" and {self._more} more" if self._more else "")

@@ -43,13 +43,8 @@ def after_attempt(
         else:
             state = State.PENDING
             run_at = later(now, backoff_seconds(attempts, settings, fraction))
-    return job._replace(
-        state=state,
-        attempts=attempts,
-        run_at=run_at,
-        updated_at=now,
-        history=(*job.history, attempt),
-    ).shortened()
+    ended = job._replace(state=state, attempts=attempts, run_at=run_at, updated_at=now)
+    return ended.with_attempt(attempt)
 
 
 def attempts_allowed(job: Job) -> int:
@@ -134,10 +129,7 @@ def places(jobs: Collection[Job], found: Mapping[str, State]) -> dict[str, str]:
 
 
 def find_circle(waiting: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return jobs that wait for each other in a circle, each for the next; empty if none do.
-
-    ``waiting`` maps the id of each waiting job to the ids of its parents.
-    """
+    """Return jobs that wait in a circle, each for the next; ``waiting`` maps jobs to parents."""
     from graphlib import CycleError, TopologicalSorter
 
     sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(waiting, ()))

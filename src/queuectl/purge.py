@@ -6,9 +6,10 @@ A finished job that a blocked job names is kept. Nothing of a job that can still
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain, islice
 
+from queuectl.clock import FIRST, LAST
 from queuectl.config import Settings
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.job import State
@@ -23,8 +24,6 @@ _ASK_AGAIN_SECONDS = 60.0  # while another worker purges
 _AT_ONCE = 100  # jobs deleted while none can begin to wait for one
 _LOGS_AT_ONCE = 10_000  # logs whose jobs are looked up by one walk through the names of all jobs
 _STRAY_STAYS = timedelta(days=1)
-_LAST = datetime.max.replace(tzinfo=UTC)
-_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 def purge(
@@ -46,7 +45,7 @@ def purge(
     found = (
         each for state in states for each in store.purging.finished(state) if deletion.is_old(each)
     )
-    entries = iter(Sorter(found, key=lambda entry: (entry.changed_at or _EVER, entry.id)))
+    entries = iter(Sorter(found, key=lambda entry: (entry.changed_at or FIRST, entry.id)))
     for _ in deletion.parents.look():  # read before pending.lock is taken
         pass
     while some := list(islice(entries, _AT_ONCE)):
@@ -80,7 +79,7 @@ class _Deletion:
 
     def is_old(self, entry: Entry) -> bool:
         """Return whether a job has ended by the time given."""
-        return self._until is None or (entry.changed_at or _EVER) <= self._until
+        return self._until is None or (entry.changed_at or FIRST) <= self._until
 
     def delete(self, entries: list[Entry]) -> list[Entry]:
         """Delete up to _AT_ONCE jobs that no blocked job names; return them."""
@@ -107,16 +106,16 @@ class _Deletion:
 class StrayLogs:
     """Logs of jobs that are gone: removed by hand, without their logs.
 
-    They stay for a day, since whoever has taken a document away may put it back.
+    They stay for a day, since whoever has taken a document away may put it back. ``until`` is when
+    they were last written to at the latest (None: any time).
     """
 
     def __init__(
         self, store: Store, logs: LogDir, until: datetime | None, *, dry_run: bool = False
     ) -> None:
-        """Take the time by which a log must have been last written to (None: any)."""
         self._store = store
         self._logs = logs
-        self._until = min(until or _LAST, store.now() - _STRAY_STAYS)
+        self._until = min(until or LAST, store.now() - _STRAY_STAYS)
         self._dry_run = dry_run
         self._some: list[Log] = []
         self.count = 0
@@ -157,7 +156,6 @@ class IdlePurge:
     """The purge by keep-completed and keep-logs, in steps, of an idle worker."""
 
     def __init__(self, store: Store, logs: LogDir) -> None:
-        """Take what is to be purged; nothing is read before go_on."""
         self._store = store
         self._logs = logs
         self._steps: Iterator[None] | None = None
@@ -197,9 +195,9 @@ class IdlePurge:
     def _purge(self, settings: Settings, now: datetime) -> Iterator[None]:
         """Delete what is old, a step for each file that is looked at."""
         if settings.keep_completed is not None:
-            yield from self._purge_completed(_before(now, settings.keep_completed))
+            yield from self._purge_completed(now - timedelta(seconds=settings.keep_completed))
         if settings.keep_logs is not None:
-            yield from self._purge_logs(_before(now, settings.keep_logs))
+            yield from self._purge_logs(now - timedelta(seconds=settings.keep_logs))
 
     def _purge_completed(self, until: datetime) -> Iterator[None]:
         # Unreadable documents are left for a person to look at.
@@ -233,10 +231,3 @@ def period_seconds(settings: Settings) -> float:
     keeps = [each for each in (settings.keep_completed, settings.keep_logs) if each is not None]
     shortest = min(keeps, default=_LONGEST_PERIOD_SECONDS * 10)
     return max(min(shortest / 10, _LONGEST_PERIOD_SECONDS), _SHORTEST_PERIOD_SECONDS)
-
-
-def _before(now: datetime, seconds: float) -> datetime:
-    try:
-        return now - timedelta(seconds=seconds)
-    except OverflowError:
-        return _EVER

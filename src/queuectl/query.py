@@ -5,14 +5,14 @@ document at a time, and what must be held of each job of a long queue is held pa
 """
 
 import heapq
-import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from queuectl.clock import FIRST
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound
 from queuectl.job import FINISHED, IN_ORDER, Job, State
@@ -27,7 +27,6 @@ _LISTED = (*_UNFINISHED, *FINISHED)
 _MAX_LIMIT = 2**31  # more than there can be, and not too much for islice
 _FEW = 10_000  # entries that are held unpacked
 _PARTS = 256
-_EVER = datetime.min.replace(tzinfo=UTC)
 _SortKey = tuple[bool, Any, str]
 
 
@@ -39,17 +38,11 @@ class Row(NamedTuple):
     problem: str | None = None
 
 
-# Sort keys, each with its attribute. What an entry does not know is read from the document.
+# Each with its attribute. What an entry does not know is read from the document.
 SORT_KEYS = {
-    "id": "id",
-    "state": "state",
-    "priority": "priority",
-    "run-at": "run_at",
-    "created": "created_at",
-    "updated": "updated_at",
-    "attempts": "attempts",
-    "command": "command",
-}
+    "id": "id", "state": "state", "priority": "priority", "run-at": "run_at",
+    "created": "created_at", "updated": "updated_at", "attempts": "attempts", "command": "command",
+}  # fmt: skip
 
 
 def select(
@@ -76,7 +69,11 @@ def select(
         entries = iter(_first_entries(store, states, now, limit))
     if matches:
         # A job is read again when it is printed: only its entry is kept while others are sorted.
-        entries = (each for each in entries if _is_match(read_row(store, each, now), matches))
+        entries = (
+            each
+            for each in entries
+            if (row := read_row(store, each, now)) and row.job and matches(row.job)
+        )
     if sort is not None:
         keyed = ((_sort_key(store, each, now, sort), each) for each in entries)
         entries = _sorted(keyed, reverse, limit)
@@ -132,7 +129,7 @@ def _in_order(found: Mapping[State, Iterable[Entry]]) -> Iterator[Entry]:
     """Yield entries, which are in order in each state, in the default order."""
     finished = heapq.merge(
         *(found.get(state, ()) for state in FINISHED),
-        key=lambda entry: entry.changed_at or _EVER,
+        key=lambda entry: entry.changed_at or FIRST,
         reverse=True,
     )
     return chain(*(found.get(state, ()) for state in _UNFINISHED), finished)
@@ -177,10 +174,7 @@ def _sort_key(store: Store, entry: Entry, now: datetime, sort: str) -> _SortKey:
 
 
 def find_job(store: Store, prefix: str) -> Job:
-    """Return the job whose id is ``prefix``, or the only one whose id starts with it.
-
-    Raises: JobNotFound; AmbiguousPrefix that lists candidates; BadDocument.
-    """
+    """Return the job with an id or the start of one. Raises: JobNotFound, BadDataError."""
     entry = store.resolve(prefix)
     return store.read(entry) or store.get(entry.id)
 
@@ -205,20 +199,6 @@ def read_row(store: Store, entry: Entry, now: datetime) -> Row | None:
 def attempts_text(job: Job) -> str:
     """Return how many attempts a job has used, of how many: ``1/3``."""
     return f"{attempts_used(job)}/{attempts_allowed(job)}"
-
-
-def _is_match(row: Row | None, matches: Callable[[Job], object]) -> bool:
-    return row is not None and row.job is not None and bool(matches(row.job))
-
-
-def command_matches(pattern: re.Pattern[str]) -> Callable[[Job], object]:
-    """Return a predicate: the job's command contains a match."""
-    return lambda job: pattern.search(job.command)
-
-
-def id_or_command_matches(pattern: re.Pattern[str]) -> Callable[[Job], object]:
-    """Return a predicate: the job's id or command contains a match."""
-    return lambda job: pattern.search(job.id) or pattern.search(job.command)
 
 
 def row_document(row: Row) -> dict[str, Any]:

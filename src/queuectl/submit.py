@@ -44,10 +44,7 @@ _NOT_BLOCKED = (State.PENDING, State.PROCESSING, *FINISHED)
 
 
 class Options(NamedTuple):
-    """What the command line says of every job that it adds; None where it says nothing.
-
-    ``here`` is the directory of a job that names none.
-    """
+    """What the command line says of every job, None: nothing; ``here`` is where others run."""
 
     here: str
     id: str | None = None
@@ -129,10 +126,7 @@ class Submitter:
         )
 
     def batch(self, lines: Iterable[bytes]) -> None:
-        """Make the jobs of a batch: one of each line, and of each JSON object that spans lines.
-
-        Raises: UsageError, BadDocument or BadId that names the line.
-        """
+        """Make the jobs of a batch. Raises: UsageError, BadDocument or BadId, naming the line."""
         from queuectl.batch import job_texts
         from queuectl.packed import Packed
 
@@ -248,10 +242,7 @@ def begins_like_object(text: str) -> bool:
 
 
 def job_from_user(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
-    """Return the new job that a user's document describes; ``job_id`` is for one without an id.
-
-    Raises: BadDocument or BadId that names the key that is wrong, or that a user may not choose.
-    """
+    """Return the new job of a user's document. Raises: BadDocument, BadId."""
     for key in document:
         if key not in _CHOOSABLE and not (key.startswith(OWN_PREFIX) and key != OWN_PREFIX):
             raise _unknown_key(key, document)
@@ -286,10 +277,7 @@ def _unknown_key(key: str, document: Mapping[str, Any]) -> BadDocument:
 
 
 def check_command(text: str) -> str:
-    """Return a command that the shell can be given.
-
-    Raises: BadDocument if it is empty, too long for the kernel, or not text.
-    """
+    """Return a command that the shell can be given. Raises: BadDocument."""
     if not text.strip():
         raise BadDocument("the command is empty")
     return check_text(text, "the command", MAX_COMMAND_BYTES, ": put it into a script")

@@ -32,10 +32,7 @@ class When(NamedTuple):
 
 
 def parse_when(text: str, now: datetime, zone: tzinfo | None = None) -> When:
-    """Return the instant that a text means in a zone, by default that of this machine.
-
-    Raises: UsageError if it is not a time, or one that the clock skips.
-    """
+    """Return the instant that a text means in a zone (None: this machine's). Raises: UsageError."""
     try:
         return _parse(text.strip(), now, zone)
     except OverflowError as error:

@@ -1,14 +1,14 @@
 """Inspect, retry and delete dead jobs: the dead letter queue."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import click
 
 from queuectl.cli.app import App, echo, examples, pass_app
-from queuectl.cli.list import TABLE_ROWS, command_cell, count_rest, print_rows, when_cell
-from queuectl.cli.output import echo_json_array
+from queuectl.cli.list import command_cell, print_jobs, when_cell
 from queuectl.cli.params import (
     REGEX,
     dry_run_option,
@@ -25,15 +25,9 @@ from queuectl.errors import BadDocument, JobNotFound, WrongState
 from queuectl.job import Job, State, describe
 from queuectl.line import finally_shown
 from queuectl.packed import Few
-from queuectl.query import (
-    Row,
-    attempts_text,
-    find_job,
-    id_or_command_matches,
-    row_document,
-    select,
-)
+from queuectl.query import Row, attempts_text, find_job, select
 from queuectl.store.logs import LogDir, logs_of
+from queuectl.store.protocol import Store
 
 _DEAD = (State.DEAD,)
 _LOG_LINES = 10
@@ -60,19 +54,13 @@ def list_dead(app: App, *, limit: int | None, as_json: bool) -> None:
     LAST LINE is the end of the last log.
     """
     store = app.open()
-    now = store.now()
-    if as_json:
-        echo_json_array(map(row_document, select(store, _DEAD, now, limit=limit)))
-        return
     logs = logs_of(store)
-    print_rows(
-        select(store, _DEAD, now, limit=limit or TABLE_ROWS),
-        DEAD_HEADERS,
-        lambda shown: [dead_cells(row, logs, now) for row in shown],
-        limit=limit,
-        rest=lambda: count_rest(store, _DEAD, now),
-        empty="no dead jobs",
-    )
+
+    def cells(shown: Sequence[Row], now: datetime) -> list[Sequence[object]]:
+        return [dead_cells(row, logs, now) for row in shown]
+
+    empty = "no dead jobs"
+    print_jobs(store, _DEAD, DEAD_HEADERS, cells, as_json=as_json, empty=empty, limit=limit)
 
 
 @dlq.command("show", epilog=examples("queuectl dlq show flaky-1"))
@@ -129,23 +117,38 @@ def retry(
     if pattern and not retry_all:
         raise click.UsageError("--matching needs --all")
     store = app.open()
-    if not retry_all:
-        with whole_ids(store, job_ids):
-            for job_id in job_ids:
-                _checked_dead(store.get(job_id))
-        for job_id in job_ids:
-            echo(store.retry(job_id, _DEAD, store.now()).id)
+    if retry_all:
+        _retry_all(store, pattern)
         return
-    matches = id_or_command_matches(pattern) if pattern else None
-    # The first to die runs first.
-    rows = select(store, _DEAD, store.now(), reverse=True, matches=matches)
+    with whole_ids(store, job_ids):
+        for job_id in job_ids:
+            _checked_dead(store.get(job_id))
+    for job_id in job_ids:
+        echo(store.retry(job_id, _DEAD, store.now()).id)
+
+
+def _retry_all(store: Store, pattern: re.Pattern[str] | None) -> None:
+    """Retry all dead jobs that can be read. Raises: BadDocument, at the end, for the others."""
+
+    def matches(job: Job) -> object:
+        return pattern is None or pattern.search(job.id) or pattern.search(job.command)
+
+    unreadable = Few()
     none = True
-    for job in _readable(rows):
+    # The first to die runs first.
+    for entry, job, _ in select(
+        store, _DEAD, store.now(), reverse=True, matches=matches if pattern else None
+    ):
         none = False
-        try:
+        if job is None:
+            unreadable.append(entry.id)
+            continue
+        with suppress(JobNotFound, WrongState):  # somebody else was faster
             echo(store.retry(job.id, _DEAD, store.now()).id)
-        except (JobNotFound, WrongState):
-            continue  # somebody else was faster
+    if unreadable:
+        raise BadDocument(
+            f"cannot be read and were left as they are: {unreadable}; see 'queuectl dlq list'"
+        )
     if none:
         click.echo("no dead jobs match" if pattern else "no dead jobs", err=True)
 
@@ -165,21 +168,13 @@ def purge_dead(app: App, *, age_seconds: float | None, dry_run: bool, as_json: b
 
 def dead_cells(row: Row, logs: LogDir, now: datetime) -> tuple[object, ...]:
     """Return the cells of a dead job's row, in the order of DEAD_HEADERS."""
-    job = row.job
-    return (
-        row.entry.id,
-        when_cell(row.entry, now),
-        describe(job.history[-1], short=True) if job and job.history else None,
-        attempts_text(job) if job else None,
-        command_cell(row),
-        _last_line(logs, job),
-    )
-
-
-def _last_line(logs: LogDir, job: Job | None) -> str | None:
-    if job is None or not job.history:
-        return None
-    return "".join(_last_lines(logs, job.id, job.history[-1].number, 1)).strip()
+    entry, job, _ = row
+    why = last_line = None
+    if job and job.history:
+        why = describe(job.history[-1], short=True)
+        last_line = "".join(_last_lines(logs, job.id, job.history[-1].number, 1)).strip()
+    attempts = attempts_text(job) if job else None
+    return entry.id, when_cell(entry, now), why, attempts, command_cell(row), last_line
 
 
 def _last_lines(logs: LogDir, job_id: str, attempt: int, most: int) -> list[str]:
@@ -198,17 +193,3 @@ def _checked_dead(job: Job) -> Job:
     if job.state is not State.DEAD:
         raise WrongState(f"job {job.id} is {job.state}, not dead; see 'queuectl dlq list'")
     return job
-
-
-def _readable(rows: Iterator[Row]) -> Iterator[Job]:
-    """Yield the jobs that can be read; at the end raise BadDocument if there were others."""
-    unreadable = Few()
-    for row in rows:
-        if row.job is not None:
-            yield row.job
-        else:
-            unreadable.append(row.entry.id)
-    if unreadable:
-        raise BadDocument(
-            f"cannot be read and were left as they are: {unreadable}; see 'queuectl dlq list'"
-        )

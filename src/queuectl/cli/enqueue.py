@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 import click
 
 from queuectl.cli.app import App, echo, examples, pass_app
-from queuectl.cli.params import (
-    DURATION,
-    DURATION_OR_ZERO,
-    INSTANT,
-    Parsed,
-    complete_ids,
-    whole,
-)
+from queuectl.cli.params import DURATION, DURATION_OR_ZERO, INSTANT, Parsed, complete_ids, whole
 from queuectl.codes import check_codes
 from queuectl.document import MAX_DOCUMENT_BYTES, check_env
 from queuectl.errors import BadDocument, CircularWait, DuplicateId, StoreError, UnknownParent
@@ -224,10 +217,7 @@ def enqueue(
 
 
 def _check_usage(
-    command: Sequence[str],
-    batch: BinaryIO | None,
-    run_at: "When | None",
-    given: Mapping[str, Any],
+    command: Sequence[str], batch: BinaryIO | None, run_at: "When | None", given: Mapping[str, Any]
 ) -> None:
     if run_at is not None and given["delay_seconds"] is not None:
         raise click.UsageError("--delay and --run-at exclude each other.")

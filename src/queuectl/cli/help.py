@@ -42,10 +42,7 @@ def _context_of(ctx: click.Context, words: tuple[str, ...]) -> click.Context:
 
 
 def restore_help(command: click.Command) -> None:
-    """Set the help of a command and its subcommands to the docstrings in the source.
-
-    ``python -OO`` (PYTHONOPTIMIZE=2) drops docstrings, from which click takes the help.
-    """
+    """Take the help of commands from the source, since ``python -OO`` drops docstrings."""
     if command.callback is not None and not command.help:
         command.help = _docstrings(command.callback.__module__).get(command.callback.__name__)
     if isinstance(command, click.Group):

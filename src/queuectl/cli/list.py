@@ -1,9 +1,10 @@
 """List jobs."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import click
 
@@ -11,12 +12,12 @@ from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json_array, echo_table, format_ago, format_in
 from queuectl.cli.params import REGEX, json_option, limit_option
 from queuectl.errors import StoreBusy
-from queuectl.job import State
-from queuectl.query import SORT_KEYS, Row, attempts_text, command_matches, row_document, select
+from queuectl.job import Job, State
+from queuectl.query import SORT_KEYS, Row, attempts_text, row_document, select
 from queuectl.store.protocol import Store
 from queuectl.store.values import Entry
 
-TABLE_ROWS = 100
+_TABLE_ROWS = 100
 
 
 @click.command(
@@ -68,49 +69,56 @@ def list_jobs(
     for, and the time of the last state change of any other.
     """
     store = app.open()
+
+    def cells(shown: Sequence[Row], now: datetime) -> list[Sequence[object]]:
+        gone = _gone_parents(store, [row.entry for row in shown])
+        return [_cells(row, now, gone) for row in shown]
+
+    print_jobs(
+        store,
+        states or tuple(State),
+        ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"],
+        cells,
+        as_json=as_json,
+        empty=_none_text(states, pattern),
+        limit=limit,
+        sort=sort,
+        reverse=reverse,
+        matches=(lambda job: pattern.search(job.command)) if pattern else None,
+    )
+
+
+def print_jobs(
+    store: Store,
+    states: Collection[State],
+    headers: Sequence[str],
+    cells: Callable[[Sequence[Row], datetime], list[Sequence[object]]],
+    *,
+    as_json: bool,
+    empty: str,
+    limit: int | None,
+    matches: Callable[[Job], object] | None = None,
+    **order: Any,
+) -> None:
+    """Print jobs as JSON or as a table, which stops at 100 without a limit and counts the rest."""
     now = store.now()
-    chosen = states or tuple(State)
     # A table that is cut short counts the rest by name, unless that takes the documents.
-    most = TABLE_ROWS if limit is None and not as_json and pattern is None else limit
-    matches = command_matches(pattern) if pattern else None
-    rows = select(store, chosen, now, limit=most, sort=sort, reverse=reverse, matches=matches)
+    most = limit if as_json or matches else limit or _TABLE_ROWS
+    rows = select(store, states, now, limit=most, matches=matches, **order)
     if as_json:
         echo_json_array(map(row_document, rows))
         return
-
-    def rest() -> int:
-        return count_rest(store, chosen, now) if pattern is None else sum(1 for _ in rows)
-
-    def cells(shown: Sequence[Row]) -> list[Sequence[object]]:
-        gone = _gone_parents(store, [row.entry for row in shown])
-        return [(*_columns(row, now, gone), command_cell(row)) for row in shown]
-
-    headers = ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"]
-    print_rows(rows, headers, cells, limit=limit, rest=rest, empty=_none_text(states, pattern))
-
-
-def print_rows(
-    rows: Iterator[Row],
-    headers: Sequence[str],
-    cells: Callable[[Sequence[Row]], list[Sequence[object]]],
-    *,
-    limit: int | None,
-    rest: Callable[[], int],
-    empty: str,
-) -> None:
-    """Print jobs as a table; without a limit it stops at 100, and the rest is counted on stderr."""
-    shown = list(islice(rows, TABLE_ROWS) if limit is None else rows)
-    echo_table(cells(shown), headers, empty=empty)
-    if limit is None and len(shown) == TABLE_ROWS and (more := rest()) > 0:
-        click.echo(
-            f"{more} more; --limit or --json shows {'it' if more == 1 else 'them'}", err=True
-        )
-
-
-def count_rest(store: Store, states: Collection[State], now: datetime) -> int:
-    """Return how many jobs in the states a full table leaves out."""
-    by_state = store.counts(now).by_state
-    return sum(by_state.get(state, 0) for state in states) - TABLE_ROWS
+    shown = list(islice(rows, _TABLE_ROWS) if limit is None else rows)
+    echo_table(cells(shown, now), headers, empty=empty)
+    if limit is None and len(shown) == _TABLE_ROWS:
+        if matches:
+            more = sum(1 for _ in rows)
+        else:
+            by_state = store.counts(now).by_state
+            more = sum(by_state.get(state, 0) for state in states) - _TABLE_ROWS
+        if more > 0:
+            them = "it" if more == 1 else "them"
+            click.echo(f"{more} more; --limit or --json shows {them}", err=True)
 
 
 def _none_text(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
@@ -130,24 +138,22 @@ def _gone_parents(store: Store, entries: Sequence[Entry]) -> set[str]:
         return set()  # unknown is not gone
 
 
-def _columns(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]:
+def _cells(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]:
     entry, job = row.entry, row.job
     priority, attempts = (job.priority, attempts_text(job)) if job else (entry.priority, None)
-    return entry.id, entry.state, priority, attempts, when_cell(entry, now, gone)
+    when = when_cell(entry, now, gone)
+    return entry.id, entry.state, priority, attempts, when, command_cell(row)
 
 
 def when_cell(entry: Entry, now: datetime, gone: Collection[str] = ()) -> str | None:
-    """Return when a pending job is due, what a blocked one waits for, or the age of the state.
-
-    ``gone`` are the ids of jobs that do not exist any more.
-    """
+    """Return when a job is due, which one it waits for (if not ``gone``), or its state's age."""
     if entry.state is State.PENDING:
         # A file that was dropped there by hand has no time before it is adopted: it is due.
         ahead = (entry.run_at - now).total_seconds() if entry.run_at else 0
         return format_in(ahead) if ahead > 0 else "due"
     if entry.parent is not None:
         state = "gone" if entry.parent in gone else entry.parent_state
-        return f"after {entry.parent} ({state})" if state is not None else f"after {entry.parent}"
+        return f"after {entry.parent}" + (f" ({state})" if state is not None else "")
     if entry.changed_at is not None:
         return format_ago((now - entry.changed_at).total_seconds())
     return None

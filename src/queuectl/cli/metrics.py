@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog=examples(
-        "queuectl metrics",
-        "queuectl metrics --output /var/lib/node_exporter/queuectl.prom",
+        "queuectl metrics", "queuectl metrics --output /var/lib/node_exporter/queuectl.prom"
     )
 )
 @click.option(
@@ -60,44 +59,35 @@ class _Collector:
 
     def collect(self) -> "Iterator[Metric]":
         """Yield the metrics."""
-        return _metrics(self._store)
+        from prometheus_client import core
 
-
-def _metrics(store: Store) -> "Iterator[Metric]":
-    """Yield the metrics of a store."""
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
-
-    now = store.now()
-    counts, workers, tally = store.counts(now), store.workers.live(), store.workers.tally()
-    jobs = GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
-    for state in State:
-        jobs.add_metric([state], counts.by_state.get(state, 0))
-    yield jobs
-    oldest = counts.oldest_due
-    age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
-    busy = sum(worker.job is not None for worker in workers)
-    for name, meaning, value in (
-        ("due_jobs", "Pending jobs whose time has come.", counts.due),
-        ("oldest_due_age_seconds", "For how long the oldest due job has been due.", age),
-        ("unreadable_jobs", "Documents set aside because they are unreadable.", counts.unreadable),
-        ("workers", "Live workers.", len(workers)),
-        ("workers_busy", "Live workers that run a job.", busy),
-    ):
-        yield GaugeMetricFamily(f"queuectl_{name}", meaning, value=value)
-    attempts = CounterMetricFamily(
-        "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
-    )
-    for outcome in dict.fromkeys((*Outcome, *tally.by_outcome)):
-        attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
-    yield attempts
-    bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]
-    yield HistogramMetricFamily(
-        "queuectl_attempt_duration_seconds",
-        "How long attempts ran, without lost ones.",
-        buckets=list(zip(bounds, accumulate(tally.by_length), strict=True)),
-        sum_value=tally.seconds,
-    )
+        store, now = self._store, self._store.now()
+        counts, workers, tally = store.counts(now), store.workers.live(), store.workers.tally()
+        jobs = core.GaugeMetricFamily("queuectl_jobs", "Jobs by state.", labels=["state"])
+        for state in State:
+            jobs.add_metric([state], counts.by_state.get(state, 0))
+        yield jobs
+        oldest, unreadable = counts.oldest_due, counts.unreadable
+        age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
+        busy = sum(worker.job is not None for worker in workers)
+        for name, meaning, value in (
+            ("due_jobs", "Pending jobs whose time has come.", counts.due),
+            ("oldest_due_age_seconds", "For how long the oldest due job has been due.", age),
+            ("unreadable_jobs", "Documents set aside because they are unreadable.", unreadable),
+            ("workers", "Live workers.", len(workers)),
+            ("workers_busy", "Live workers that run a job.", busy),
+        ):
+            yield core.GaugeMetricFamily(f"queuectl_{name}", meaning, value=value)
+        attempts = core.CounterMetricFamily(
+            "queuectl_attempts", "Attempts that have ended, by outcome.", labels=["outcome"]
+        )
+        for outcome in dict.fromkeys((*Outcome, *tally.by_outcome)):
+            attempts.add_metric([outcome], tally.by_outcome.get(outcome, 0))
+        yield attempts
+        bounds = [*map(str, LENGTH_BOUNDS), "+Inf"]
+        yield core.HistogramMetricFamily(
+            "queuectl_attempt_duration_seconds",
+            "How long attempts ran, without lost ones.",
+            buckets=list(zip(bounds, accumulate(tally.by_length), strict=True)),
+            sum_value=tally.seconds,
+        )

@@ -25,10 +25,9 @@ _MOST_NAMED = 3
 
 
 class Parsed(click.ParamType[T]):
-    """Text that a function turns into a value, raising UsageError for what it does not take."""
+    """Text that a function parses or refuses by UsageError; ``quote`` puts the text before that."""
 
     def __init__(self, name: str, parse: Callable[[str], T], *, quote: bool = False) -> None:
-        """Take the function; ``quote`` puts the text in front of its message."""
         self.name = name
         self._parse = parse
         self._quote = quote

@@ -22,7 +22,6 @@ class Replay:
     """
 
     def __init__(self, write: Callable[[bytes], object], width: Callable[[], int]) -> None:
-        """Take functions that write to the terminal and return its width in columns."""
         self._write = write
         self._width = width
         self._is_dumb = os.environ.get("TERM", "dumb") == "dumb"

@@ -8,7 +8,6 @@ import termios
 import time
 import tty
 from collections.abc import Callable
-from types import TracebackType
 
 from queuectl.text import clip, columns, encoded
 
@@ -44,7 +43,6 @@ class Screen:
     """The terminal, taken for a page and restored whatever happens."""
 
     def __enter__(self) -> "Screen":
-        """Take the terminal, and the signals that end or resize the page."""
         self._lines: list[str] = []
         self._stdin = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
         self._mode = termios.tcgetattr(self._stdin) if self._stdin is not None else []
@@ -57,17 +55,11 @@ class Screen:
         try:
             self._take()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Restore the terminal and the signals."""
+    def __exit__(self, *_: object) -> None:
         try:
             self._restore()
         finally:

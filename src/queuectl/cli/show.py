@@ -41,10 +41,7 @@ def show_job(store: Store, job: Job, *, as_json: bool) -> None:
         echo(f"{printable(name):<12}  {printable(value)}")
     if job.history:
         echo("")
-        echo_table(
-            list(_attempt_rows(job)),
-            ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER"],
-        )
+        echo_table(list(_attempt_rows(job)), ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER"])
 
 
 def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:

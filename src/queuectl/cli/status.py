@@ -40,7 +40,12 @@ def status(app: App, *, live: bool, as_json: bool) -> None:
             raise click.UsageError("give --watch or --json, not both")
         if not sys.stdout.isatty():
             raise click.UsageError("--watch needs a terminal; without it, status prints once")
-        _show_live(app.location)
+        import tabulate  # noqa: F401  (a page may need it when its file has been replaced)
+
+        from queuectl.cli.screen import show
+
+        load_all()
+        show(lambda width, height: page(app.location, width, height))
         return
     store = app.open()
     look = _Look.at(store)
@@ -48,15 +53,6 @@ def status(app: App, *, live: bool, as_json: bool) -> None:
         echo_json({"store": store.location, **look.document()})
     else:
         echo("\n".join(look.lines()))
-
-
-def _show_live(location: str) -> None:
-    import tabulate  # noqa: F401  (a page may need it when its file has been replaced)
-
-    from queuectl.cli.screen import show
-
-    load_all()
-    show(lambda width, height: page(location, width, height))
 
 
 class _Look(NamedTuple):

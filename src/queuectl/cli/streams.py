@@ -2,6 +2,7 @@
 
 import os
 import sys
+from codecs import BOM_UTF8
 from io import TextIOBase
 from typing import BinaryIO, TextIO
 
@@ -13,15 +14,11 @@ from queuectl.job import MAX_COMMAND_BYTES
 from queuectl.nonblocking import NonBlockingWriter
 from queuectl.submit import begins_like_object
 
-_UTF8_BOM = b"\xef\xbb\xbf"
 _CLOSED = "stdout is closed: open it, or send it to /dev/null"
 
 
 def open_stdin(what: str) -> BinaryIO:
-    """Return stdin; on a terminal, first say what is read from it.
-
-    Raises: click.UsageError if it is closed; StoreError if it cannot be read.
-    """
+    """Return stdin, on a terminal saying what is read. Raises: click.UsageError, StoreError."""
     if sys.stdin is None:
         raise click.UsageError(f"stdin is closed, and {what} cannot be read from it.")
     try:
@@ -34,13 +31,10 @@ def open_stdin(what: str) -> BinaryIO:
 
 
 def read_command() -> str:
-    """Return the command on stdin, without the newlines at its end, or the job document.
-
-    Raises: BadDocument if it is longer than a command can be.
-    """
+    """Return the command or the document on stdin. Raises: click.UsageError, BadDocument."""
     stdin = open_stdin("the command")
     # No more than it takes to refuse it: what is piped may have no end.
-    data = stdin.read(MAX_COMMAND_BYTES + 2).removeprefix(_UTF8_BOM)
+    data = stdin.read(MAX_COMMAND_BYTES + 2).removeprefix(BOM_UTF8)
     if begins_like_object(data.decode("utf-8", "surrogateescape")):
         data += stdin.read(MAX_DOCUMENT_BYTES + 1)
         if len(data) > MAX_DOCUMENT_BYTES:
@@ -64,7 +58,6 @@ class ProgressStream(TextIOBase):
     """
 
     def __init__(self, terminal: TextIO) -> None:
-        """Take the terminal, which stays open."""
         self._encoding = terminal.encoding
         self._writer = NonBlockingWriter(terminal.fileno())
 

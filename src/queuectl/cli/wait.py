@@ -1,13 +1,11 @@
 """Wait for jobs to end, and end as they did."""
 
-import os
-
 import click
 
 from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.output import first_few
 from queuectl.cli.params import give_up_option, ids_argument
-from queuectl.cli.waiting import Notices
+from queuectl.cli.waiting import Notices, refuse_to_wait_for_itself
 from queuectl.errors import TimeoutExpired
 from queuectl.job import Job, State, describe, shell_code
 
@@ -49,10 +47,7 @@ def wait(
     load_all()
     store = app.open()
     chosen = tuple(dict.fromkeys(store.resolve(each).id for each in job_ids))
-    if "QUEUECTL_JOB_ID" in os.environ:
-        from queuectl.cli.waiting import refuse_to_wait_for_itself
-
-        refuse_to_wait_for_itself(store, chosen, for_all=not any_of_them)
+    refuse_to_wait_for_itself(store, chosen, for_all=not any_of_them)
     ended: dict[str, Job] = {}
     looked = None if quiet else Notices(store).look
     for job in store.ends(chosen, timeout_seconds, looked):
@@ -65,22 +60,16 @@ def wait(
             f"not ended yet: {first_few(waiting)}; wait longer, or see 'queuectl status'"
         )
     for job_id in chosen:
-        if job_id in ended and (code := _exit_code(ended[job_id])):
+        if job_id in ended and ended[job_id].state is not State.COMPLETED:
+            code, text = _failure(ended[job_id])
             # The code of a command may be one of queuectl's own: this line says whose it is.
-            click.echo(_end_text(ended[job_id]), err=True)
+            click.echo(text, err=True)
             ctx.exit(code)
 
 
-def _exit_code(job: Job) -> int:
-    """Return the exit code that a shell would report for the job's command."""
-    if job.state is State.COMPLETED:
-        return 0
+def _failure(job: Job) -> tuple[int, str]:
+    """Return the exit code that a shell would report for a job that failed, and how it ended."""
+    text = f"{job.id} is {job.state}"
     if job.state is State.CANCELLED or not job.history:
-        return 1
-    return shell_code(job.history[-1]) or 1
-
-
-def _end_text(job: Job) -> str:
-    if job.state is State.CANCELLED or not job.history:
-        return f"{job.id} is {job.state}"
-    return f"{job.id} is {job.state}: {describe(job.history[-1])}"
+        return 1, text
+    return shell_code(job.history[-1]) or 1, f"{text}: {describe(job.history[-1])}"

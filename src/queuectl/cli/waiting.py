@@ -92,7 +92,6 @@ class Notices:
     """The warnings about the jobs that a command waits for, each printed once."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store of the jobs."""
         self._store = store
         self._printed: dict[str, _Reason] = {}
         self._looks = self._without_worker = 0

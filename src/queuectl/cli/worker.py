@@ -43,9 +43,7 @@ def worker() -> None:
     help="Exit with code 0 when no job is due and none of these workers runs one.",
 )
 @click.option(
-    "--unless-running",
-    is_flag=True,
-    help="Exit with code 0 if workers are running already.",
+    "--unless-running", is_flag=True, help="Exit with code 0 if workers are running already."
 )
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @click.option("--quiet", is_flag=True, help="Report errors only.")
