@@ -47,10 +47,7 @@ class NonBlockingWriter:
             self._own_fd = -1
 
     def write(self, lines: bytes, format_dropped: Callable[[int], bytes]) -> None:
-        """Write lines, by one call if they are short, or drop them.
-
-        ``format_dropped`` returns the line, written first, that reports a number of dropped lines.
-        """
+        """Write lines or drop them; first write what ``format_dropped`` says of dropped ones."""
         if not self.report_dropped(format_dropped) or not self._write_all(lines):
             self.dropped += lines.count(b"\n")
 

@@ -43,8 +43,10 @@ def after_attempt(
         else:
             state = State.PENDING
             run_at = later(now, backoff_seconds(attempts, settings, fraction))
-    ended = job._replace(state=state, attempts=attempts, run_at=run_at, updated_at=now)
-    return ended.with_attempt(attempt)
+    history = (*job.history, attempt)
+    return job._replace(
+        state=state, attempts=attempts, run_at=run_at, updated_at=now, history=history
+    ).shortened()
 
 
 def attempts_allowed(job: Job) -> int:

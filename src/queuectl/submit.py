@@ -39,7 +39,10 @@ RECORDED_KEYS = frozenset({
 OWN_PREFIX = "x_"  # a producer's own keys begin with it
 MAX_OWN_BYTES = 1024 * 1024
 _CHOOSABLE = frozenset({*USER_KEYS, "schema"})
-_OPTION_KEYS = ("id", "priority", "max_retries", "timeout", "cwd", "retry_on", "no_retry_on")
+_OPTION_KEYS = (
+    "id", "priority", "max_retries", "timeout", "cwd", "retry_on", "no_retry_on", "after",
+    "after_any",
+)  # fmt: skip
 _NOT_BLOCKED = (State.PENDING, State.PROCESSING, *FINISHED)
 
 
@@ -63,9 +66,8 @@ class Options(NamedTuple):
     def document(self) -> dict[str, Any]:
         """Return the options as keys of a job's document, all but ``run_at``."""
         values = {**self._asdict(), "timeout": self.timeout_seconds}
-        lists = {key: list(values[key]) for key in ("after", "after_any")}
-        given = {key: values[key] for key in _OPTION_KEYS} | lists
-        return {key: value for key, value in given.items() if value not in (None, [])}
+        values |= {"after": list(self.after), "after_any": list(self.after_any)}
+        return {key: values[key] for key in _OPTION_KEYS if values[key] not in (None, [])}
 
 
 class Submitter:

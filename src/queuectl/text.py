@@ -50,10 +50,7 @@ def encoded(text: str) -> bytes:
 
 
 def as_read(text: str, encoding: str) -> str:
-    """Return text as a reader of ``encoding`` sees it.
-
-    Bytes that are not UTF-8 were most likely written in that encoding.
-    """
+    """Return text with its bytes that are not UTF-8 decoded as ``encoding``, which is likely."""
     if encoding != "utf-8" and any("\udc80" <= each <= "\udcff" for each in text):
         with suppress(UnicodeEncodeError):  # a lone surrogate that stands for no byte
             return text.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape")

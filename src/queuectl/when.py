@@ -113,10 +113,7 @@ def _clock(word: str) -> time:
 
 
 def _moment(text: str, walls: Iterable[datetime], now: datetime, zone: tzinfo | None) -> When:
-    """Return the next moment at which the clock shows one of some local times, given in order.
-
-    The last of them is taken even if it is over.
-    """
+    """Return the next moment at which the clock shows one of some times, or the last, if over."""
     local_now = now.astimezone(zone).replace(tzinfo=None)
     moments: list[datetime] = []
     for wall in walls:

@@ -1,4 +1,4 @@
-"""What every command shares: the chosen store, standard output and the examples in its help."""
+"""What every command shares: the chosen store and the examples in its help."""
 
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,7 @@ class App:
         self.location = absolute(location)
 
     def open(self, *, create: bool = False) -> "Store":
-        """Open the store until the command ends.
-
-        ``create`` makes a missing store; without it, a missing store is an empty queue.
-        """
+        """Open the store until the command ends; a missing one is made, or an empty queue."""
         store = open_store(self.location, create=create)
         click.get_current_context().find_root().call_on_close(store.close)
         return store
@@ -40,14 +37,6 @@ pass_app = click.make_pass_decorator(App)
 def examples(*lines: str) -> str:
     """Return the end of a command's help: examples of its use."""
     return "\b\nExample:\n  " + "\n  ".join(lines)
-
-
-def echo(text: str, *, newline: bool = True) -> None:
-    """Print a line of data on stdout, or a part of one.
-
-    Raises: StoreError if stdout is closed, OSError if it cannot be written.
-    """
-    click.echo(text, nl=newline)
 
 
 def load_all() -> None:

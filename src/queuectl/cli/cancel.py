@@ -2,7 +2,7 @@
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.params import ids_argument, whole_ids
 from queuectl.errors import JobNotFound, QueuectlError, WrongState
 from queuectl.job import State
@@ -27,7 +27,7 @@ def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
     with whole_ids(store, job_ids):
         for job_id, state in store.cancel(job_ids, _report_slow):
             if state is State.CANCELLED:
-                echo(job_id)
+                click.echo(job_id)
             elif failure is None:
                 failure = _failure(job_id, state)
     if failure is not None:

@@ -2,7 +2,7 @@
 
 import click
 
-from queuectl.cli.app import echo, examples
+from queuectl.cli.app import examples
 
 _PROGRAM = "queuectl"
 _VARIABLE = "_QUEUECTL_COMPLETE"
@@ -36,10 +36,10 @@ def completion(*, shell: str) -> None:
     assert kind is not None, shell
     # Not source(), which runs bash to check its version.
     script = kind(click.get_current_context().find_root().command, {}, _PROGRAM, _VARIABLE)
-    echo(kind.source_template % script.source_vars(), newline=False)
+    click.echo(kind.source_template % script.source_vars(), nl=False)
     if shell == "zsh":
         # Click's script in $fpath would not complete at the second Tab, but register itself.
-        echo(f"compdef {script.func_name} {_PROGRAM}")
+        click.echo(f"compdef {script.func_name} {_PROGRAM}")
 
 
 def complete(command: click.Command, instruction: str) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json, echo_table
 from queuectl.cli.params import json_option
 from queuectl.config import JOB_KEYS, KEYS, Settings, field_name, parse_value, settings_document
@@ -80,7 +80,7 @@ def get(app: App, *, key: str, as_json: bool) -> None:
     if as_json:
         echo_json(getattr(store.settings(), field_name(key)))
     else:
-        echo(_values(store)[0][name])
+        click.echo(_values(store)[0][name])
 
 
 # A negative number is reported as a bad value, not as an option that does not exist.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.list import command_cell, print_jobs, when_cell
 from queuectl.cli.params import (
     REGEX,
@@ -78,12 +78,12 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
     if job.history and not as_json:
         number = job.history[-1].number
         logs = logs_of(store)
-        echo(f"\nEND OF THE LOG OF ATTEMPT {number}")
+        click.echo(f"\nEND OF THE LOG OF ATTEMPT {number}")
         if not logs.exists(job.id, number):
-            echo("(deleted)")
+            click.echo("(deleted)")
             return
         for line in _last_lines(logs, job.id, number, _LOG_LINES) or ["(nothing)"]:
-            echo(line)
+            click.echo(line)
 
 
 @dlq.command(
@@ -124,7 +124,7 @@ def retry(
         for job_id in job_ids:
             _checked_dead(store.get(job_id))
     for job_id in job_ids:
-        echo(store.retry(job_id, _DEAD, store.now()).id)
+        click.echo(store.retry(job_id, _DEAD, store.now()).id)
 
 
 def _retry_all(store: Store, pattern: re.Pattern[str] | None) -> None:
@@ -144,7 +144,7 @@ def _retry_all(store: Store, pattern: re.Pattern[str] | None) -> None:
             unreadable.append(entry.id)
             continue
         with suppress(JobNotFound, WrongState):  # somebody else was faster
-            echo(store.retry(job.id, _DEAD, store.now()).id)
+            click.echo(store.retry(job.id, _DEAD, store.now()).id)
     if unreadable:
         raise BadDocument(
             f"cannot be read and were left as they are: {unreadable}; see 'queuectl dlq list'"

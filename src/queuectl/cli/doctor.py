@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json_array
 from queuectl.cli.params import json_option
 from queuectl.text import printable
@@ -30,7 +30,7 @@ def doctor(ctx: click.Context, app: App, *, repair: bool, as_json: bool) -> None
         found.append(each)
         if not as_json:
             note = "note: " if each.note else ""
-            echo(printable(f"{note}{each.what}: {each.where}: {each.action}"))
+            click.echo(printable(f"{note}{each.what}: {each.where}: {each.action}"))
     if as_json:
         echo_json_array(map(asdict, found))
     if any(not (each.repaired or each.note) for each in found):

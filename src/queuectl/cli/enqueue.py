@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.params import DURATION, DURATION_OR_ZERO, INSTANT, Parsed, complete_ids, whole
 from queuectl.codes import check_codes
 from queuectl.document import MAX_DOCUMENT_BYTES, check_env
@@ -79,9 +79,11 @@ def _codes(rule: str) -> Parsed[str]:
     return Parsed("codes", lambda text: check_codes(text, rule), quote=True)
 
 
-def _option(names: str, metavar: str, text: str, **more: Any) -> Callable[..., Any]:
+def _option(
+    names: str, metavar: str, text: str, kind: Any = None, **more: Any
+) -> Callable[..., Any]:
     """Return an option; its parameter may have a name of its own, after a space."""
-    return click.option(*names.split(), metavar=metavar, help=text, **more)
+    return click.option(*names.split(), metavar=metavar, help=text, type=kind, **more)
 
 
 def _parents_option(name: str, end: str) -> Callable[..., Any]:
@@ -105,57 +107,51 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     "--priority",
     f"0-{MAX_PRIORITY}",
     f"Priority, from 0 (first) to {MAX_PRIORITY} (last)  [default: the setting]",
-    type=whole(0, MAX_PRIORITY),
+    whole(0, MAX_PRIORITY),
 )
 @_option(
-    "--delay delay_seconds",
-    "D",
-    "Earliest start, from now: 90s, 15m, 1h30m.",
-    type=DURATION_OR_ZERO,
+    "--delay delay_seconds", "D", "Earliest start, from now: 90s, 15m, 1h30m.", DURATION_OR_ZERO
 )
 @_option(
     "--run-at",
     "T",
     "Earliest start, in local time: 02:30, 2pm, 'tomorrow 06:00', 'sat 03:00',"
     " '2026-12-01 02:30', 'now + 2 hours', or ISO 8601.",
-    type=INSTANT,
+    INSTANT,
 )
 @_option(
     "--max-retries",
     "N",
     "Maximum number of runs, the first included  [default: the setting]",
-    type=whole(0, MAX_MAX_RETRIES),
+    whole(0, MAX_MAX_RETRIES),
 )
 @_option(
     "--timeout timeout_seconds",
     "D",
     "End an attempt that takes longer  [default: the setting]",
-    type=DURATION,
+    DURATION,
 )
 @_option(
     "--retry-on",
     "CODES",
     "Retry only after these exit codes, such as 75 or 1,64-78, or after any.",
-    type=_codes("retry_on"),
+    _codes("retry_on"),
 )
 @_option(
-    "--no-retry-on",
-    "CODES",
-    "Do not retry after these exit codes, or none.",
-    type=_codes("no_retry_on"),
+    "--no-retry-on", "CODES", "Do not retry after these exit codes, or none.", _codes("no_retry_on")
 )
 @_option(
     "--cwd",
     "DIR",
     "Working directory  [default: the current one]",
-    type=click.Path(exists=True, file_okay=False),
+    click.Path(exists=True, file_okay=False),
     callback=lambda _ctx, _param, path: None if path is None else _absolute(path),
 )
 @_option(
     "--env",
     "NAME[=VALUE]",
     "Set a variable; NAME alone copies its current value. Can be repeated.",
-    type=_Variable(),
+    _Variable(),
     multiple=True,
     callback=lambda _ctx, _param, variables: dict(variables),
 )
@@ -173,7 +169,7 @@ def _parents_option(name: str, end: str) -> Callable[..., Any]:
     "FILE|-",
     "Add a job for each line: a JSON object, or else a shell command. Lines that begin with # are"
     " comments; JSON may span lines, as list --json prints it.",
-    type=_BatchFile("rb"),
+    _BatchFile("rb"),
 )
 @click.argument("command", nargs=-1)
 @pass_app
@@ -316,7 +312,7 @@ def _print_ids(jobs: Iterable[Job]) -> None:
     ids = (job.id for job in jobs)
     try:
         while some := list(islice(ids, _IDS_AT_ONCE)):
-            echo("\n".join(some))
+            click.echo("\n".join(some))
     except (OSError, StoreError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         added = " ".join(job.id for job in jobs)

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from queuectl.cli.app import echo, examples
+from queuectl.cli.app import examples
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -25,7 +25,7 @@ def help_command(ctx: click.Context, *, words: tuple[str, ...]) -> None:
     It is the same as COMMAND --help, and as the manual: man queuectl, man queuectl-enqueue.
     """
     at = _context_of(ctx, words)
-    echo(at.command.get_help(at))
+    click.echo(at.command.get_help(at))
 
 
 def _context_of(ctx: click.Context, words: tuple[str, ...]) -> click.Context:

@@ -149,14 +149,11 @@ def when_cell(entry: Entry, now: datetime, gone: Collection[str] = ()) -> str | 
     """Return when a job is due, which one it waits for (if not ``gone``), or its state's age."""
     if entry.state is State.PENDING:
         # A file that was dropped there by hand has no time before it is adopted: it is due.
-        ahead = (entry.run_at - now).total_seconds() if entry.run_at else 0
-        return format_in(ahead) if ahead > 0 else "due"
+        return format_in(entry.run_at - now) if entry.run_at and entry.run_at > now else "due"
     if entry.parent is not None:
         state = "gone" if entry.parent in gone else entry.parent_state
         return f"after {entry.parent}" + (f" ({state})" if state is not None else "")
-    if entry.changed_at is not None:
-        return format_ago((now - entry.changed_at).total_seconds())
-    return None
+    return None if entry.changed_at is None else format_ago(now - entry.changed_at)
 
 
 def command_cell(row: Row) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.errors import ConfigError
 from queuectl.job import Outcome, State
 from queuectl.store.protocol import Store
@@ -46,7 +46,7 @@ def metrics(app: App, *, output_path: str | None) -> None:
     registry = CollectorRegistry()
     registry.register(_Collector(app.open()))
     if output_path is None:
-        echo(generate_latest(registry).decode(), newline=False)
+        click.echo(generate_latest(registry).decode(), nl=False)
     else:
         write_to_textfile(os.path.expanduser(output_path), registry)
 

@@ -3,11 +3,10 @@
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import click
-
-from queuectl.cli.app import echo
 
 _MAY_BE_CUT = ("COMMAND", "HOST", "LAST LINE")
 _LEAST_WIDTH = 10
@@ -17,7 +16,7 @@ def echo_json(value: Any) -> None:
     """Print one JSON document; ASCII alone, so that no terminal or locale can misread it."""
     import json
 
-    echo(json.dumps(value, indent=2, allow_nan=False))
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def echo_json_array(values: Iterable[Any]) -> None:
@@ -26,9 +25,9 @@ def echo_json_array(values: Iterable[Any]) -> None:
 
     separator = "["
     for value in values:
-        echo(separator + "\n  " + json.dumps(value, allow_nan=False), newline=False)
+        click.echo(separator + "\n  " + json.dumps(value, allow_nan=False), nl=False)
         separator = ","
-    echo("[]" if separator == "[" else "\n]")
+    click.echo("[]" if separator == "[" else "\n]")
 
 
 def echo_table(
@@ -47,7 +46,7 @@ def echo_table(
         from shutil import get_terminal_size
 
         width = get_terminal_size().columns
-    echo("\n".join(table_lines(rows, headers, width)))
+    click.echo("\n".join(table_lines(rows, headers, width)))
 
 
 def table_lines(
@@ -105,19 +104,19 @@ def first_few(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
-def format_ago(seconds: float) -> str:
+def format_ago(past: timedelta) -> str:
     """Return a time in the past for a person, such as ``1h5m ago``."""
-    return f"{format_coarse(seconds)} ago"
+    return f"{format_coarse(past)} ago"
 
 
-def format_in(seconds: float) -> str:
+def format_in(ahead: timedelta) -> str:
     """Return a time in the future for a person, such as ``in 1h5m``."""
-    return f"in {format_coarse(seconds)}"
+    return f"in {format_coarse(ahead)}"
 
 
-def format_coarse(seconds: float) -> str:
+def format_coarse(length: timedelta) -> str:
     """Return the two largest units of a length of time, in whole seconds at the finest."""
-    rest = max(round(seconds), 0)
+    rest = max(round(length.total_seconds()), 0)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         amount, rest = divmod(rest, size)

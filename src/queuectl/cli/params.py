@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ from queuectl.cli.app import App
 from queuectl.clock import parse_duration, utc_now
 from queuectl.config import whole_number
 from queuectl.errors import JobNotFound, QueuectlError, UsageError
-from queuectl.job import State
+from queuectl.job import IN_ORDER, State
 from queuectl.store import open_store
 
 if TYPE_CHECKING:
@@ -115,11 +115,7 @@ def ids_argument(*states: State, required: bool = True) -> Callable[..., Any]:
 
 
 def complete_ids(*states: State) -> Callable[..., Any]:
-    """Return a completion of the ids of jobs in the states, or in any.
-
-    Ids that were typed already are left out. A store that cannot be used completes nothing: the
-    command itself reports why.
-    """
+    """Return a completion of the ids of jobs in the states, or in any, that are not typed yet."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
         from click.shell_completion import CompletionItem
@@ -127,13 +123,10 @@ def complete_ids(*states: State) -> Callable[..., Any]:
         given = ctx.params.get(param.name or "")
         known = set(given) if isinstance(given, (list, tuple)) else set()
         try:
-            store = open_store(App(ctx.find_root().params["store"]).location)
-            try:
+            with closing(open_store(App(ctx.find_root().params["store"]).location)) as store:
                 some = dict(islice(_starting_with(store, incomplete, states), _MOST_IDS))
-            finally:
-                store.close()
         except (QueuectlError, click.ClickException, OSError):
-            return []
+            return []  # the command itself reports why
         return [
             CompletionItem(job_id, help=state)
             for job_id, state in sorted(some.items())
@@ -161,8 +154,6 @@ def _starting_with(
     store: "Store", prefix: str, states: Sequence[State] = ()
 ) -> Iterator[tuple[str, State]]:
     """Yield the ids that start with a prefix, in the states or in any, each with its state."""
-    from queuectl.job import IN_ORDER
-
     for state in IN_ORDER:
         if not states or state in states:
             for job_id in store.ids(state, prefix):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant
@@ -81,12 +81,12 @@ def purge_jobs(
         for entry in purged:
             count += 1
             if dry_run:
-                echo(entry.id)
+                click.echo(entry.id)
     finally:
         if dry_run and not as_json:
             click.echo(f"{counted(count, 'job')} would be purged", err=True)
         elif not as_json:
-            echo(f"{counted(count, 'job')} purged")
+            click.echo(f"{counted(count, 'job')} purged")
         if kept:
             them = "it" if len(kept) == 1 else "them"
             click.echo(

@@ -5,7 +5,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.params import ids_argument, whole_ids
 from queuectl.errors import JobNotFound, WrongState
 from queuectl.job import State
@@ -31,7 +31,7 @@ def retry(app: App, *, job_ids: tuple[str, ...]) -> None:
         for job_id in job_ids:
             _check(job_id, found.get(job_id))
     for job_id in _parents_first(store, {job_id: found[job_id] for job_id in job_ids}):
-        echo(store.retry(job_id, _STATES, store.now()).id)
+        click.echo(store.retry(job_id, _STATES, store.now()).id)
 
 
 def _parents_first(store: Store, found: Mapping[str, Entry]) -> Iterable[str]:

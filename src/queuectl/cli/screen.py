@@ -23,10 +23,7 @@ Page = Callable[[int, int], list[str]]  # from columns and rows to lines
 
 
 def show(page: Page) -> None:
-    """Draw a page until the user or a signal ends it.
-
-    SIGTERM and SIGHUP end the process as they would have without a screen to restore.
-    """
+    """Draw a page until the user ends it, or a signal, which then ends the process as usual."""
     with Screen() as screen:
         ended_by = None
         while ended_by is None:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import click
 
-from queuectl.cli.app import App, echo, examples, pass_app
+from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json, echo_table, format_ago, format_in
 from queuectl.cli.params import id_argument, json_option
 from queuectl.clock import format_duration, format_instant
@@ -38,9 +38,9 @@ def show_job(store: Store, job: Job, *, as_json: bool) -> None:
         return
     now = store.now()
     for name, value in _fields(store, job, now):
-        echo(f"{printable(name):<12}  {printable(value)}")
+        click.echo(f"{printable(name):<12}  {printable(value)}")
     if job.history:
-        echo("")
+        click.echo("")
         echo_table(list(_attempt_rows(job)), ["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "WORKER"])
 
 
@@ -91,8 +91,8 @@ def _state_of(store: Store, job_id: str) -> str:
 
 
 def _instant_text(instant: datetime, now: datetime) -> str:
-    ahead = (instant - now).total_seconds()
-    return f"{format_instant(instant)} ({format_in(ahead) if ahead > 0 else format_ago(-ahead)})"
+    away = format_in(instant - now) if instant > now else format_ago(now - instant)
+    return f"{format_instant(instant)} ({away})"
 
 
 def _attempt_rows(job: Job) -> Iterator[tuple[object, ...]]:

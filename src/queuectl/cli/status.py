@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
 
-from queuectl.cli.app import App, echo, examples, load_all, pass_app
+from queuectl.cli.app import App, examples, load_all, pass_app
 from queuectl.cli.output import echo_json, format_ago, format_coarse, format_in, table_lines
 from queuectl.cli.params import json_option
 from queuectl.clock import format_instant
@@ -52,7 +53,7 @@ def status(app: App, *, live: bool, as_json: bool) -> None:
     if as_json:
         echo_json({"store": store.location, **look.document()})
     else:
-        echo("\n".join(look.lines()))
+        click.echo("\n".join(look.lines()))
 
 
 class _Look(NamedTuple):
@@ -61,6 +62,7 @@ class _Look(NamedTuple):
     now: datetime
     counts: Counts
     workers: Sequence[WorkerRecord]
+    busy: int
     ended_lately: int
     set_aside_in: str
 
@@ -69,7 +71,8 @@ class _Look(NamedTuple):
         """Return the numbers of a store now."""
         now = store.now()
         workers, ended_lately = store.workers.live(), store.workers.ended_lately()
-        return cls(now, store.counts(now), workers, ended_lately, store.set_aside_in)
+        busy = sum(worker.job is not None for worker in workers)
+        return cls(now, store.counts(now), workers, busy, ended_lately, store.set_aside_in)
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of a status; its keys are always the same."""
@@ -79,7 +82,7 @@ class _Look(NamedTuple):
             "oldest_due_at": _instant_or_none(self.counts.oldest_due),
             "next_due_at": _instant_or_none(self.counts.next_due),
             "unreadable": self.counts.unreadable,
-            "workers": {"live": len(self.workers), "busy": self._busy()},
+            "workers": {"live": len(self.workers), "busy": self.busy},
             "ended_last_minute": self.ended_lately,
             "jobs_per_second": round(self.ended_lately / 60, 3),
         }
@@ -93,7 +96,7 @@ class _Look(NamedTuple):
         if self.counts.unreadable:
             note = f"in {self.set_aside_in}, with the reasons"
             rows.append(("unreadable", self.counts.unreadable, note))
-        note = f"{self._busy()} busy, {self.ended_lately} ended in the last minute"
+        note = f"{self.busy} busy, {self.ended_lately} ended in the last minute"
         rows.append(("workers", len(self.workers), note))
         return [f"{name:<10}  {count:>9}  {note}".rstrip() for name, count, note in rows]
 
@@ -102,14 +105,10 @@ class _Look(NamedTuple):
         if self.counts.by_state.get(State.PENDING, 0):
             notes.append(f"{self.counts.due} due")
         if self.counts.oldest_due is not None:
-            since = (self.now - self.counts.oldest_due).total_seconds()
-            notes.append(f"oldest {format_ago(since)}")
+            notes.append(f"oldest {format_ago(self.now - self.counts.oldest_due)}")
         if self.counts.next_due is not None:
-            notes.append(f"next {format_in((self.counts.next_due - self.now).total_seconds())}")
+            notes.append(f"next {format_in(self.counts.next_due - self.now)}")
         return ", ".join(notes)
-
-    def _busy(self) -> int:
-        return sum(worker.job is not None for worker in self.workers)
 
 
 def _instant_or_none(instant: datetime | None) -> str | None:
@@ -124,14 +123,11 @@ def page(location: str, width: int, height: int) -> list[str]:
     from queuectl.text import printable
 
     # Opened each time: the store may not exist yet, or be replaced by another.
-    store = open_store(location)
-    try:
+    with closing(open_store(location)) as store:
         look = _Look.at(store)
         logs = logs_of(store)
         rows = select(store, (State.DEAD,), look.now, limit=_FAILURES)
         failures = [dead_cells(row, logs, look.now) for row in rows]
-    finally:
-        store.close()
     lines = [printable(f"{format_instant(look.now)[:19]}Z  {location}"), "", *look.lines()]
     below = ["", *table_lines(failures, DEAD_HEADERS, width)] if failures else []
     if look.workers:
@@ -143,15 +139,10 @@ def page(location: str, width: int, height: int) -> list[str]:
 
 def _worker_lines(look: _Look, room: int, width: int) -> list[str]:
     """Return a table of workers, the longest busy first."""
+    now = look.now
     workers = sorted(look.workers, key=lambda each: (each.job is None, each.since))
     rows = [
-        (
-            each.name,
-            each.job or "idle",
-            each.attempt,
-            format_coarse((look.now - each.since).total_seconds()),
-            each.settled,
-        )
+        (each.name, each.job or "idle", each.attempt, format_coarse(now - each.since), each.settled)
         for each in workers[:room]
     ]
     more = [f"and {len(workers) - room} more"] if len(workers) > room else []

@@ -133,15 +133,12 @@ class Notices:
 def _line(job_id: str, reason: _Reason, now: datetime) -> str:
     line = f"job {job_id} is {reason.text}"
     if reason.due is not None:
-        return f"{line} ({format_in((reason.due - now).total_seconds())})"
+        return f"{line} ({format_in(reason.due - now)})"
     return f"{line}: {reason.helps}'queuectl cancel {job_id}'"
 
 
 def _reason(store: Store, entry: Entry, now: datetime, seen: set[str]) -> _Reason | None:
-    """Return why a job does not run, None if it does, or will soon.
-
-    A blocked job has the reason of the first of its parents that has one.
-    """
+    """Return why a job, or else one of its parents, does not run; None if all do, or will soon."""
     if entry.state is State.PENDING and entry.run_at is not None:
         if (entry.run_at - now).total_seconds() <= _SOON_SECONDS:
             return None
@@ -165,6 +162,5 @@ def _reason(store: Store, entry: Entry, now: datetime, seen: set[str]) -> _Reaso
             seen.add(parent)
             reason = _reason(store, parents[parent], now, seen)
             if reason is not None:
-                text = f"blocked by {parent}, which is {reason.text}"
-                return reason._replace(text=text)
+                return reason._replace(text=f"blocked by {parent}, which is {reason.text}")
     return None

@@ -118,16 +118,16 @@ def list_workers(app: App, *, as_json: bool) -> None:
     """
     store = app.open()
     workers = store.workers.live()
-    fields = ("name", "pid", "host", "job", "attempt")
-    known = [{field: getattr(each, field) for field in fields} for each in workers]
-    if as_json:
-        pairs = zip(workers, known, strict=True)
-        echo_json([{**document, "since": format_instant(each.since)} for each, document in pairs])
-        return
     now = store.now()
-    since = [format_ago((now - each.since).total_seconds()) for each in workers]
-    echo_table(
-        [(*cells.values(), age) for cells, age in zip(known, since, strict=True)],
-        ["NAME", "PID", "HOST", "JOB", "ATTEMPT", "SINCE"],
-        empty="no workers are running",
-    )
+    rows = [
+        {
+            **{field: getattr(each, field) for field in ("name", "pid", "host", "job", "attempt")},
+            "since": format_instant(each.since) if as_json else format_ago(now - each.since),
+        }
+        for each in workers
+    ]
+    if as_json:
+        echo_json(rows)
+        return
+    headers = ["NAME", "PID", "HOST", "JOB", "ATTEMPT", "SINCE"]
+    echo_table([tuple(row.values()) for row in rows], headers, empty="no workers are running")
