@@ -26,56 +26,41 @@ _LOGS_AT_ONCE = 10_000  # logs whose jobs are looked up by one walk through the 
 _STRAY_STAYS = timedelta(days=1)
 
 
-def purge(
-    store: Store,
-    logs: LogDir,
-    states: Collection[State],
-    until: datetime | None,
-    *,
-    dry_run: bool = False,
-    kept: Packed[Entry] | None = None,
-) -> Iterator[Entry]:
-    """Delete the jobs that came to one of the finished states by ``until`` (None: ever).
+class Purge:
+    """A deletion of finished jobs that ended by ``until`` (None: ever), or a dry run of one.
 
-    Yields each deleted job, the first to end first; with ``dry_run`` each that would be deleted.
-    ``kept`` collects the jobs that stay because a blocked job names them.
-    Raises: BadDocument, at the end, that names unreadable jobs; they stay.
+    ``kept`` are the jobs that stay because a blocked job names them, ``unreadable`` those that
+    cannot be read.
     """
-    deletion = _Deletion(store, logs, until, dry_run=dry_run, kept=kept)
-    found = (
-        each for state in states for each in store.purging.finished(state) if deletion.is_old(each)
-    )
-    entries = iter(Sorter(found, key=lambda entry: (entry.changed_at or FIRST, entry.id)))
-    for _ in deletion.parents.look():  # read before pending.lock is taken
-        pass
-    while some := list(islice(entries, _AT_ONCE)):
-        yield from deletion.delete(some)
-    if deletion.unreadable:
-        raise BadDocument(
-            f"cannot be read and were left as they are: {deletion.unreadable};"
-            " see 'queuectl doctor'"
-        )
-
-
-class _Deletion:
-    """The deletion of finished jobs, a few at a time, and the ids of jobs that stay."""
 
     def __init__(
-        self,
-        store: Store,
-        logs: LogDir,
-        until: datetime | None,
-        *,
-        dry_run: bool = False,
-        kept: Packed[Entry] | None = None,
+        self, store: Store, logs: LogDir, until: datetime | None, *, dry_run: bool = False
     ) -> None:
         self._store = store
         self._forget = logs.remove_all
         self._until = until
         self._dry_run = dry_run
-        self._kept: Packed[Entry] = Packed() if kept is None else kept
+        self.kept: Packed[Entry] = Packed()
         self.unreadable = Few()
         self.parents = store.purging.named_parents()
+
+    def jobs(self, states: Collection[State]) -> Iterator[Entry]:
+        """Delete the jobs in the states and yield each, the first to end first.
+
+        Raises: BadDocument, at the end, that names unreadable jobs.
+        """
+        finished = (each for state in states for each in self._store.purging.finished(state))
+        old = filter(self.is_old, finished)
+        entries = iter(Sorter(old, key=lambda entry: (entry.changed_at or FIRST, entry.id)))
+        for _ in self.parents.look():  # read before pending.lock is taken
+            pass
+        while some := list(islice(entries, _AT_ONCE)):
+            yield from self.delete(some)
+        if self.unreadable:
+            raise BadDocument(
+                f"cannot be read and were left as they are: {self.unreadable};"
+                " see 'queuectl doctor'"
+            )
 
     def is_old(self, entry: Entry) -> bool:
         """Return whether a job has ended by the time given."""
@@ -90,7 +75,7 @@ class _Deletion:
 
     def _is_deleted(self, entry: Entry, named: Collection[str]) -> bool:
         if entry.id in named:
-            self._kept.append(entry)
+            self.kept.append(entry)
             return False
         try:
             if self._dry_run:
@@ -120,23 +105,25 @@ class StrayLogs:
         self._some: list[Log] = []
         self.count = 0
 
-    def add(self, log: Log) -> None:
-        """Take a log whose job may be gone."""
-        if log.modified_at <= self._until:
-            self._some.append(log)
-            if len(self._some) == _LOGS_AT_ONCE:
-                self.purge()
-
-    def add_all(self) -> None:
-        """Take all logs but those of finished jobs."""
+    def purge(self, finished_until: datetime | None = None) -> Iterator[None]:
+        """Delete the logs, and old ones of finished jobs, a step for each that is looked at."""
         for log in self._logs.all():
+            yield
+            is_old = finished_until is not None and log.modified_at <= finished_until
+            if not is_old and log.modified_at > self._until:
+                continue
+            with self._store.purging.hold(log.job_id) as is_held:
+                if is_held:
+                    if is_old:
+                        self._logs.remove(log.job_id, log.attempt, unchanged_since=finished_until)
+                    continue
             if log.modified_at <= self._until:
-                with self._store.purging.hold(log.job_id) as is_held:
-                    if not is_held:
-                        self.add(log)
+                self._some.append(log)
+                if len(self._some) == _LOGS_AT_ONCE:
+                    self._purge_some()
+        self._purge_some()
 
-    def purge(self) -> None:
-        """Delete the logs taken whose jobs are gone."""
+    def _purge_some(self) -> None:
         some, self._some = self._some, []
         if not some:
             return
@@ -197,11 +184,13 @@ class IdlePurge:
         if settings.keep_completed is not None:
             yield from self._purge_completed(now - timedelta(seconds=settings.keep_completed))
         if settings.keep_logs is not None:
-            yield from self._purge_logs(now - timedelta(seconds=settings.keep_logs))
+            until = now - timedelta(seconds=settings.keep_logs)
+            yield from StrayLogs(self._store, self._logs, until).purge(until)
+            self._logs.worker_log.remove_old(until)
 
     def _purge_completed(self, until: datetime) -> Iterator[None]:
         # Unreadable documents are left for a person to look at.
-        deletion = _Deletion(self._store, self._logs, until)
+        deletion = Purge(self._store, self._logs, until)
         old: list[Entry] = []
         for entry in chain(self._store.purging.finished(State.COMPLETED), [None]):
             yield
@@ -211,19 +200,6 @@ class IdlePurge:
                 yield from deletion.parents.look()
                 deletion.delete(old)
                 old.clear()
-
-    def _purge_logs(self, until: datetime) -> Iterator[None]:
-        strays = StrayLogs(self._store, self._logs, until)
-        for log in self._logs.all():
-            yield
-            if log.modified_at <= until:
-                with self._store.purging.hold(log.job_id) as is_held:
-                    if is_held:
-                        self._logs.remove(log.job_id, log.attempt, unchanged_since=until)
-                        continue
-                strays.add(log)
-        strays.purge()
-        self._logs.worker_log.remove_old(until)
 
 
 def period_seconds(settings: Settings) -> float:

@@ -12,7 +12,7 @@ from tests.jobs import NOON, drain, make_jobs
 
 from queuectl.config import Settings
 from queuectl.job import Job, State
-from queuectl.purge import IdlePurge, purge
+from queuectl.purge import IdlePurge, Purge
 from queuectl.store.documents import Documents
 from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
@@ -58,7 +58,7 @@ def purged(store: Store, place: Place, states: Collection[State], **options: Any
     until = options.pop("until", None)
     return [
         entry.id
-        for entry in purge(store, LogDir(f"{place.location}/logs"), states, until, **options)
+        for entry in Purge(store, LogDir(f"{place.location}/logs"), until, **options).jobs(states)
     ]
 
 

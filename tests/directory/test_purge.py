@@ -11,7 +11,7 @@ from tests.jobs import drain, fail_for_good, make_job, make_jobs
 
 from queuectl.errors import BadDocument, DuplicateId
 from queuectl.job import Job, State, log_name
-from queuectl.purge import purge
+from queuectl.purge import Purge
 from queuectl.store import files
 from queuectl.store.logs import LogDir
 from queuectl.store.protocol import Store
@@ -77,8 +77,8 @@ def test_what_cannot_be_read_is_left_and_named(store: Store, place: Place, dry_r
     with pytest.raises(BadDocument, match="left as they are: broken; see 'queuectl doctor'"):
         found.extend(
             entry.id
-            for entry in purge(
-                store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None, dry_run=dry_run
+            for entry in Purge(store, LogDir(f"{place.location}/logs"), None, dry_run=dry_run).jobs(
+                [State.COMPLETED]
             )
         )
     assert "broken" in ids(store, State.COMPLETED)
@@ -124,7 +124,7 @@ def test_a_job_that_becomes_blocked_during_a_purge_keeps_its_parents(
     first = [make_job("old", after=("p",)), make_job("same", after=("p",))]
     store.add(first, chosen=["old", "same"])
     reads = blocked_reads(monkeypatch)
-    found = purge(store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None)
+    found = Purge(store, LogDir(f"{place.location}/logs"), None).jobs([State.COMPLETED])
     assert [next(found).id for _ in range(100)][-1] == "j-099"
     other = place.open()
     assert list(other.cancel(["same"])) == [("same", State.CANCELLED)]
@@ -152,7 +152,7 @@ def test_a_blocked_job_that_cannot_be_read_is_looked_at_again(store: Store, plac
     document = path.read_text()
     path.write_text(document[:20])
     grow_old(path.parent, 1)
-    found = purge(store, LogDir(f"{place.location}/logs"), [State.COMPLETED], None)
+    found = Purge(store, LogDir(f"{place.location}/logs"), None).jobs([State.COMPLETED])
     next(found)
     path.write_text(document)
     grow_old(path.parent, 1)

@@ -31,12 +31,10 @@ def test_logs_that_removed_jobs_have_left_are_purged(store: Store, place: Place)
     stray_logs(place)
     before = logged(place)
     strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None, dry_run=True)
-    strays.add_all()
-    strays.purge()
+    assert list(strays.purge())
     assert (strays.count, logged(place)) == (1, before)
     strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None)
-    strays.add_all()
-    strays.purge()
+    assert list(strays.purge())
     assert strays.count == 1
     assert logged(place) == [each for each in before if each != "removed.1.log"]
 
@@ -66,6 +64,5 @@ def test_log_of_a_job_that_comes_meanwhile_stays(
 
     monkeypatch.setattr(store.core.lookup, "find", found)
     strays = StrayLogs(store, LogDir(f"{place.location}/logs"), None)
-    strays.add_all()
-    strays.purge()
+    assert list(strays.purge())
     assert (strays.count, logged(place)) == (0, ["late.1.log"])

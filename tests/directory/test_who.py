@@ -25,7 +25,7 @@ from tests.trees import tree
 
 from queuectl.errors import BadDocument, QueuectlError, UnsafeStore
 from queuectl.job import Outcome, State
-from queuectl.purge import IdlePurge, purge
+from queuectl.purge import IdlePurge, Purge
 from queuectl.store import open_store
 from queuectl.store.index import Index
 from queuectl.store.layout import DIRECTORIES
@@ -85,7 +85,7 @@ def _use_all(store: Store, logs: LogDir) -> int:
         lambda: store.config.change(lambda document: document | {"priority": "3"}),
         lambda: store.stop_requests.request(now=False),
         purge_idly,
-        lambda: list(purge(store, logs, [State.COMPLETED, State.DEAD, State.CANCELLED], None)),
+        lambda: list(Purge(store, logs, None).jobs([State.COMPLETED, State.DEAD, State.CANCELLED])),
         lambda: logs.remove("old", 1),
         store.pool.tidy,
         store.queue.unregister,

@@ -10,9 +10,7 @@ from queuectl.cli.output import counted, echo_json_array
 from queuectl.cli.params import dry_run_option, json_option, older_than_option
 from queuectl.clock import format_instant
 from queuectl.job import FINISHED, State
-from queuectl.packed import Packed
-from queuectl.purge import StrayLogs
-from queuectl.purge import purge as purge_finished
+from queuectl.purge import Purge, StrayLogs
 from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
 from queuectl.store.values import Entry
@@ -48,8 +46,8 @@ def purge(
     states = states or _DEFAULT_STATES
     purge_jobs(store, states, age_seconds, dry_run=dry_run, as_json=as_json)
     strays = StrayLogs(store, logs_of(store), _until(store, age_seconds), dry_run=dry_run)
-    strays.add_all()
-    strays.purge()
+    for _ in strays.purge():
+        pass
     if strays.count:
         deleted = "would be deleted" if dry_run else "deleted"
         click.echo(f"{counted(strays.count, 'log')} of missing jobs {deleted}", err=True)
@@ -64,15 +62,8 @@ def purge_jobs(
     as_json: bool,
 ) -> None:
     """Delete the jobs in the states that ended longer ago, and report them."""
-    kept: Packed[Entry] = Packed()
-    purged = purge_finished(
-        store,
-        logs_of(store),
-        dict.fromkeys(states),
-        _until(store, age_seconds),
-        dry_run=dry_run,
-        kept=kept,
-    )
+    deletion = Purge(store, logs_of(store), _until(store, age_seconds), dry_run=dry_run)
+    purged = deletion.jobs(dict.fromkeys(states))
     count = 0
     try:
         if as_json:
@@ -87,10 +78,10 @@ def purge_jobs(
             click.echo(f"{counted(count, 'job')} would be purged", err=True)
         elif not as_json:
             click.echo(f"{counted(count, 'job')} purged")
-        if kept:
-            them = "it" if len(kept) == 1 else "them"
+        if kept := len(deletion.kept):
+            them = "it" if kept == 1 else "them"
             click.echo(
-                f"{counted(len(kept), 'job')} kept: blocked jobs wait for {them};"
+                f"{counted(kept, 'job')} kept: blocked jobs wait for {them};"
                 " see 'queuectl list --state blocked'",
                 err=True,
             )
