@@ -33,7 +33,6 @@ class DirectoryAdder:
     """A store that is open to add jobs, and for nothing else."""
 
     def __init__(self, location: str, *, create: bool = False) -> None:
-        """Open the store; raises as opening a StoreDirectory does."""
         self._dir = StoreDirectory(location, create=create)
         self._settings = SettingsFile(self._dir, PendingLock(self._dir))
         self._publisher = Publisher(self._dir, Documents(self._dir, self._settings))
@@ -64,7 +63,6 @@ class Publisher:
     """The way of new documents into one store."""
 
     def __init__(self, directory: StoreDirectory, documents: Documents) -> None:
-        """Take the open store."""
         self._dir = directory
         self._documents = documents
 

@@ -29,7 +29,6 @@ class Adopter:
     """The way of dropped files into the order of one store."""
 
     def __init__(self, core: Core, scan: PendingScan, waiting: PendingDocuments) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._lock = core.lock
         self._index = core.index

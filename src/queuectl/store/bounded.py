@@ -12,7 +12,6 @@ class Smallest:
     """
 
     def __init__(self, most: int) -> None:
-        """Start with nothing."""
         self._most = most
         self._heap: list[str] = []
         self.cut: str | None = None

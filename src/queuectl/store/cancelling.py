@@ -39,7 +39,6 @@ class Canceller:
         recovery: Recovery,
         adopter: Adopter,
     ) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._lock = core.lock

@@ -21,7 +21,6 @@ class LockedAdder:
     """The way of new jobs into pending/ and blocked/ of one store, under pending.lock."""
 
     def __init__(self, core: Core, dependencies: Callable[[], "Dependencies"]) -> None:
-        """Take the open store, and what makes its dependencies if they are needed."""
         self._dir = core.directory
         self._lock = core.lock
         self._lookup = core.lookup

@@ -34,7 +34,6 @@ class Claimer:
         adopter: Adopter,
         set_back: SetBack,
     ) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._lock = core.lock
         self._registry = core.registry

@@ -30,7 +30,6 @@ class CompleteWalk:
     """Walks through the states that are repeated until they cannot have missed anything."""
 
     def __init__(self, directory: StoreDirectory, index: Index, lock: PendingLock) -> None:
-        """Take the open store."""
         self._dir = directory
         self._index = index
         self._lock = lock

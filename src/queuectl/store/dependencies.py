@@ -35,7 +35,6 @@ class Dependencies:
     """The blocked jobs of one store, and their way out."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._index = core.index

@@ -49,7 +49,6 @@ class DirectoryStore:
     set_aside_in = "corrupt/"
 
     def __init__(self, location: str, *, create: bool = False, any_format: bool = False) -> None:
-        """Open the store; raises as opening a StoreDirectory does."""
         self.core = core = open_core(location, create=create, any_format=any_format)
         self.parts = Parts(core)
         self.location = core.directory.location

@@ -46,7 +46,6 @@ class Documents:
     """The documents of one store, each a file in the directory of its state."""
 
     def __init__(self, directory: StoreDirectory, settings: SettingsFile) -> None:
-        """Take the open store, and the settings that give a document what it leaves out."""
         self._dir = directory
         self._settings = settings
         # Called with what was set aside, and why.

@@ -26,7 +26,6 @@ class Entries:
     """The jobs of each state of one store, in order."""
 
     def __init__(self, directory: StoreDirectory, index: Index) -> None:
-        """Take the open store."""
         self._dir = directory
         self._index = index
 

@@ -310,7 +310,6 @@ class Syncer:
     """
 
     def __init__(self) -> None:
-        """Start with the hope that it is quick."""
         self._avoid_until = 0.0
 
     def sync(self, file_fds: Sequence[int], directory_fds: Sequence[int]) -> None:

@@ -34,7 +34,6 @@ class Index:
     """The names in the state directories of one store, as ids of jobs."""
 
     def __init__(self, directory: StoreDirectory, documents: Documents) -> None:
-        """Take the open store."""
         self._dir = directory
         self._documents = documents
 

@@ -47,7 +47,6 @@ class LogDir:
     """The directory of the logs of a store."""
 
     def __init__(self, path: str) -> None:
-        """Take the directory's path; nothing is opened or made yet."""
         self.directory = path
         self.worker_log = WorkerLog(os.path.join(os.path.dirname(path), "worker.log"))
         self._dir_fd: int | None = None

@@ -25,7 +25,6 @@ class Lookup:
     def __init__(
         self, directory: StoreDirectory, documents: Documents, index: Index, complete: CompleteWalk
     ) -> None:
-        """Take the parts of an open store."""
         self._dir = directory
         self._documents = documents
         self._index = index

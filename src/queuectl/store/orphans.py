@@ -17,7 +17,6 @@ class Orphans:
     """The commands of one store whose worker is gone."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._records = core.records

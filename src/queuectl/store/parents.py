@@ -24,7 +24,6 @@ class NamedParents:
     """
 
     def __init__(self, core: Core) -> None:
-        """Take the open store; nothing is read."""
         self._dir = core.directory
         self._documents = core.documents
         self._index = core.index

@@ -27,7 +27,6 @@ class Parts:
     """The parts of one open store; what each is for is said where its class stands."""
 
     def __init__(self, core: Core) -> None:
-        """Take the core; no part is made yet."""
         self.core = core
 
     def close(self) -> None:

@@ -19,7 +19,6 @@ class PendingDocuments:
     """The documents in pending/ of one store, for one process."""
 
     def __init__(self, core: Core, scan: PendingScan) -> None:
-        """Take the open store, and the scan that looks again."""
         self._dir = core.directory
         self._documents = core.documents
         self._scan = scan

@@ -16,7 +16,6 @@ class PendingLock:
     """The lock of rule 7, as far as this process holds it."""
 
     def __init__(self, directory: StoreDirectory) -> None:
-        """Take the open store; nothing is locked."""
         self._dir = directory
         self._holds = 0
         self._waits_in_kernel = False

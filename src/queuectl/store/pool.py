@@ -13,7 +13,6 @@ class DirectoryPool:
     """The part for pools of an open store; see worker_protocol.Pool."""
 
     def __init__(self, parts: Parts) -> None:
-        """Take the open store."""
         self._parts = parts
         self._core = core = parts.core
         self.check = check_descriptors  # a command can inherit its lock (rule 4)

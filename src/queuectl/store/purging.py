@@ -23,7 +23,6 @@ class Purger:
     """The way of finished jobs out of one store."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store."""
         self._core = core
         self._dir = core.directory
         self._documents = core.documents

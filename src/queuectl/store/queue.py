@@ -11,7 +11,6 @@ class DirectoryQueue:
     poll_seconds = POLL_SECONDS
 
     def __init__(self, parts: Parts) -> None:
-        """Take the open store."""
         registry, scan = parts.core.registry, parts.scan
         self._registry = registry
         self._scan = scan

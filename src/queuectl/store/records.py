@@ -34,7 +34,6 @@ class WorkerRecords:
     """The records in workers/, whoever has written them; see protocol.Workers."""
 
     def __init__(self, directory: StoreDirectory, documents: Documents, totals: Totals) -> None:
-        """Take the open store."""
         self._dir = directory
         self._documents = documents
         self._totals = totals

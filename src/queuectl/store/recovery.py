@@ -25,7 +25,6 @@ class Recovery:
     def __init__(
         self, core: Core, dependencies: Dependencies, settler: Settler, orphans: Orphans
     ) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._registry = core.registry

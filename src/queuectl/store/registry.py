@@ -29,7 +29,6 @@ class WorkerRegistry:
     """The workers of this process, and the pool that they belong to."""
 
     def __init__(self, directory: StoreDirectory, records: WorkerRecords, totals: Totals) -> None:
-        """Take the open store; this process has no worker."""
         self._dir = directory
         self._records = records
         self._totals = totals

@@ -16,7 +16,6 @@ class Retrier:
     """The way of finished jobs back into one store, under pending.lock."""
 
     def __init__(self, core: Core, dependencies: Callable[[], Dependencies]) -> None:
-        """Take the open store, and what makes its dependencies if they are needed."""
         self._dir = core.directory
         self._documents = core.documents
         self._lock = core.lock

@@ -44,7 +44,6 @@ class PendingScan:
     def __init__(
         self, directory: StoreDirectory, most_due: int = MOST_DUE, most_later: int = MOST_LATER
     ) -> None:
-        """Take the open store; nothing is scanned or watched before it is asked for."""
         self._dir = directory
         self._watch: Watch | None = None
         self._due = Smallest(most_due)

@@ -21,7 +21,6 @@ class SetBack:
     """The due times in pending/ of one store, after the clock was set back."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._lock = core.lock

@@ -19,7 +19,6 @@ class SettingsFile:
     """The settings of one store."""
 
     def __init__(self, directory: StoreDirectory, lock: PendingLock) -> None:
-        """Take the open store; nothing is read."""
         self._dir = directory
         self._lock = lock
         self._path = f"{directory.location}/{_NAME}"

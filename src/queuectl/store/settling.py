@@ -21,7 +21,6 @@ class Settler:
     """The way of jobs out of processing/, for one process."""
 
     def __init__(self, core: Core, dependencies: Dependencies) -> None:
-        """Take the parts of an open store; no file is made."""
         self._dir = core.directory
         self._documents = core.documents
         self._lock = core.lock

@@ -33,7 +33,6 @@ class SpareFiles:
     """Keep the spare files of one process in tmp/."""
 
     def __init__(self, tmp_fd: int, processing_fd: int) -> None:
-        """Take the open tmp/ and processing/; no file is made before it is needed."""
         self._tmp_fd = tmp_fd
         self._processing_fd = processing_fd
         self._ready: list[str] = []

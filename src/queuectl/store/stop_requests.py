@@ -31,7 +31,6 @@ class StopRequests:
     """The requests to stop the workers of one store."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store; nothing is watched."""
         self._dir = core.directory
         self._records = core.records
         self._watch: Watch | None = None

@@ -23,7 +23,6 @@ class Totals:
     """The counts of workers that are gone, and their names as long as a record may be left."""
 
     def __init__(self, directory: StoreDirectory) -> None:
-        """Take the open store."""
         self._dir = directory
 
     def read(self) -> tuple[Tally, list[str]]:

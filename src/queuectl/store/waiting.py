@@ -22,7 +22,6 @@ class Waiter:
     """Waiting for the ends of jobs of one store."""
 
     def __init__(self, core: Core) -> None:
-        """Take the open store."""
         self._dir = core.directory
         self._documents = core.documents
         self._index = core.index

@@ -27,7 +27,6 @@ class Claimer:
     """The claims of one process."""
 
     def __init__(self, context: WorkerContext, idle: Idle) -> None:
-        """Take what the workers of the process share."""
         self._context = context
         self._idle = idle
         self._arrivals = 0  # at the last claim

@@ -46,7 +46,6 @@ class Obstacle(OSError):
     """
 
     def __init__(self, error: OSError, *, is_general: bool) -> None:
-        """Describe the ``error`` that was met."""
         text = error.strerror
         if error.errno == errno.EBADF:  # the limit is lower than the number of the lock
             limit = os.sysconf("SC_OPEN_MAX")

@@ -93,7 +93,6 @@ class ReportedProblems:
     """The problems that last, each logged once until it is resolved."""
 
     def __init__(self, log: EventLog) -> None:
-        """Report to ``log``."""
         self._log = log
         self._reported: dict[str, set[str]] = {}
 

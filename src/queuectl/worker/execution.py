@@ -20,7 +20,6 @@ class Execution:
     """The execution of one attempt by one worker."""
 
     def __init__(self, context: WorkerContext, claim: Claim, log: EventLog) -> None:
-        """Execute the attempt that ``claim`` allows."""
         self._context = context
         self._claim = claim
         self._job = claim.job

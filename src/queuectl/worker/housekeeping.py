@@ -24,7 +24,6 @@ class Housekeeping:
     """The duties of one supervisor, and when each is due next."""
 
     def __init__(self, store: Store, log: EventLog, problems: ReportedProblems) -> None:
-        """Make everything due at once."""
         self._store = store
         self._log = log
         self._problems = problems

@@ -30,7 +30,6 @@ class Idle:
     """The duties of a process without jobs, done once for all workers that found none."""
 
     def __init__(self, context: WorkerContext, log: EventLog) -> None:
-        """Take what the workers of the process share."""
         self._context = context
         self._log = log
         self._purge = IdlePurge(context.store, context.logs)

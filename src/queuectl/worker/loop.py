@@ -24,7 +24,6 @@ class Loop:
     """A scheduler of coroutines that wait for descriptors, or for their time."""
 
     def __init__(self) -> None:
-        """Start with nothing to wait for."""
         self._poll = select.poll()
         self._wakers: dict[int, Callable[[], object]] = {}
         self._waiting: dict[Task, _Wait] = {}

@@ -79,7 +79,6 @@ class Supervisor:
     """The parent process of one pool."""
 
     def __init__(self, store: Store, count: int, *, drain: bool, quiet: bool) -> None:
-        """Supervise ``count`` workers, which inherit the open store."""
         self._store = store
         self._count = count
         self._drain = drain

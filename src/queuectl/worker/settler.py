@@ -61,7 +61,6 @@ class Settler:
         log: EventLog,
         problems: ReportedProblems,
     ) -> None:
-        """Take what the workers of the process share."""
         self._queue = queue
         self._loop = loop
         self._signals = signals

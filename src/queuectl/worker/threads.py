@@ -11,7 +11,6 @@ class Call:
     """One call of a function by a thread, as soon as one is free."""
 
     def __init__(self, function: Callable[[], object]) -> None:
-        """Take a function whose result and errors nobody needs."""
         self.function = function
         self.is_done = False
         self._started_at = time.monotonic()

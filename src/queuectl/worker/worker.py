@@ -26,7 +26,6 @@ class Worker:
     """A worker of a process: a coroutine that runs one job at a time."""
 
     def __init__(self, context: WorkerContext, claimer: Claimer, idle: Idle, log: EventLog) -> None:
-        """Take what the workers of the process share, and a log that bears this worker's name."""
         self._context = context
         self._claimer = claimer
         self._idle = idle
