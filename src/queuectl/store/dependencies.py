@@ -88,12 +88,9 @@ class Dependencies:
         blocked_fd = self._dir.fd(State.BLOCKED)
         if len(parents) < files.MANY or not files.sync_file_system(blocked_fd):
             for parent in parents:
-                fd = self._index.open_parent(parent)
-                if fd is not None:
-                    try:
+                with files.closing(self._index.open_parent(parent)) as fd:
+                    if fd is not None:
                         files.sync_directory(fd)
-                    finally:
-                        os.close(fd)
         files.sync_directory(blocked_fd)
 
     def look_again(self, places: Mapping[str, str], found: Mapping[str, State]) -> None:
@@ -142,13 +139,8 @@ class Dependencies:
         return not self._remove_directory(parent) and all_stay
 
     def _changed_at(self, parent: str) -> int | None:
-        fd = self._index.open_parent(parent)
-        if fd is None:
-            return None
-        try:
-            return os.fstat(fd).st_mtime_ns
-        finally:
-            os.close(fd)
+        with files.closing(self._index.open_parent(parent)) as fd:
+            return None if fd is None else os.fstat(fd).st_mtime_ns
 
     def _release_some(self, parent: str, children: Sequence[str]) -> bool:
         """Release some children; return whether all stay, as the parent's end demands."""

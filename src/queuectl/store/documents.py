@@ -57,27 +57,21 @@ class Documents:
     def locked(self, directory: State | str, name: str) -> Iterator[int | None]:
         """Hold the lock of a document (rule 2); None if it is gone, no document, or held."""
         with store_errors(f"{self._dir.location}/{directory}/{name} cannot be opened"):
-            fd = files.open_document(self._dir.fd(directory), name)
-        if fd is None:
-            yield None
-            return
-        try:
-            with store_errors(f"{self._dir.location}/{directory}/{name} cannot be locked"):
-                held = files.lock(fd) and files.names_inode(
-                    self._dir.fd(directory), name, os.fstat(fd)
-                )
-            yield fd if held else None
-        finally:
-            os.close(fd)
+            opened = files.open_document(self._dir.fd(directory), name)
+        with files.closing(opened) as fd:
+            if fd is not None:
+                with store_errors(f"{self._dir.location}/{directory}/{name} cannot be locked"):
+                    directory_fd = self._dir.fd(directory)
+                    held = files.lock(fd) and files.names_inode(directory_fd, name, os.fstat(fd))
+            yield fd if fd is not None and held else None
 
     def is_document(self, state: State, name: str) -> bool:
         """Return whether a name is that of a document; anything else is never waited for."""
-        with store_errors(f"{self._dir.location}/{state}/{name} cannot be opened"):
-            fd = files.open_document(self._dir.fd(state), name)
-        if fd is None:
-            return False
-        os.close(fd)
-        return True
+        with (
+            store_errors(f"{self._dir.location}/{state}/{name} cannot be opened"),
+            files.closing(files.open_document(self._dir.fd(state), name)) as fd,
+        ):
+            return fd is not None
 
     def read(self, state: State, name: str, job_id: str) -> Job | None:
         """Return the job in a file, None if it is gone. Raises: BadDocument naming the file."""
@@ -162,16 +156,12 @@ class Documents:
         Neither record is lost. Raises: StoreError as long as somebody holds it; OSError.
         """
         state_fd = self._dir.fd(state)
-        opened = files.open_and_stat(state_fd, name)
-        try:
-            if opened is not None and not files.lock(opened[0]):
+        with files.closing(files.open_document(state_fd, name)) as fd:
+            if fd is not None and not files.lock(fd):
                 raise StoreError(f"{self._dir.location}/{state}/{name} is in the way, and held")
-            named = opened is None or files.names_inode(state_fd, name, opened[1])
+            named = fd is None or files.names_inode(state_fd, name, os.fstat(fd))
             if named and self._dir.exists(state, name):
                 self.set_aside(state, name, "another job of this id has come there")
-        finally:
-            if opened is not None:
-                os.close(opened[0])
 
     # --- what cannot be read ---
 

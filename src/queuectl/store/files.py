@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from queuectl.errors import BadDocument, StoreError, StoreUnavailable
 from queuectl.store import private
@@ -30,6 +30,25 @@ _AVOID_SECONDS = 30.0
 # What renameat2 fails with where the kernel or the file system knows no such move.
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+_Fd = TypeVar("_Fd", int, int | None)
+
+
+@contextmanager
+def closing(fd: _Fd) -> Iterator[_Fd]:
+    """Close a descriptor, if it is one, when the block ends."""
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+@contextmanager
+def entries(directory_fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List an open directory, opened again: forked processes share a descriptor's position."""
+    with closing(os.open(".", _DIRECTORY, dir_fd=directory_fd)) as fd, os.scandir(fd) as found:
+        yield found
 
 
 def make_directory(path: str) -> None:
@@ -52,11 +71,8 @@ def make_directory(path: str) -> None:
 
 def sync_entry(path: str) -> None:
     """Make durable that a file or directory is where it is. Raises: OSError."""
-    parent_fd = os.open(os.path.dirname(path), _DIRECTORY)
-    try:
+    with closing(os.open(os.path.dirname(path), _DIRECTORY)) as parent_fd:
         sync_directory(parent_fd)
-    finally:
-        os.close(parent_fd)
 
 
 def write_synced(directory_fd: int, name: str, data: bytes, *, sync: bool = True) -> int:
@@ -122,11 +138,8 @@ def _open_document(directory_fd: int, name: str) -> int:
         return os.open(name, _READ, dir_fd=directory_fd)
     # RACE: what was a directory when it was listed may be a symlink by now; see
     # test_parent_directory_that_becomes_a_symlink_is_not_followed.
-    inside_fd = os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory_fd)
-    try:
+    with closing(os.open(directory, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory_fd)) as inside_fd:
         return os.open(file, _READ, dir_fd=inside_fd)
-    finally:
-        os.close(inside_fd)
 
 
 def _is_other_than_file(directory_fd: int, name: str) -> bool:
@@ -330,8 +343,5 @@ def sync_all(directory_fd: int, names: Iterable[str]) -> None:
     if sync_file_system(directory_fd):
         return
     for name in names:
-        fd = os.open(name, _READ, dir_fd=directory_fd)
-        try:
+        with closing(os.open(name, _READ, dir_fd=directory_fd)) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from queuectl.clock import from_timestamp
 from queuectl.job import DEFAULT_PRIORITY, FINISHED, State
-from queuectl.store import private
+from queuectl.store import files, private
 from queuectl.store.documents import Documents
 from queuectl.store.files import store_errors
 from queuectl.store.layout import StoreDirectory
@@ -75,20 +75,15 @@ class Index:
 
     def children(self, parent: str) -> Iterator[str]:
         """Stream the ids of the jobs in blocked/PARENT. Raises: UnsafeStore."""
-        fd = self.open_parent(parent)
-        if fd is None:
-            return
-        try:
-            with (
-                store_errors(f"{self._dir.location}/{State.BLOCKED}/{parent} cannot be read"),
-                os.scandir(fd) as found,
-            ):
+        with files.closing(self.open_parent(parent)) as fd:
+            if fd is None:
+                return
+            path = f"{self._dir.location}/{State.BLOCKED}/{parent}"
+            with store_errors(f"{path} cannot be read"), os.scandir(fd) as found:
                 for entry in found:
                     job_id = parse_filed(entry.name)
                     if job_id is not None:
                         yield job_id
-        finally:
-            os.close(fd)
 
     def open_parent(self, parent: str) -> int | None:
         """Open blocked/PARENT, None if there is no such directory. Raises: UnsafeStore."""

@@ -151,14 +151,10 @@ class StoreDirectory:
         """Stream the names in a directory; nothing if it is missing."""
         if directory != ROOT and directory not in self._fds:
             return
-        with store_errors(f"{self.location}/{directory} cannot be read"):
-            fd = self.reopen(directory)
-            try:
-                with os.scandir(fd) as found:
-                    for entry in found:
-                        yield entry.name
-            finally:
-                os.close(fd)
+        what = f"{self.location}/{directory} cannot be read"
+        with store_errors(what), files.entries(self.fd(directory)) as found:
+            for entry in found:
+                yield entry.name
 
     def reopen(self, directory: str) -> int:
         """Open a directory again: forked processes share the position of a descriptor."""
@@ -214,17 +210,15 @@ class StoreDirectory:
         if self.root_fd < 0:
             return None
         with store_errors(f"{self.location}/{name} cannot be read"):
-            fd = files.open_document(self.root_fd, name)
-            if fd is None:
-                if self.exists(ROOT, name):
-                    raise ConfigError(f"{self.location}/{name} is no regular file of yours")
-                return None
             try:
-                return files.read_all(fd, MAX_DOCUMENT_BYTES)
+                with files.closing(files.open_document(self.root_fd, name)) as fd:
+                    if fd is not None:
+                        return files.read_all(fd, MAX_DOCUMENT_BYTES)
             except BadDocument as error:
                 raise ConfigError(f"{self.location}/{name} is broken: it is too long") from error
-            finally:
-                os.close(fd)
+            if self.exists(ROOT, name):
+                raise ConfigError(f"{self.location}/{name} is no regular file of yours")
+            return None
 
     def write_root_file(self, name: str, data: bytes) -> None:
         """Replace a file in the root, durably."""

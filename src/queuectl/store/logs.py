@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from queuectl.clock import from_timestamp, utc_now
 from queuectl.errors import StoreUnavailable, UnsafeStore
 from queuectl.job import ID_PATTERN, Job, log_name
-from queuectl.store import private
+from queuectl.store import files, private
 
 # The time of a file may lag behind the clock by a tick of the kernel.
 _TICK_SECONDS = 0.02
@@ -125,18 +125,15 @@ class LogDir:
         """Yield the logs, in no order; files of other names are skipped."""
         try:
             # Opened again: the position in a directory is shared with forked processes.
-            fd = self._open_directory()
+            opened = self._open_directory()
         except FileNotFoundError:
             return
-        try:
-            with os.scandir(fd) as found:
-                for entry in found:
-                    if parsed := parse_log_name(entry.name):
-                        with suppress(FileNotFoundError):
-                            modified = entry.stat(follow_symlinks=False).st_mtime
-                            yield Log(*parsed, modified_at=from_timestamp(modified))
-        finally:
-            os.close(fd)
+        with files.closing(opened) as fd, os.scandir(fd) as found:
+            for entry in found:
+                if parsed := parse_log_name(entry.name):
+                    with suppress(FileNotFoundError):
+                        modified = entry.stat(follow_symlinks=False).st_mtime
+                        yield Log(*parsed, modified_at=from_timestamp(modified))
 
     def remove(self, job_id: str, attempt: int, *, unchanged_since: datetime | None = None) -> None:
         """Delete the log of an attempt, unless it was written to after ``unchanged_since``."""
@@ -159,11 +156,8 @@ class LogDir:
         if self._dir_fd is not None:
             yield self._dir_fd
             return
-        dir_fd = self._open_directory()
-        try:
+        with files.closing(self._open_directory()) as dir_fd:
             yield dir_fd
-        finally:
-            os.close(dir_fd)
 
     def _open_directory(self, *, create: bool = False) -> int:
         """Open the directory, and make it with ``create``.
@@ -171,14 +165,11 @@ class LogDir:
         Raises: OSError; StoreUnavailable; UnsafeStore if others could change it.
         """
         parent, name = os.path.split(self.directory)
-        parent_fd = os.open(parent, _DIRECTORY)
-        try:
+        with files.closing(os.open(parent, _DIRECTORY)) as parent_fd:
             if create:
                 with suppress(FileExistsError):
                     private.make_private(name, parent_fd)
             return private.open_directory(self.directory, inside_fd=parent_fd)
-        finally:
-            os.close(parent_fd)
 
 
 class _HasLogs(Protocol):

@@ -39,13 +39,10 @@ class Orphans:
 
         parsed = parse_processing(name)
         assert parsed is not None, name
-        fd = files.open_document(self._dir.fd(State.PROCESSING), name)
-        if fd is None:
-            return set()
-        try:
+        with files.closing(files.open_document(self._dir.fd(State.PROCESSING), name)) as fd:
+            if fd is None:
+                return set()
             pids = holders(os.fstat(fd), name, LOCK_FD_IN_COMMAND)
-        finally:
-            os.close(fd)
         if pids is None or pids & {record.pid for record in self._records.live()}:
             return set()
         return pids | self.session_leaders(*parsed)

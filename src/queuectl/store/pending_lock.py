@@ -79,15 +79,12 @@ class PendingLock:
         who look, either: a few who look again and again would keep a job from ever moving back.
         """
         with store_errors(f"{self._dir.location}/{_NAME} cannot be locked"):
-            fd = self._open_to_look()
-        if fd is None:
-            yield True
-            return
-        try:
+            found = self._open_to_look()
+        with files.closing(found) as fd:
             # RACE: as in _acquire, somebody may have deleted it meanwhile.
-            yield files.lock(fd) and files.names_inode(self._dir.root_fd, _NAME, os.fstat(fd))
-        finally:
-            os.close(fd)
+            yield fd is None or (
+                files.lock(fd) and files.names_inode(self._dir.root_fd, _NAME, os.fstat(fd))
+            )
 
     def _open_to_look(self) -> int | None:
         """Open the file; None if nobody can make it, and so nothing moves."""

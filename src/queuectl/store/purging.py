@@ -105,16 +105,13 @@ class Purger:
     @contextmanager
     def turn(self, period_seconds: float) -> Iterator[bool]:
         """Take the turn to purge, once in a period; see Purging.turn."""
-        fd = self._dir.open_lock_file(_TURN_NAME)
-        try:
+        with files.closing(self._dir.open_lock_file(_TURN_NAME)) as fd:
             if not files.lock(fd) or _was_purged(fd, period_seconds):
                 yield False
                 return
             yield True
             with store_errors(f"{self._dir.location}/{_TURN_NAME} cannot be written"):
                 os.pwrite(fd, b"the last purge\n", 0)
-        finally:
-            os.close(fd)
 
 
 def _was_purged(fd: int, period_seconds: float) -> bool:

@@ -81,8 +81,10 @@ class WorkerRecords:
         for name in list(self._dir.names("workers")):
             if not name.endswith(".json"):
                 continue
-            with store_errors(f"{self._dir.location}/workers/{name} cannot be read"):
-                fd = files.open_document(self._dir.fd("workers"), name)
+            with (
+                store_errors(f"{self._dir.location}/workers/{name} cannot be read"),
+                files.closing(files.open_document(self._dir.fd("workers"), name)) as fd,
+            ):
                 if fd is None:
                     continue
                 try:
@@ -90,8 +92,6 @@ class WorkerRecords:
                     record, tally = _read_whole_record(fd) if live else _read_record(fd)
                 except ValueError:
                     continue  # it is no record
-                finally:
-                    os.close(fd)
             yield record, tally, live
 
     def is_in_progress(self, record: WorkerRecord) -> bool:

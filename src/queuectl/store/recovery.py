@@ -6,6 +6,7 @@ from queuectl.clock import from_timestamp, utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError, StoreError
 from queuectl.job import FINISHED, Outcome, State
+from queuectl.store import files
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
@@ -110,10 +111,7 @@ class Recovery:
         job = decide(job, attempt)
         # Durable where it is before it moves on; see Retrier.retry.
         self._dir.make_durable(State.PROCESSING)
-        recorded_fd = self._documents.record(State.PROCESSING, name, job)
-        try:
+        with files.closing(self._documents.record(State.PROCESSING, name, job)):
             self._settler.roll_forward(name, job)
-        finally:
-            os.close(recorded_fd)
         self._registry.count([job.history[-1]])
         return Recovered(job=job, attempt=number, lost=True)

@@ -1,12 +1,12 @@
 """Send finished jobs back to pending/, or under a parent that they wait for (rule 7)."""
 
-import os
 from collections.abc import Callable, Collection
 from datetime import datetime
 
 from queuectl.errors import JobNotFound, WrongState
 from queuectl.job import Job, State
 from queuectl.policy import retried, waits_for, without_missing_parents
+from queuectl.store import files
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
@@ -45,11 +45,8 @@ class Retrier:
                 self._dir.make_durable(state)
                 if job.after or job.after_any:
                     return self._retry_dependent(state, name, job)
-                recorded_fd = self._documents.record(state, name, job)
-                try:
+                with files.closing(self._documents.record(state, name, job)):
                     self._documents.move_back(state, name, job)
-                finally:
-                    os.close(recorded_fd)
         return job
 
     def _retry_dependent(self, state: State, name: str, job: Job) -> Job:
@@ -63,18 +60,12 @@ class Retrier:
         parent = waits_for(job, found.get)
         if parent is not None:
             job = job._replace(state=State.BLOCKED)
-        recorded_fd = self._documents.record(state, name, job)
-        try:
+        with files.closing(self._documents.record(state, name, job)):
             if parent is None:
                 self._documents.move_back(state, name, job)
-            else:
-                with store_errors(
-                    f"{self._dir.location}/{state}/{name} cannot be moved to blocked"
-                ):
-                    dependencies.put(state, name, job.id, parent)
-                    dependencies.sync({parent})
-        finally:
-            os.close(recorded_fd)
-        if parent is not None:
-            dependencies.look_again({job.id: parent}, found)
+                return job
+            with store_errors(f"{self._dir.location}/{state}/{name} cannot be moved to blocked"):
+                dependencies.put(state, name, job.id, parent)
+                dependencies.sync({parent})
+        dependencies.look_again({job.id: parent}, found)
         return job

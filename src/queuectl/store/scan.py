@@ -15,6 +15,7 @@ import time
 from datetime import datetime
 
 from queuectl.job import State
+from queuectl.store import files
 from queuectl.store.bounded import Smallest
 from queuectl.store.layout import StoreDirectory
 from queuectl.store.names import (
@@ -89,12 +90,8 @@ class PendingScan:
         if time.monotonic() < self._poll_at:
             return
         self._poll_at = time.monotonic() + _POLL_SECONDS
-        fd = self._dir.reopen(State.PENDING)
-        try:
-            if os.fstat(fd).st_mtime_ns != self._changed_ns:
-                self.invalidate()
-        finally:
-            os.close(fd)
+        if os.fstat(self._dir.fd(State.PENDING)).st_mtime_ns != self._changed_ns:
+            self.invalidate()
 
     def arrived(self, name: str, now: str) -> None:
         """Merge in one name."""
@@ -191,13 +188,10 @@ class PendingScan:
         else:
             dropped_from = [each.forget_cut() or _AFTER_ALL for each in kinds]
         self._is_stale = True  # until the directory has been read to its end
-        fd = self._dir.reopen(State.PENDING)
-        try:
+        with files.closing(self._dir.reopen(State.PENDING)) as fd:
             changed_ns = os.fstat(fd).st_mtime_ns
             self._changed_ns = changed_ns if changed_ns < time.time_ns() - _SAME_TICK_NS else -1
             self._read_names(fd, now, *dropped_from)
-        finally:
-            os.close(fd)
         self._is_stale = False
         seconds = time.monotonic() - began_at
         self._poll_at = max(self._poll_at, began_at + seconds * _SCAN_SHARE)

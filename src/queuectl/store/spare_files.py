@@ -18,8 +18,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 
 from queuectl.store import files, private
@@ -102,23 +101,13 @@ class SpareFiles:
         return None
 
     def _look_for_left(self) -> list[str]:
-        with self._entries() as found:
+        with files.entries(self._tmp_fd) as found:
             names = (
                 entry.name
                 for entry in found
                 if entry.name.startswith(LEFT) and entry.is_file(follow_symlinks=False)
             )
             return list(islice(names, _AT_ONCE))
-
-    @contextmanager
-    def _entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
-        # Opened anew: processes that were forked share the position of a descriptor.
-        own_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._tmp_fd)
-        try:
-            with os.scandir(own_fd) as found:
-                yield found
-        finally:
-            os.close(own_fd)
 
     def _open_spare(self, name: str) -> int | None:
         try:
@@ -169,22 +158,16 @@ class SpareFiles:
         One that holds a document is locked. Returns whether any was deleted.
         """
         freed = False
-        with self._entries() as found:
+        with files.entries(self._tmp_fd) as found:
             names = [entry.name for entry in found if entry.name.startswith("spare.")]
         for name in names:
-            opened = files.open_and_stat(self._tmp_fd, name)
-            if opened is None:
-                continue
-            try:
+            with files.closing(files.open_document(self._tmp_fd, name)) as fd:
                 # RACE: its process finds the lock held, or the file gone, and makes another; see
                 # test_a_full_disk_takes_the_room_of_spare_files.
-                if files.lock(opened[0]):
-                    os.unlink(name, dir_fd=self._tmp_fd)
-                    freed = True
-            except FileNotFoundError:
-                continue
-            finally:
-                os.close(opened[0])
+                if fd is not None and files.lock(fd):
+                    with suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=self._tmp_fd)
+                        freed = True
         self._freed.clear()
         return freed
 
@@ -212,11 +195,9 @@ class SpareFiles:
 
         Raises: OSError, also where the file is not ours alone.
         """
-        fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._tmp_fd)
-        try:
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with files.closing(os.open(name, flags, dir_fd=self._tmp_fd)) as fd:
             status = os.fstat(fd)
             if status.st_size > _BLOCK or not private.is_ours_alone(status):
                 raise OSError(errno.EPERM, "not to be written over", name)
             files.write_all(fd, b"\0" * status.st_size)
-        finally:
-            os.close(fd)

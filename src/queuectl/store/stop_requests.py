@@ -60,18 +60,16 @@ class StopRequests:
             return None
         if self._watch is not None:
             self._watch.arrivals()
-        with store_errors(f"{self._dir.location}/{_NAME} cannot be read"):
-            fd = files.open_document(self._dir.root_fd, _NAME)
+        with (
+            store_errors(f"{self._dir.location}/{_NAME} cannot be read"),
+            files.closing(files.open_document(self._dir.root_fd, _NAME)) as fd,
+        ):
             if fd is None:
                 return None
-            try:
-                status = os.fstat(fd)
+            status, now = os.fstat(fd), False
+            # People may write the file, too: `touch stop_workers` asks for a graceful stop.
+            with suppress(BadDocument):
                 now = bool(parse_object(files.read_all(fd, 4096)).get("now", False))
-            except BadDocument:
-                # People may write the file, too: `touch stop_workers` asks for a graceful stop.
-                now = False
-            finally:
-                os.close(fd)
         return StopFile(status.st_ino, status.st_mtime_ns, now)
 
     def fd(self) -> int | None:

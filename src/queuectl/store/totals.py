@@ -42,13 +42,10 @@ class Totals:
 
         Not by pending.lock: importing filelock takes a worker longer than all else when it leaves.
         """
-        with store_errors(f"{self._dir.location}/workers cannot be locked"):
-            fd = self._dir.reopen("workers")
-            try:
-                files.wait_for_lock(fd)
-                yield
-            finally:
-                os.close(fd)
+        what = f"{self._dir.location}/workers cannot be locked"
+        with store_errors(what), files.closing(self._dir.reopen("workers")) as fd:
+            files.wait_for_lock(fd)
+            yield
 
     def add(self, tallies: Mapping[str, Tally]) -> None:
         """Add what workers have counted before their records go, once for each; '' is none."""

@@ -36,15 +36,11 @@ def check_jobs(case: Case) -> Iterator[Finding]:
 def _check_blocked_names(case: Case) -> Iterator[Finding]:
     parents = set(case.core.index.parents())
     for name in list(case.core.directory.names(State.BLOCKED)):
-        fd = case.core.index.open_parent(name) if name in parents else None
-        if fd is None:
-            if case.core.directory.exists(State.BLOCKED, name):
-                yield foreign(State.BLOCKED, name)
-            continue
-        try:
-            children = os.listdir(fd)
-        finally:
-            os.close(fd)
+        parent_fd = case.core.index.open_parent(name) if name in parents else None
+        with files.closing(parent_fd) as fd:
+            children = [] if fd is None else os.listdir(fd)
+        if parent_fd is None and case.core.directory.exists(State.BLOCKED, name):
+            yield foreign(State.BLOCKED, name)
         for child in children:
             job_id = parse_filed(child)
             if job_id is None:
@@ -68,13 +64,8 @@ def _check_job(case: Case, state: State, name: str, job_id: str) -> Iterator[Fin
 
 def _problem(case: Case, state: State, name: str, job_id: str) -> Exception | str | None:
     """Return what is wrong with a document that is not locked, or moves; None for nothing."""
-    fd = files.open_document(case.core.directory.fd(state), name)
-    if fd is None:
-        return None
-    try:
-        return case.problem_in(fd, state, job_id)[0]
-    finally:
-        os.close(fd)
+    with files.closing(files.open_document(case.core.directory.fd(state), name)) as fd:
+        return None if fd is None else case.problem_in(fd, state, job_id)[0]
 
 
 def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Finding | None:
@@ -95,11 +86,8 @@ def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Findi
             return None
         if case.repair:
             job = as_placed(job, state, name, job_id)
-            recorded_fd = case.core.documents.record(state, name, job)
-            try:
+            with files.closing(case.core.documents.record(state, name, job)) as recorded_fd:
                 os.utime(recorded_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-            finally:
-                os.close(recorded_fd)
         return case.finding(
             "wrong document", where, f"{problem}; the name decides", f"{problem}; was set right"
         )

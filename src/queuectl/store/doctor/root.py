@@ -83,10 +83,9 @@ def _good_settings(case: Case) -> dict[str, object]:
 
 
 def _check_stop(case: Case) -> Iterator[Finding]:
-    fd = files.open_document(case.core.directory.root_fd, "stop_workers")
-    if fd is None:
-        return
-    try:
+    with files.closing(files.open_document(case.core.directory.root_fd, "stop_workers")) as fd:
+        if fd is None:
+            return
         age = time.time() - os.fstat(fd).st_mtime
         try:
             data = files.read_all(fd, 4096)
@@ -95,5 +94,3 @@ def _check_stop(case: Case) -> Iterator[Finding]:
         except BadDocument as error:
             if not 0 <= age < STILL_BEING_WRITTEN_SECONDS:
                 yield case.set_apart(ROOT, "stop_workers", "bad request to stop", str(error))
-    finally:
-        os.close(fd)
