@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
@@ -35,7 +36,7 @@ class DirectoryAdder:
     def __init__(self, location: str, *, create: bool = False) -> None:
         self._dir = StoreDirectory(location, create=create)
         self._settings = SettingsFile(self._dir, PendingLock(self._dir))
-        self._publisher = Publisher(self._dir, Documents(self._dir, self._settings))
+        self._documents = Documents(self._dir, self._settings)
 
     def close(self) -> None:
         """Close the directories."""
@@ -55,56 +56,16 @@ class DirectoryAdder:
 
     def add(self, jobs: Collection[Job], *, progress: "Progress | None" = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""
-        self._publisher.publish(jobs, progress, {}, None, chosen=())
+        Publication(self._dir, self._documents, jobs).publish(progress)
         return [job.id for job in jobs]
 
 
-class Publisher:
-    """The way of new documents into one store."""
-
-    def __init__(self, directory: StoreDirectory, documents: Documents) -> None:
-        self._dir = directory
-        self._documents = documents
-
-    def publish(
-        self,
-        jobs: Collection[Job],
-        progress: "Progress | None",
-        places: Mapping[str, str],
-        dependencies: "Dependencies | None",
-        *,
-        chosen: Collection[str],
-    ) -> None:
-        """Make jobs visible, in pending/ or under the parent that ``places`` puts them under.
-
-        A caller who chose an id holds pending.lock and has looked for it. Raises: StoreError.
-        """
-        work = _Publication(
-            self._dir,
-            self._documents,
-            jobs,
-            places=places,
-            dependencies=dependencies,
-            chosen=chosen,
-        )
-        try:
-            work.write(progress)
-            work.show()
-        except BaseException as error:
-            kept = work.retract()
-            if not isinstance(error, OSError):
-                raise
-            fate = "nothing is enqueued"
-            if kept:
-                fate = f"{kept} of {len(jobs)} cannot be taken back, the rest is not enqueued"
-            raise files.as_store_error(error, f"{self._dir.location}: {fate}") from error
-
-
-class _Publication:
+class Publication:
     """Jobs that are being published: written to tmp/, then shown, or taken back.
 
-    The jobs are gone through once for each step, so that nothing need be held of each: there may be
-    many.
+    They are shown in pending/, or under the parent that ``places`` puts them under. The jobs are
+    gone through once for each step, so that nothing need be held of each: there may be many.
+    A caller who chose an id holds pending.lock and has looked for it.
     """
 
     def __init__(
@@ -113,9 +74,9 @@ class _Publication:
         documents: Documents,
         jobs: Collection[Job],
         *,
-        places: Mapping[str, str],
-        dependencies: "Dependencies | None",
-        chosen: Collection[str],
+        places: Mapping[str, str] = MappingProxyType({}),
+        dependencies: "Dependencies | None" = None,
+        chosen: Collection[str] = (),
     ) -> None:
         self._dir = directory
         self._documents = documents
@@ -125,6 +86,20 @@ class _Publication:
         self._chosen = chosen
         self._end = directory.temporary("")
         self._written = self._shown = 0
+
+    def publish(self, progress: "Progress | None") -> None:
+        """Make the jobs durable, then visible. Raises: StoreError."""
+        try:
+            self.write(progress)
+            self.show()
+        except BaseException as error:
+            kept = self.retract()
+            if not isinstance(error, OSError):
+                raise
+            fate = "nothing is enqueued"
+            if kept:
+                fate = f"{kept} of {len(self._jobs)} cannot be taken back, the rest is not enqueued"
+            raise files.as_store_error(error, f"{self._dir.location}: {fate}") from error
 
     def write(self, progress: "Progress | None") -> None:
         """Write the documents, durably. Raises: OSError."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from queuectl.errors import DuplicateId
 from queuectl.job import FINISHED, Job
 from queuectl.policy import places
-from queuectl.store.adding import Publisher
+from queuectl.store.adding import Publication
 from queuectl.store.core import Core
 from queuectl.store.values import Progress
 
@@ -21,11 +21,8 @@ class LockedAdder:
     """The way of new jobs into pending/ and blocked/ of one store, under pending.lock."""
 
     def __init__(self, core: Core, dependencies: Callable[[], "Dependencies"]) -> None:
-        self._dir = core.directory
-        self._lock = core.lock
-        self._lookup = core.lookup
+        self._core = core
         self._get_dependencies = dependencies
-        self._publisher = Publisher(core.directory, core.documents)
 
     def add(
         self,
@@ -38,7 +35,7 @@ class LockedAdder:
         """Make new jobs durable, then visible in their order; see Store.add."""
         parents = {each for job in jobs for each in job.parents}
         if not chosen and not parents:
-            self._publisher.publish(jobs, progress, {}, None, chosen=())
+            Publication(self._core.directory, self._core.documents, jobs).publish(progress)
         else:
             self._add_under_lock(jobs, frozenset(chosen), parents, progress, skip=skip_existing)
         return [job.id for job in jobs]
@@ -52,14 +49,15 @@ class LockedAdder:
         *,
         skip: bool,
     ) -> None:
-        with self._lock.held():
+        core = self._core
+        with core.lock.held():
             if chosen:
-                self._lookup.refuse_look_alikes(chosen)
+                core.lookup.refuse_look_alikes(chosen)
                 # An id may be free because its job was purged a moment ago: a power failure that
                 # undid that and not the adding would leave two jobs of one id.
                 for state in FINISHED:
-                    self._dir.make_durable(state)
-            found = self._lookup.states_of(chosen | parents if parents else chosen)
+                    core.directory.make_durable(state)
+            found = core.lookup.states_of(chosen | parents if parents else chosen)
             present = found.keys() & chosen
             if present and not skip:
                 first = next(job.id for job in jobs if job.id in present)
@@ -69,10 +67,15 @@ class LockedAdder:
                 from queuectl.packed import Packed
 
                 new = Packed(job for job in jobs if job.id not in present)
-            if not parents:
-                self._publisher.publish(new, progress, {}, None, chosen=chosen)
-                return
-            dependencies = self._get_dependencies()
-            under = places(new, found)
-            self._publisher.publish(new, progress, under, dependencies, chosen=chosen)
-            dependencies.look_again(under, found)
+            dependencies = self._get_dependencies() if parents else None
+            under = places(new, found) if parents else {}
+            Publication(
+                core.directory,
+                core.documents,
+                new,
+                places=under,
+                dependencies=dependencies,
+                chosen=chosen,
+            ).publish(progress)
+            if dependencies is not None:
+                dependencies.look_again(under, found)
