@@ -56,9 +56,7 @@ def examine(location: str, *, repair: bool) -> Iterator[Finding]:
     except (UnsafeStore, StoreUnavailable) as error:
         if all(each.repaired for each in found):
             raise
-        yield Finding(
-            what="not looked at any further", where=ROOT, action=f"{error}; then again", note=True
-        )
+        yield Finding("not looked at any further", ROOT, f"{error}; then again", note=True)
         return
     with closing(case):
         for check in _CHECKS:

@@ -15,11 +15,11 @@ from queuectl.store.names import parse_processing
 def check_processing(case: Case) -> Iterator[Finding]:
     """Find documents in processing/ that nobody holds (rule 8)."""
     found: dict[tuple[str, int], tuple[str, str, str]] = {}
-    for name in list(case.core.directory.names(State.PROCESSING)):
+    for name in list(case.directory.names(State.PROCESSING)):
         parsed = parse_processing(name)
         if parsed is None:
             continue
-        with case.core.documents.locked(State.PROCESSING, name) as fd:
+        with case.documents.locked(State.PROCESSING, name) as fd:
             if fd is None:
                 continue
             _, job = case.problem_in(fd, State.PROCESSING, parsed[0])
@@ -33,15 +33,14 @@ def check_processing(case: Case) -> Iterator[Finding]:
             found[parsed] = (what, f"{State.PROCESSING}/{name}", advice)
     if not found or not case.repair:
         for what, where, advice in found.values():
-            yield Finding(what=what, where=where, action=advice)
+            yield Finding(what, where, advice)
         return
     report = case.store.pool.recover(partial(_decide, case))
     for each in report.recovered:
         key = (each.job.id, each.attempt)
         what, where, _ = found.pop(key, ("attempt of nobody", each.job.id, ""))
         how = "was recorded as lost" if each.lost else "was recorded"
-        action = f"{how} and moved to {each.job.state}/"
-        yield Finding(what=what, where=where, action=action, repaired=True)
+        yield Finding(what, where, f"{how} and moved to {each.job.state}/", repaired=True)
     # RACE: what is left was recovered by a worker meanwhile.
     if report.problems:
         raise StoreError(report.problems[0])

@@ -13,10 +13,10 @@ from queuectl.store.names import blocked_name, filed_name
 def check_parents(case: Case) -> Iterator[Finding]:
     """Find jobs that wait for one that is gone."""
     parents = list(case.core.index.parents())
-    if not set(parents) - case.core.lookup.find(parents).keys():
+    if not set(parents) - case.lookup.find(parents).keys():
         return
     with case.core.lock.held():
-        gone = sorted(set(parents) - case.core.lookup.find(parents).keys())
+        gone = sorted(set(parents) - case.lookup.find(parents).keys())
         for parent in gone:
             for job_id in list(case.core.index.children(parent)):
                 finding = _check_orphan(case, parent, job_id)
@@ -26,19 +26,19 @@ def check_parents(case: Case) -> Iterator[Finding]:
 
 def _check_orphan(case: Case, parent: str, job_id: str) -> Finding | None:
     name = blocked_name(parent, job_id)
-    with case.core.documents.locked(State.BLOCKED, name) as fd:
+    with case.documents.locked(State.BLOCKED, name) as fd:
         if fd is None:
             return None
         problem, job = case.problem_in(fd, State.BLOCKED, job_id)
         if problem is not None or job is None:
             return None
         filed = filed_name(job_id)
-        if case.core.directory.exists(State.CANCELLED, filed):
+        if case.directory.exists(State.CANCELLED, filed):
             return None  # it is in two places, which was told
         if case.repair:
-            case.core.documents.move(State.BLOCKED, name, State.CANCELLED, filed)
+            case.documents.move(State.BLOCKED, name, State.CANCELLED, filed)
             job = job._replace(id=job_id, state=State.CANCELLED, updated_at=utc_now())
-            os.close(case.core.documents.record(State.CANCELLED, filed, job))
+            os.close(case.documents.record(State.CANCELLED, filed, job))
     return case.finding(
         f"waits for {parent}, which is gone",
         f"{State.BLOCKED}/{name}",
@@ -50,7 +50,7 @@ def _check_orphan(case: Case, parent: str, job_id: str) -> Finding | None:
 def check_logs(case: Case) -> Iterator[Finding]:
     """Find logs that no job has; a job may well have no log."""
     logs: dict[str, list[str]] = {}
-    for name in list(case.core.directory.names("logs")):
+    for name in list(case.directory.names("logs")):
         parsed = parse_log_name(name)
         if parsed is None:
             yield foreign("logs", name)
@@ -58,16 +58,16 @@ def check_logs(case: Case) -> Iterator[Finding]:
         yield from case.check_file("logs", name)
         logs.setdefault(parsed[0], []).append(name)
     # After the logs: who has one was there by then, and jobs only move forward.
-    for job_id in case.core.lookup.find(logs):
+    for job_id in case.lookup.find(logs):
         del logs[job_id]
     for job_id in case.store.purging.corrupt_ids() & logs.keys():
         del logs[job_id]
     if not logs:
         return
     with case.core.lock.held():
-        for job_id in logs.keys() - case.core.lookup.find(logs).keys():
+        for job_id in logs.keys() - case.lookup.find(logs).keys():
             for name in logs[job_id]:
                 # A purge deletes the logs before the job.
-                if case.core.directory.exists("logs", name):
+                if case.directory.exists("logs", name):
                     reason = f"there is no job {job_id}"
                     yield case.set_apart("logs", name, "log of no job", reason)

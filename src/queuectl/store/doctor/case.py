@@ -3,21 +3,20 @@
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
 from queuectl.errors import BadDataError, ConfigError
 from queuectl.job import FINISHED, Job, State
 from queuectl.store import private
-from queuectl.store.core import Core
 from queuectl.store.directory import DirectoryStore
 from queuectl.store.layout import ROOT
 
 ASIDE = "is moved to corrupt/"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What is wrong with which file, and what is to be done or was done about it.
 
@@ -27,19 +26,24 @@ class Finding:
     what: str
     where: str
     action: str
-    repaired: bool = False
-    note: bool = False
+    repaired: bool = field(default=False, kw_only=True)
+    note: bool = field(default=False, kw_only=True)
 
 
 def mode_finding(mode: int, where: str, wanted: str, *, repaired: bool) -> Finding:
     """Return the finding of a mode that is not the one that was wanted."""
     action = f"was made {wanted}" if repaired else f"chmod {wanted}"
-    return Finding(what=f"mode {mode:04o}", where=where, action=action, repaired=repaired)
+    return Finding(f"mode {mode:04o}", where, action, repaired=repaired)
+
+
+def place(directory: str, name: str) -> str:
+    """Return the path of a file inside the store."""
+    return name if directory == ROOT else f"{directory}/{name}"
 
 
 def foreign(directory: str, name: str) -> Finding:
     """Return the finding of a file that is not queuectl's."""
-    return Finding(what="foreign file", where=f"{directory}/{name}", action="left alone", note=True)
+    return Finding("foreign file", place(directory, name), "left alone", note=True)
 
 
 class Case:
@@ -49,7 +53,8 @@ class Case:
         """Open the store; with ``repair`` what is missing is made."""
         self.repair = repair
         self.store = DirectoryStore(location, create=repair, any_format=True)
-        self.core: Core = self.store.core
+        self.core = core = self.store.core
+        self.directory, self.documents, self.lookup = core.directory, core.documents, core.lookup
         self.places: dict[str, str] = {}  # where each job was met first
         self.met_twice: set[str] = set()
 
@@ -59,21 +64,19 @@ class Case:
 
     def finding(self, what: str, where: str, advice: str, done: str) -> Finding:
         """Return a finding that says what is to be done, or was done if the store is repaired."""
-        return Finding(
-            what=what, where=where, action=done if self.repair else advice, repaired=self.repair
-        )
+        return Finding(what, where, done if self.repair else advice, repaired=self.repair)
 
     def set_apart(self, directory: str, name: str, what: str, reason: str) -> Finding:
         """Move what has no place to corrupt/, if the store is repaired; return the finding."""
         if self.repair:
-            self.core.documents.set_aside(directory, name, reason)
-        where = name if directory == ROOT else f"{directory}/{name}"
-        return self.finding(what, where, "--repair moves it to corrupt/", f"{reason}; {ASIDE}")
+            self.documents.set_aside(directory, name, reason)
+        advice = "--repair moves it to corrupt/"
+        return self.finding(what, place(directory, name), advice, f"{reason}; {ASIDE}")
 
     def status(self, directory: str, name: str) -> os.stat_result | None:
         """Return the status of a name, which may be a symlink; None if it is gone."""
         try:
-            fd = self.core.directory.fd(directory)
+            fd = self.directory.fd(directory)
             return os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
@@ -85,23 +88,21 @@ class Case:
 
     def check_file(self, directory: str, name: str, *, any_mode: bool = False) -> Iterator[Finding]:
         """Check that a file is a regular one that is this user's alone."""
-        where = name if directory == ROOT else f"{directory}/{name}"
+        where = place(directory, name)
         status = self.status(directory, name)
         if status is None:
             return
         mode = stat.S_IMODE(status.st_mode)
         if status.st_uid != os.geteuid():
-            yield Finding(
-                what=f"belongs to user {status.st_uid}", where=where, action="take it away"
-            )
+            yield Finding(f"belongs to user {status.st_uid}", where, "take it away")
         elif not stat.S_ISREG(status.st_mode):
             yield self.set_apart(directory, name, "no regular file", "it is no regular file")
         elif mode != private.FILE_MODE and not any_mode:
             if self.repair:
-                fd = self.core.directory.fd(directory)
+                fd = self.directory.fd(directory)
                 if not private.set_mode(name, private.FILE_MODE, status, fd):
                     return  # it has moved on, and is met there
-            elif not self.core.directory.exists(directory, name):
+            elif not self.directory.exists(directory, name):
                 return
             yield mode_finding(mode, where, "0600", repaired=self.repair)
 
@@ -110,7 +111,7 @@ class Case:
     ) -> tuple[Exception | str | None, Job | None]:
         """Return what is wrong with an open document, None for nothing, and the job in it."""
         try:
-            job = self.core.documents.read_open(fd, job_id, utc_now())
+            job = self.documents.read_open(fd, job_id, utc_now())
         except (NewerSchema, BadDataError) as error:
             return error, None
         except ConfigError:

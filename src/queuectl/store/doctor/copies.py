@@ -48,7 +48,7 @@ def _check_copies(case: Case, job_id: str, places: list[tuple[State, str]]) -> I
     try:
         inodes: set[tuple[int, int]] = set()
         for state, name in places:
-            fd = files.open_document(case.core.directory.fd(state), name)
+            fd = files.open_document(case.directory.fd(state), name)
             if fd is None:
                 continue
             status = os.fstat(fd)
@@ -63,7 +63,7 @@ def _check_copies(case: Case, job_id: str, places: list[tuple[State, str]]) -> I
         copies = [
             each
             for each in opened
-            if files.names_inode(case.core.directory.fd(each.state), each.name, os.fstat(each.fd))
+            if files.names_inode(case.directory.fd(each.state), each.name, os.fstat(each.fd))
         ]
         yield from _settle_copies(case, copies)
     finally:
@@ -89,17 +89,13 @@ def _settle_copies(case: Case, copies: list[_Copy]) -> Iterator[Finding]:
             continue
         what = "a job in two places"
         if copy.held:
-            yield Finding(
-                what=what, where=copy.where, action=f"{kept.where} runs, too: end one of them"
-            )
+            yield Finding(what, copy.where, f"{kept.where} runs, too: end one of them")
         elif copy.same:
             if case.repair:
-                os.unlink(copy.name, dir_fd=case.core.directory.fd(copy.state))
-            yield case.finding(
-                what, copy.where, f"it is {kept.where} as well", f"{kept.where} is kept"
-            )
+                os.unlink(copy.name, dir_fd=case.directory.fd(copy.state))
+            advice = f"it is {kept.where} as well"
+            yield case.finding(what, copy.where, advice, f"{kept.where} is kept")
         else:
-            reason = f"the job is in {kept.where}, which is " + (
-                "held" if kept.held else "the later one"
-            )
+            how = "held" if kept.held else "the later one"
+            reason = f"the job is in {kept.where}, which is {how}"
             yield case.set_apart(copy.state, copy.name, what, reason)

@@ -17,7 +17,7 @@ def check_directories(location: str, *, repair: bool) -> Iterator[Finding]:
     for name in DIRECTORIES:
         if not os.path.lexists(os.path.join(location, name)):
             action = "was made" if repair else "--repair makes it"
-            yield Finding(what="missing directory", where=name, action=action, repaired=repair)
+            yield Finding("missing directory", name, action, repaired=repair)
             continue  # it is made when the store is opened
         yield from _check_directory(location, name, repair=repair)
     blocked = os.path.join(location, State.BLOCKED)
@@ -34,11 +34,9 @@ def _check_directory(location: str, name: str, *, repair: bool) -> Iterator[Find
     except FileNotFoundError:
         return  # a directory of blocked/ goes with its last job
     if not stat.S_ISDIR(status.st_mode):
-        yield Finding(what="no directory", where=name, action="replace it by a directory")
+        yield Finding("no directory", name, "replace it by a directory")
     elif status.st_uid != os.geteuid():
-        yield Finding(
-            what=f"belongs to user {status.st_uid}", where=name, action="give it to its user"
-        )
+        yield Finding(f"belongs to user {status.st_uid}", name, "give it to its user")
     # A directory below one that gives its group to what is made in it does so, too.
     elif (mode := stat.S_IMODE(status.st_mode)) & ~stat.S_ISGID != private.DIRECTORY_MODE:
         # The path of the store may lead through symlinks.

@@ -18,10 +18,10 @@ def check_jobs(case: Case) -> Iterator[Finding]:
         if state is State.BLOCKED:
             yield from _check_blocked_names(case)
             continue
-        for name in list(case.core.directory.names(state)):
+        for name in list(case.directory.names(state)):
             if state is State.PENDING and is_stranger(name):
                 # It is adopted, whatever its mode, unless nobody may read it.
-                if case.is_ours(state, name) and not case.core.documents.is_document(state, name):
+                if case.is_ours(state, name) and not case.documents.is_document(state, name):
                     yield from case.check_file(state, name)
                 continue
             job_id = id_in_name(state, name)
@@ -35,11 +35,11 @@ def check_jobs(case: Case) -> Iterator[Finding]:
 
 def _check_blocked_names(case: Case) -> Iterator[Finding]:
     parents = set(case.core.index.parents())
-    for name in list(case.core.directory.names(State.BLOCKED)):
+    for name in list(case.directory.names(State.BLOCKED)):
         parent_fd = case.core.index.open_parent(name) if name in parents else None
         with files.closing(parent_fd) as fd:
             children = [] if fd is None else os.listdir(fd)
-        if parent_fd is None and case.core.directory.exists(State.BLOCKED, name):
+        if parent_fd is None and case.directory.exists(State.BLOCKED, name):
             yield foreign(State.BLOCKED, name)
         for child in children:
             job_id = parse_filed(child)
@@ -64,20 +64,20 @@ def _check_job(case: Case, state: State, name: str, job_id: str) -> Iterator[Fin
 
 def _problem(case: Case, state: State, name: str, job_id: str) -> Exception | str | None:
     """Return what is wrong with a document that is not locked, or moves; None for nothing."""
-    with files.closing(files.open_document(case.core.directory.fd(state), name)) as fd:
+    with files.closing(files.open_document(case.directory.fd(state), name)) as fd:
         return None if fd is None else case.problem_in(fd, state, job_id)[0]
 
 
 def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Finding | None:
     where = f"{state}/{name}"
-    with case.core.documents.locked(state, name) as fd:
+    with case.documents.locked(state, name) as fd:
         if fd is None:
             return None
         problem, job = case.problem_in(fd, state, job_id)
         status = os.fstat(fd)
         age = time.time() - status.st_mtime
         if isinstance(problem, NewerSchema):
-            return Finding(what="newer schema", where=where, action="upgrade queuectl")
+            return Finding("newer schema", where, "upgrade queuectl")
         if isinstance(problem, Exception):
             if state in WAITING and 0 <= age < STILL_BEING_WRITTEN_SECONDS:
                 return None
@@ -86,7 +86,7 @@ def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Findi
             return None
         if case.repair:
             job = as_placed(job, state, name, job_id)
-            with files.closing(case.core.documents.record(state, name, job)) as recorded_fd:
+            with files.closing(case.documents.record(state, name, job)) as recorded_fd:
                 os.utime(recorded_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
         return case.finding(
             "wrong document", where, f"{problem}; the name decides", f"{problem}; was set right"
@@ -96,17 +96,17 @@ def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Findi
 def _check_attemptless(case: Case, name: str) -> Iterator[Finding]:
     """Find a document in processing/ that no worker has put there, and none will find."""
     yield from case.check_file(State.PROCESSING, name)
-    with case.core.documents.locked(State.PROCESSING, name) as fd:
+    with case.documents.locked(State.PROCESSING, name) as fd:
         if fd is None:
             return
         advice = "move it to pending/"
         if case.repair:
-            if case.core.directory.exists(State.PENDING, name):
-                case.core.documents.set_aside(State.PROCESSING, name, "it is no attempt")
+            if case.directory.exists(State.PENDING, name):
+                case.documents.set_aside(State.PROCESSING, name, "it is no attempt")
                 advice = ASIDE
             else:
                 with case.core.lock.held():
-                    case.core.documents.move(State.PROCESSING, name, State.PENDING, name)
+                    case.documents.move(State.PROCESSING, name, State.PENDING, name)
         yield case.finding(
             "no attempt", f"{State.PROCESSING}/{name}", advice, "was moved to pending/"
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from queuectl.config import parse_value
 from queuectl.errors import BadDocument, ConfigError
 from queuectl.store import files
-from queuectl.store.doctor.case import ASIDE, Case, Finding
+from queuectl.store.doctor.case import ASIDE, Case, Finding, foreign
 from queuectl.store.documents import STILL_BEING_WRITTEN_SECONDS
 from queuectl.store.layout import DIRECTORIES, FILES, FOREIGN, FORMAT, ROOT
 from queuectl.strict_json import parse_object
@@ -15,15 +15,15 @@ from queuectl.strict_json import parse_object
 
 def check_root(case: Case) -> Iterator[Finding]:
     """Check the files in the root."""
-    for name in list(case.core.directory.names(ROOT)):
+    for name in list(case.directory.names(ROOT)):
         if name in DIRECTORIES or name in FOREIGN:
             continue
         if name not in FILES:
-            yield Finding(what="foreign file", where=name, action="left alone", note=True)
+            yield foreign(ROOT, name)
         else:
             # A hand may stop the workers by `touch stop_workers`.
             yield from case.check_file(ROOT, name, any_mode=name == "stop_workers")
-    if case.core.directory.format_problem:
+    if case.directory.format_problem:
         yield from _repair_format(case)
     yield from _check_config(case)
     yield from _check_stop(case)
@@ -31,13 +31,13 @@ def check_root(case: Case) -> Iterator[Finding]:
 
 def _repair_format(case: Case) -> Iterator[Finding]:
     advice = f"it must hold the number {FORMAT}"
-    if case.core.directory.exists(ROOT, "format") and not case.is_ours(ROOT, "format"):
-        yield Finding(what="bad format", where="format", action=advice)
+    if case.directory.exists(ROOT, "format") and not case.is_ours(ROOT, "format"):
+        yield Finding("bad format", "format", advice)
         return
     if case.repair:
-        if "broken" in case.core.directory.format_problem:
-            case.core.documents.set_aside(ROOT, "format", case.core.directory.format_problem)
-        case.core.directory.write_root_file("format", f"{FORMAT}\n".encode())
+        if "broken" in case.directory.format_problem:
+            case.documents.set_aside(ROOT, "format", case.directory.format_problem)
+        case.directory.write_root_file("format", f"{FORMAT}\n".encode())
     yield case.finding("bad format", "format", advice, "was written anew")
 
 
@@ -55,15 +55,12 @@ def _check_config(case: Case) -> Iterator[Finding]:
         except ConfigError as error:
             if case.repair:
                 good = _good_settings(case)
-                case.core.documents.set_aside(ROOT, "config.json", str(error))
+                case.documents.set_aside(ROOT, "config.json", str(error))
                 case.core.settings.change(lambda _: good)
-            reason = str(error).removeprefix(f"{case.core.directory.location}/config.json")
-            yield case.finding(
-                "bad config",
-                "config.json",
-                f"{reason.lstrip(': ')}",
-                f"{reason.lstrip(': ')}; it {ASIDE}, what could be read was kept",
-            )
+            path = f"{case.directory.location}/config.json"
+            reason = str(error).removeprefix(path).lstrip(": ")
+            done = f"{reason}; it {ASIDE}, what could be read was kept"
+            yield case.finding("bad config", "config.json", reason, done)
 
 
 def _good_settings(case: Case) -> dict[str, object]:
@@ -83,7 +80,7 @@ def _good_settings(case: Case) -> dict[str, object]:
 
 
 def _check_stop(case: Case) -> Iterator[Finding]:
-    with files.closing(files.open_document(case.core.directory.root_fd, "stop_workers")) as fd:
+    with files.closing(files.open_document(case.directory.root_fd, "stop_workers")) as fd:
         if fd is None:
             return
         age = time.time() - os.fstat(fd).st_mtime
