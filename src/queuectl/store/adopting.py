@@ -11,13 +11,7 @@ from queuectl.job import DEFAULT_PRIORITY, Job, State
 from queuectl.store import files
 from queuectl.store.core import Core
 from queuectl.store.files import store_errors
-from queuectl.store.names import (
-    SUFFIX,
-    due_text,
-    looks_pending,
-    name_in_pending,
-    pending_id,
-)
+from queuectl.store.names import SUFFIX, due_text, looks_pending, name_in_pending, pending_id
 from queuectl.store.pending_documents import PendingDocuments
 from queuectl.store.scan import PendingScan
 

@@ -15,11 +15,7 @@ from contextlib import suppress
 
 from queuectl.clock import utc_now
 from queuectl.document import NewerSchema
-from queuectl.errors import (
-    BadDataError,
-    QueuectlError,
-    StoreError,
-)
+from queuectl.errors import BadDataError, QueuectlError, StoreError
 from queuectl.job import State
 from queuectl.policy import waits_for
 from queuectl.store import files, private

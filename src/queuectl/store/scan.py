@@ -18,13 +18,7 @@ from queuectl.job import State
 from queuectl.store import files
 from queuectl.store.bounded import Smallest
 from queuectl.store.layout import StoreDirectory
-from queuectl.store.names import (
-    is_pending_name,
-    is_stranger,
-    looks_pending,
-    parse_due,
-    pending_due,
-)
+from queuectl.store.names import is_pending_name, is_stranger, looks_pending, parse_due, pending_due
 from queuectl.store.watch import Watch
 
 MOST_DUE = 32768
