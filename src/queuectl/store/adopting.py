@@ -23,10 +23,8 @@ class Adopter:
     """The way of dropped files into the order of one store."""
 
     def __init__(self, core: Core, scan: PendingScan, waiting: PendingDocuments) -> None:
+        self._core = core
         self._dir = core.directory
-        self._lock = core.lock
-        self._index = core.index
-        self._lookup = core.lookup
         self._scan = scan
         self._waiting = waiting
 
@@ -76,7 +74,7 @@ class Adopter:
         in_tmp: set[str] = set()
         adopted: list[str] = []
         try:
-            with self._lock.held():
+            with self._core.lock.held():
                 self._write(held, now, written, in_tmp)
                 self._put_in_place(held, written, in_tmp, adopted)
         finally:
@@ -98,9 +96,9 @@ class Adopter:
         """Write the documents to tmp/, durably, under the ids that they are to have."""
         tmp_fd = self._dir.fd("tmp")
         # One walk for all of them: one for each would cost the square of their number.
-        fold = str.lower if self._lookup.ignores_case else str
+        fold = str.lower if self._core.lookup.ignores_case else str
         taken = self._ids_like({fold(job.id) for _, _, job in held}, fold)
-        ids = _FreeIds(taken, self._index.end_of, fold)
+        ids = _FreeIds(taken, self._core.index.end_of, fold)
         for name, _, job in held:
             placed = job._replace(
                 id=ids.take(job.id, name),
@@ -151,17 +149,17 @@ class Adopter:
                     found.append((job_id, name))
 
         # As jobs move (rule 7). Whether a dropped file is one is asked of few: there may be many.
-        look(self._index.identified(State.BLOCKED))
+        look(self._core.index.identified(State.BLOCKED))
         look(
             (pending_id(name) if looks_pending(name) else name.removesuffix(SUFFIX), name)
             for name in self._dir.names(State.PENDING)
         )
         files_of: dict[str, set[str]] = {}
         for job_id, name in found:
-            if "/" in name or looks_pending(name) or self._index.is_dropped(name):
+            if "/" in name or looks_pending(name) or self._core.index.is_dropped(name):
                 files_of.setdefault(job_id, set()).add(name)
         found.clear()
-        look(self._index.identified(State.PROCESSING))
+        look(self._core.index.identified(State.PROCESSING))
         for job_id, name in found:
             files_of.setdefault(job_id, set()).add(name)
         return files_of

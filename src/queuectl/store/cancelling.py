@@ -3,14 +3,13 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
 from queuectl.document import encode_job
 from queuectl.errors import JobNotFound
 from queuectl.job import FINISHED, Attempt, Job, Outcome, State
 from queuectl.store.adopting import Adopter
-from queuectl.store.channel import send
+from queuectl.store.channel import channel_name, send
 from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
@@ -19,10 +18,7 @@ from queuectl.store.orphans import Orphans
 from queuectl.store.recovery import CommandStillRuns, Recovery
 from queuectl.store.values import Entry, Slow, WorkerRecord
 from queuectl.store.waiting import TOGETHER_SECONDS
-from queuectl.store.watch import POLL_SECONDS
-
-if TYPE_CHECKING:
-    from queuectl.store.watch import Watch
+from queuectl.store.watch import POLL_SECONDS, Watch
 
 _SLOW_SECONDS = 5.0  # who waits so long for the end of an attempt says why
 _HELD_SECONDS = 0.01  # who holds a waiting job's lock moves it in less
@@ -39,13 +35,9 @@ class Canceller:
         recovery: Recovery,
         adopter: Adopter,
     ) -> None:
+        self._core = core
         self._dir = core.directory
-        self._documents = core.documents
-        self._lock = core.lock
-        self._index = core.index
-        self._lookup = core.lookup
         self._dependencies = dependencies
-        self._records = core.records
         self._orphans = orphans
         self._recovery = recovery
         self._adopter = adopter
@@ -54,7 +46,7 @@ class Canceller:
         self, job_ids: Sequence[str], slow: Slow | None = None
     ) -> Iterator[tuple[str, State | None]]:
         """Cancel jobs, each whatever happens to the others; see Store.cancel."""
-        entries = self._lookup.find(job_ids)
+        entries = self._core.lookup.find(job_ids)
         for job_id in job_ids:
             if job_id not in entries:
                 raise JobNotFound(f"no such job: {job_id}")
@@ -81,37 +73,37 @@ class Canceller:
                     self._end_running(found, asked, slow)
                 elif found.state not in FINISHED:
                     self._cancel_waiting(found)
-                ended = self._index.end_of(entry.id)
+                ended = self._core.index.end_of(entry.id)
                 if ended is not None:
                     self._dir.make_durable(ended)  # before it is acknowledged
                     self._dependencies.release_children([entry.id])
                     return ended
-                found = self._lookup.find([entry.id]).get(entry.id)
+                found = self._core.lookup.find([entry.id]).get(entry.id)
         return None
 
     # --- jobs that wait ---
 
     def _cancel_waiting(self, entry: Entry) -> None:
-        """Cancel a job that is not in progress, if it is still there."""
         if entry.state is not State.PENDING or is_pending_name(entry.token):
             self._move_to_cancelled(entry)
             return
         # Somebody has dropped it there, and another job may have its name for an id, and in
         # cancelled/ the place that it would take.
-        with self._lock.held():
-            if self._lookup.locate(entry.id, except_pending=entry.token) is None:
+        with self._core.lock.held():
+            if self._core.lookup.locate(entry.id, except_pending=entry.token) is None:
                 self._move_to_cancelled(entry)
                 return
-            self._documents.read(entry.state, entry.token, entry.id)  # what is no document raises
+            # What is no document raises.
+            self._core.documents.read(entry.state, entry.token, entry.id)
             self._adopter.adopt([entry.token], utc_now())
         if self._dir.exists(State.PENDING, entry.token):
             time.sleep(_HELD_SECONDS)
 
     def _move_to_cancelled(self, entry: Entry) -> None:
         """Cancel a job that waits: lock, move, then rewrite."""
-        with self._documents.locked(entry.state, entry.token) as fd:
+        with self._core.documents.locked(entry.state, entry.token) as fd:
             # Read whether it is locked or not: what is no document raises.
-            job = self._documents.read(entry.state, entry.token, entry.id)
+            job = self._core.documents.read(entry.state, entry.token, entry.id)
             if fd is None or job is None:
                 time.sleep(_HELD_SECONDS)
                 return
@@ -124,7 +116,7 @@ class Canceller:
                     self._dependencies.sync({parse_blocked(entry.token)[0]})
                 else:
                     self._dir.make_durable(entry.state)
-                self._documents.move(entry.state, entry.token, State.CANCELLED, name)
+                self._core.documents.move(entry.state, entry.token, State.CANCELLED, name)
                 # A record in cancelled/ beside the document where it was would be a second one.
                 self._dir.make_durable(State.CANCELLED)
                 path = f"{self._dir.location}/{State.CANCELLED}/{name}"
@@ -141,15 +133,17 @@ class Canceller:
 
     def _end_running(self, entry: Entry, asked: set[tuple[str, str]], slow: Slow | None) -> None:
         """Ask for the end of an attempt; return when its document has left processing/."""
-        from queuectl.store.watch import Watch
-
         watch, began = Watch(), time.monotonic()
         try:
             # RACE: watch before the look, so that an end in between is noticed.
             watch.add_departures(os.path.join(self._dir.location, State.PROCESSING))
             while self._is_running(entry):
-                if not self._ask(entry, asked):
-                    self._end_unowned(entry)
+                if (
+                    not self._ask(entry, asked)
+                    and not self._settle_unowned(entry, ended=False)
+                    and self._orphans.end(entry.token)
+                ):
+                    self._settle_unowned(entry, ended=True)
                 if slow is not None and time.monotonic() - began >= _SLOW_SECONDS:
                     slow(entry.id, self._runner_of(entry))
                     slow = None
@@ -159,14 +153,10 @@ class Canceller:
         # If it was given back, the same worker may run the same attempt once more.
         asked.difference_update([each for each in asked if each[1] == entry.token])
 
-    def _end_unowned(self, entry: Entry) -> None:
-        if not self._settle_unowned(entry, ended=False) and self._orphans.end(entry.token):
-            self._settle_unowned(entry, ended=True)
-
     def _is_running(self, entry: Entry) -> bool:
-        return self._documents.is_document(State.PROCESSING, entry.token)
+        return self._core.documents.is_document(State.PROCESSING, entry.token)
 
-    def _sleep_while_running(self, entry: Entry, watch: "Watch") -> None:
+    def _sleep_while_running(self, entry: Entry, watch: Watch) -> None:
         until = time.monotonic() + POLL_SECONDS
         while self._is_running(entry) and (left := until - time.monotonic()) > 0:
             watch.wait(left)
@@ -181,17 +171,16 @@ class Canceller:
         record = self._runner_of(entry)
         if record is None:
             return False
-        request = (record.name, entry.token)
-        if request not in asked and self._send(record.name, entry):
-            asked.add(request)
+        request, name = (record.name, entry.token), channel_name(record.name)
+        if request not in asked:
+            with store_errors(f"{self._dir.location}/workers/{name} cannot be written"):
+                what = f"{entry.id}.{entry.attempt}"
+                if send(self._dir.fd("workers"), record.name, what):
+                    asked.add(request)
         return True
 
     def _runner_of(self, entry: Entry) -> WorkerRecord | None:
-        return self._records.runner_of(entry.id, entry.attempt)
-
-    def _send(self, worker: str, entry: Entry) -> bool:
-        with store_errors(f"{self._dir.location}/workers/{worker}.control cannot be written"):
-            return send(self._dir.fd("workers"), worker, f"{entry.id}.{entry.attempt}")
+        return self._core.records.runner_of(entry.id, entry.attempt)
 
     def _settle_unowned(self, entry: Entry, *, ended: bool) -> bool:
         """Settle a job that nobody holds as cancelled; its attempt was ``ended`` here, or lost."""
@@ -203,14 +192,14 @@ class Canceller:
                 state=State.CANCELLED, updated_at=attempt.finished_at
             )
 
-        with self._documents.locked(State.PROCESSING, entry.token) as fd:
+        with self._core.documents.locked(State.PROCESSING, entry.token) as fd:
             if fd is None:
                 return False
             # What is no document raises.
-            self._documents.read(State.PROCESSING, entry.token, entry.id)
+            self._core.documents.read(State.PROCESSING, entry.token, entry.id)
             try:
                 self._recovery.settle(entry.token, fd, decide)
             except CommandStillRuns:
                 return False
-        self._records.tidy_records()
+        self._core.records.tidy_records()
         return True

@@ -48,7 +48,9 @@ class Dependencies:
         for _ in range(_ATTEMPTS):
             fd = self._index.open_parent(parent)
             if fd is None:
-                self._make_directory(parent)
+                # Somebody else may make it, or remove it, meanwhile: it is looked at again.
+                with suppress(FileExistsError, FileNotFoundError):
+                    private.make_private(parent, self._dir.fd(State.BLOCKED))
                 continue
             try:
                 if source == "tmp":  # it is new, and no other has its id
@@ -71,13 +73,6 @@ class Dependencies:
         raise StoreError(
             f"{self._dir.location}/{State.BLOCKED}/{parent} is no directory: remove it"
         )
-
-    def _make_directory(self, parent: str) -> None:
-        blocked_fd = self._dir.fd(State.BLOCKED)
-        try:
-            private.make_private(parent, blocked_fd)
-        except (FileExistsError, FileNotFoundError):
-            return  # somebody else made it, or removed it: the caller looks again
 
     def sync(self, parents: Collection[str]) -> None:
         """Make what was put under parents durable, and the directories made for it."""

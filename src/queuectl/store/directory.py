@@ -1,6 +1,6 @@
 """Keep jobs in a directory: a job is a JSON file, a state a subdirectory, a transition a rename.
 
-The rules that keep every job:
+The rules that keep every job, which docs/design.md explains:
 
 1. One place. At every instant, and after a crash at any instant, a job is in one state directory.
 2. Whoever holds the lock moves the job. The lock is the kernel's, on the document itself: open it,
@@ -115,10 +115,7 @@ class DirectoryStore:
         return self.core.documents.read(entry.state, entry.token, entry.id)
 
     def ends(
-        self,
-        job_ids: Collection[str],
-        timeout_seconds: float | None,
-        looked: Looked | None = None,
+        self, job_ids: Collection[str], timeout_seconds: float | None, looked: Looked | None = None
     ) -> Iterator[Job]:
         """Yield jobs as they end; see Store.ends."""
         return self.parts.waiter.ends(job_ids, timeout_seconds, looked)

@@ -14,6 +14,7 @@ from queuectl.store.names import (
     PENDING_ID_AT,
     blocked_name,
     filed_name,
+    id_in_name,
     is_pending_name,
     is_stranger,
     looks_pending,
@@ -116,17 +117,11 @@ class Index:
         # A name is looked at whole only if it can be of such an id: a long queue has many.
         for name in self._dir.names(state):
             if name.startswith(prefix, PENDING_ID_AT) or name.startswith(prefix):
-                job_id = self._id_in(state, name)
+                job_id = id_in_name(state, name)
+                if state is State.PENDING and job_id is None and self.is_dropped(name):
+                    job_id = parse_filed(name)
                 if job_id is not None and job_id.startswith(prefix):
                     yield job_id, name
-
-    def _id_in(self, state: State, name: str) -> str | None:
-        """Return the id of the job that a name in pending/ or in a final state is of, or None."""
-        if state is not State.PENDING:
-            return parse_filed(name)
-        if is_pending_name(name):
-            return pending_id(name)
-        return parse_filed(name) if self.is_dropped(name) else None
 
     def entry(self, state: State, name: str, changed: float | None = None) -> Entry:
         """Return what a name says of a job; ``changed`` is when that came to where it is."""

@@ -17,10 +17,8 @@ class Orphans:
     """The commands of one store whose worker is gone."""
 
     def __init__(self, core: Core) -> None:
+        self._core = core
         self._dir = core.directory
-        self._documents = core.documents
-        self._records = core.records
-        self._settings = core.settings
         self._signaled_at: dict[tuple[str, int], float] = {}  # when each attempt got SIGTERM
 
     def session_leaders(self, job_id: str, attempt: int) -> set[int]:
@@ -43,7 +41,7 @@ class Orphans:
             if fd is None:
                 return set()
             pids = holders(os.fstat(fd), name, LOCK_FD_IN_COMMAND)
-        if pids is None or pids & {record.pid for record in self._records.live()}:
+        if pids is None or pids & {record.pid for record in self._core.records.live()}:
             return set()
         return pids | self.session_leaders(*parsed)
 
@@ -55,8 +53,8 @@ class Orphans:
         from queuectl.store.holders import end_groups, groups_of
 
         # If the command has freed the lock, nobody else shall settle the job meanwhile.
-        with self._documents.locked(State.PROCESSING, name):
-            end_groups(groups_of(pids), self._settings.current().kill_grace)
+        with self._core.documents.locked(State.PROCESSING, name):
+            end_groups(groups_of(pids), self._core.settings.current().kill_grace)
         return True
 
     def end_overdue(self, unowned: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -75,7 +73,7 @@ class Orphans:
             return []
         from queuectl.store.holders import groups_of, signal_groups
 
-        grace_seconds, now = self._settings.current().kill_grace, time.monotonic()
+        grace_seconds, now = self._core.settings.current().kill_grace, time.monotonic()
         new = []
         for parsed, pids in overdue.items():
             if parsed not in self._signaled_at:
@@ -91,7 +89,7 @@ class Orphans:
         job_id, attempt = parsed
         name = processing_name(job_id, attempt)
         try:
-            job = self._documents.read(State.PROCESSING, name, job_id)
+            job = self._core.documents.read(State.PROCESSING, name, job_id)
         except QueuectlError:
             return set()  # nobody can say
         if job is None or job.timeout_seconds is None or job.next_attempt > attempt:

@@ -24,29 +24,27 @@ class NamedParents:
     """
 
     def __init__(self, core: Core) -> None:
+        self._core = core
         self._dir = core.directory
-        self._documents = core.documents
-        self._index = core.index
-        self._lock = core.lock
         self.ids: set[str] = set()
         self._directories_read: dict[str, tuple[int, int]] = {}
         self._documents_read: set[int] = set()
 
     def look(self) -> Iterator[None]:
         """Read what has changed since the last look; see protocol.NamedParents.look."""
-        for parent in list(self._index.parents()):
+        for parent in list(self._core.index.parents()):
             changed = self._identity(parent)
             if changed is None or changed == self._directories_read.get(parent):
                 continue
             is_steady = 0 <= changed[1] / 1e9 < time.time() - _STEADY_AFTER_SECONDS
-            for job_id in list(self._index.children(parent)):
+            for job_id in list(self._core.index.children(parent)):
                 name = blocked_name(parent, job_id)
                 document = hash((name, self._identity(name)))
                 if document in self._documents_read:
                     continue
                 self.ids.add(parent)
                 try:
-                    job = self._documents.read(State.BLOCKED, name, job_id)
+                    job = self._core.documents.read(State.BLOCKED, name, job_id)
                 except (BadDocument, NewerSchema):
                     is_steady = False  # somebody may be writing it at this moment
                 else:
@@ -61,7 +59,7 @@ class NamedParents:
     def held(self) -> Iterator[set[str]]:
         """Keep jobs from beginning to wait for others; see protocol.NamedParents.held."""
         # Who begins to wait does so under this lock (rule 7).
-        with self._lock.held():
+        with self._core.lock.held():
             for _ in self.look():
                 pass
             yield self.ids

@@ -25,11 +25,6 @@ class Purger:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._dir = core.directory
-        self._documents = core.documents
-        self._lock = core.lock
-        self._index = core.index
-        self._entries = core.entries
-        self._lookup = core.lookup
 
     def named_parents(self) -> NamedParents:
         """Return what knows which jobs blocked ones wait for; see Purging.named_parents."""
@@ -37,16 +32,15 @@ class Purger:
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream the jobs of a finished state; see Purging.finished."""
-        return (
-            self._index.entry(state, name, changed) for changed, name in self._entries.timed(state)
-        )
+        timed = self._core.entries.timed(state)
+        return (self._core.index.entry(state, name, changed) for changed, name in timed)
 
     @contextmanager
     def hold(self, job_id: str) -> Iterator[bool]:
         """Keep a finished job where it is; see Purging.hold."""
         for state in FINISHED:
             if self._dir.has(state):
-                with self._documents.locked(state, filed_name(job_id)) as fd:
+                with self._core.documents.locked(state, filed_name(job_id)) as fd:
                     if fd is not None:
                         yield True
                         return
@@ -55,13 +49,13 @@ class Purger:
     @contextmanager
     def hold_unused(self, ids: AbstractSet[str]) -> Iterator[Collection[str]]:
         """Keep ids that no job has from being given to one; see Purging.hold_unused."""
-        unused = ids - self._lookup.find(ids).keys() - self.corrupt_ids()
+        unused = ids - self._core.lookup.find(ids).keys() - self.corrupt_ids()
         if not unused:
             yield unused
             return
         # Whoever chooses an id does so under this lock (rule 7).
-        with self._lock.held():
-            yield unused - self._lookup.find(unused).keys()
+        with self._core.lock.held():
+            yield unused - self._core.lookup.find(unused).keys()
 
     def corrupt_ids(self) -> set[str]:
         """Return which jobs the documents in corrupt/ may be."""
@@ -83,14 +77,14 @@ class Purger:
     ) -> bool:
         """Delete a finished job; see Purging.purge."""
         name = filed_name(job_id)
-        with self._documents.locked(state, name) as fd:
+        with self._core.documents.locked(state, name) as fd:
             if fd is None:
                 return False
             if unchanged_since is not None and (
                 from_timestamp(os.fstat(fd).st_mtime) > unchanged_since
             ):
                 return False
-            job = self._documents.read(state, name, job_id)
+            job = self._core.documents.read(state, name, job_id)
             if job is None:
                 return False
             with store_errors(f"{self._dir.location}/{state}/{name} cannot be deleted"):

@@ -26,10 +26,8 @@ class Recovery:
     def __init__(
         self, core: Core, dependencies: Dependencies, settler: Settler, orphans: Orphans
     ) -> None:
+        self._core = core
         self._dir = core.directory
-        self._documents = core.documents
-        self._registry = core.registry
-        self._records = core.records
         self._dependencies = dependencies
         self._settler = settler
         self._orphans = orphans
@@ -47,10 +45,10 @@ class Recovery:
             try:
                 with (
                     store_errors(f"{path} cannot be recovered"),
-                    self._documents.locked(State.PROCESSING, name) as fd,
+                    self._core.documents.locked(State.PROCESSING, name) as fd,
                 ):
                     if fd is None:
-                        if self._documents.is_document(State.PROCESSING, name):
+                        if self._core.documents.is_document(State.PROCESSING, name):
                             held.add(parsed)
                     elif (found := self.settle(name, fd, decide)) is not None:
                         recovered.append(found)
@@ -63,12 +61,12 @@ class Recovery:
         )
         if any(each.lost for each in recovered):
             try:
-                self._records.tidy_records()  # that said who had run what was lost
+                self._core.records.tidy_records()  # that said who had run what was lost
             except StoreError as error:
                 problems.append(str(error))
         unowned = held if held and not only_lost else set()
         if unowned:
-            unowned = held - {(each.job, each.attempt) for each in self._records.live()}
+            unowned = held - {(each.job, each.attempt) for each in self._core.records.live()}
         return RecoveryReport(
             recovered=recovered,
             running=len(held),
@@ -87,31 +85,31 @@ class Recovery:
         job_id, number = parsed
         now = utc_now()
         try:
-            job = self._documents.read_to_run(fd, job_id, now)
+            job = self._core.documents.read_to_run(fd, job_id, now)
         except NewerSchema:
             return None
         except BadDataError as error:
-            self._documents.set_aside(State.PROCESSING, name, str(error))
+            self._core.documents.set_aside(State.PROCESSING, name, str(error))
             return None
         if job.id != job_id:
             job = job._replace(id=job_id)
         if job.next_attempt > number:
             self._settler.roll_forward(name, job)
-            self._registry.count([job.history[-1]])
+            self._core.registry.count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
         if self._orphans.session_leaders(job_id, number):
             raise CommandStillRuns
         attempt = job.ended_attempt(
             number,
             Outcome.LOST,
-            worker=self._records.last_runner_of(job_id, number),
+            worker=self._core.records.last_runner_of(job_id, number),
             started_at=from_timestamp(os.fstat(fd).st_mtime),
             finished_at=now,
         )
         job = decide(job, attempt)
         # Durable where it is before it moves on; see Retrier.retry.
         self._dir.make_durable(State.PROCESSING)
-        with files.closing(self._documents.record(State.PROCESSING, name, job)):
+        with files.closing(self._core.documents.record(State.PROCESSING, name, job)):
             self._settler.roll_forward(name, job)
-        self._registry.count([job.history[-1]])
+        self._core.registry.count([job.history[-1]])
         return Recovered(job=job, attempt=number, lost=True)

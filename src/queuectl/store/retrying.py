@@ -16,16 +16,15 @@ class Retrier:
     """The way of finished jobs back into one store, under pending.lock."""
 
     def __init__(self, core: Core, dependencies: Callable[[], Dependencies]) -> None:
+        self._core = core
         self._dir = core.directory
         self._documents = core.documents
-        self._lock = core.lock
-        self._lookup = core.lookup
         self._get_dependencies = dependencies
 
     def retry(self, job_id: str, states: Collection[State], now: datetime) -> Job:
         """Send a job of one of the states back to pending; see Store.retry."""
-        with self._lock.held():
-            located = self._lookup.locate(job_id)
+        with self._core.lock.held():
+            located = self._core.lookup.locate(job_id)
             if located is None:
                 raise JobNotFound(f"no such job: {job_id}")
             state, name = located
@@ -55,7 +54,7 @@ class Retrier:
         It forgets parents that are gone: they may have been purged since the job ended.
         """
         dependencies = self._get_dependencies()
-        found = self._lookup.states_of(job.parents)
+        found = self._core.lookup.states_of(job.parents)
         job = without_missing_parents(job, found)
         parent = waits_for(job, found.get)
         if parent is not None:

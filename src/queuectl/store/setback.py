@@ -21,9 +21,7 @@ class SetBack:
     """The due times in pending/ of one store, after the clock was set back."""
 
     def __init__(self, core: Core) -> None:
-        self._dir = core.directory
-        self._documents = core.documents
-        self._lock = core.lock
+        self._core = core
 
     def is_proved_by(self, name: str, now: datetime) -> bool:
         """Return whether a job that is not due was recorded later than now."""
@@ -34,14 +32,14 @@ class SetBack:
         due_by = due_text(now)
         names = [
             name
-            for name in self._dir.names(State.PENDING)
+            for name in self._core.directory.names(State.PENDING)
             if is_pending_name(name) and pending_due(name) > due_by
         ]
         names.sort(key=pending_due)
         # Due in a row that has ended by now, so that new jobs come behind them.
         at_once = (later(now, (index - len(names)) / 1_000_000) for index in range(len(names)))
         for start in range(0, len(names), _READ_AT_ONCE):
-            with self._lock.held():
+            with self._core.lock.held():
                 for name in names[start : start + _READ_AT_ONCE]:
                     job = self._put_off_by_clock(name, now)
                     if job is not None:
@@ -50,7 +48,7 @@ class SetBack:
     def _put_off_by_clock(self, name: str, now: datetime) -> Job | None:
         """Return the job of a name if only the clock puts it off, as it was recorded."""
         try:
-            job = self._documents.read(State.PENDING, name, pending_id(name))
+            job = self._core.documents.read(State.PENDING, name, pending_id(name))
         except QueuectlError:
             return None  # a claim will tell
         return None if job is None or put_off_by_clock(job, now) is None else job
@@ -59,6 +57,6 @@ class SetBack:
         waits_seconds = put_off_by_clock(job, now)
         due = later(now, waits_seconds) if waits_seconds else next(at_once)
         new_name = pending_name(job.priority, due, job.id)
-        with self._documents.locked(State.PENDING, name) as fd:
+        with self._core.documents.locked(State.PENDING, name) as fd:
             if fd is not None and new_name != name:
-                self._documents.move(State.PENDING, name, State.PENDING, new_name)
+                self._core.documents.move(State.PENDING, name, State.PENDING, new_name)

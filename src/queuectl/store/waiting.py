@@ -22,23 +22,17 @@ class Waiter:
     """Waiting for the ends of jobs of one store."""
 
     def __init__(self, core: Core) -> None:
-        self._dir = core.directory
-        self._documents = core.documents
-        self._index = core.index
-        self._lookup = core.lookup
+        self._core = core
 
     def ends(
-        self,
-        job_ids: Collection[str],
-        timeout_seconds: float | None,
-        looked: Looked | None = None,
+        self, job_ids: Collection[str], timeout_seconds: float | None, looked: Looked | None = None
     ) -> Iterator[Job]:
         """Yield jobs as they end; see Store.ends."""
         start = time.monotonic()
         left = dict.fromkeys(job_ids)
         # RACE: watch first, then look, so that what ends in between is noticed; see
         # test_a_job_that_ends_before_the_sleep_is_not_missed.
-        watch = Watch(*(os.path.join(self._dir.location, state) for state in FINISHED))
+        watch = Watch(*(os.path.join(self._core.directory.location, state) for state in FINISHED))
         try:
             arrived: Collection[str] = tuple(left)
             look_at = start
@@ -66,11 +60,12 @@ class Waiter:
             watch.close()
 
     def _ended(self, job_ids: Collection[str]) -> list[Job]:
-        """Return the jobs that have ended, the first to end first."""
         jobs = []
         for job_id in job_ids:
-            state = self._index.end_of(job_id)
-            job = None if state is None else self._documents.read(state, filed_name(job_id), job_id)
+            state = self._core.index.end_of(job_id)
+            if state is None:
+                continue
+            job = self._core.documents.read(state, filed_name(job_id), job_id)
             if job is not None:
                 jobs.append(job)
         return sorted(jobs, key=attrgetter("updated_at"))
@@ -78,7 +73,7 @@ class Waiter:
     def _require(self, job_ids: Collection[str]) -> Collection[Entry]:
         """Return where the jobs are. Raises: JobNotFound if one of them is nowhere."""
         try:
-            found = self._lookup.find(job_ids)
+            found = self._core.lookup.find(job_ids)
         except StoreBusy:
             return ()  # the next look may tell
         for job_id in job_ids:
@@ -95,7 +90,7 @@ class Waiter:
             else:
                 names = watch.wait(left_seconds)
             if names is None:
-                return [job_id for job_id in job_ids if self._index.end_of(job_id)]
+                return [job_id for job_id in job_ids if self._core.index.end_of(job_id)]
             arrived = {job_id for job_id in map(parse_filed, names) if job_id in job_ids}
             if arrived:
                 return [job_id for job_id in arrived if job_id is not None]
