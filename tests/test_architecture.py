@@ -26,7 +26,8 @@ LAYERS = """
     config store.logs
     document
     batch
-    policy submit when
+    policy when
+    submit
     store.values
     store.worker_protocol
     store.protocol

@@ -17,10 +17,7 @@ from queuectl.job import DEFAULT_PRIORITY, MAX_MAX_RETRIES, MAX_PRIORITY
 
 
 class Settings(NamedTuple):
-    """The value of every setting.
-
-    Units: seconds; None for no timeout, for no rule about exit codes, and for keeping for ever.
-    """
+    """All settings, in seconds; None is no timeout, no rule about exit codes, and for ever."""
 
     max_retries: int = 3
     backoff_base: float = 2.0

@@ -122,10 +122,7 @@ class Attempt(NamedTuple):
 
 
 def describe(attempt: Attempt, *, short: bool = False) -> str:
-    """Return how an attempt ended, for a person: ``failed (exit code 1)``, ``timed out (SIGTERM)``.
-
-    With ``short`` the cause alone, as in a table: ``exit 1``, ``SIGKILL``, ``timed out``.
-    """
+    """Return how an attempt ended: ``failed (exit code 1)``, or, for a table, ``exit 1``."""
     label = attempt.meaning.label
     if attempt.signal is not None:
         status = _signal_name(attempt.signal)
@@ -213,10 +210,7 @@ class Job(NamedTuple):
         return self._replace(history=(*self.history, attempt)).shortened()
 
     def shortened(self) -> "Job":
-        """Return the job with no more attempts in its history than are kept.
-
-        Otherwise each attempt would cost more than the one before, until nothing could read it.
-        """
+        """Return the job with a history that is not too long to be written again and again."""
         history = self.history
         if len(history) <= FIRST_ATTEMPTS + LAST_ATTEMPTS:
             return self

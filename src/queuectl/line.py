@@ -93,7 +93,6 @@ class Line:
             text = text[room:]
 
     def _put_text(self, text: str) -> None:
-        """Write characters of any width."""
         encoding = output_encoding()
         if encoding == "utf-8" and text.isprintable() and set(map(char_columns, text)) == {1}:
             self._put(text)

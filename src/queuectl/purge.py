@@ -29,8 +29,7 @@ _STRAY_STAYS = timedelta(days=1)
 class Purge:
     """A deletion of finished jobs that ended by ``until`` (None: ever), or a dry run of one.
 
-    ``kept`` are the jobs that stay because a blocked job names them, ``unreadable`` those that
-    cannot be read.
+    ``kept`` are jobs that a blocked job names; ``unreadable`` ones are kept as well.
     """
 
     def __init__(
@@ -45,10 +44,7 @@ class Purge:
         self.parents = store.purging.named_parents()
 
     def jobs(self, states: Collection[State]) -> Iterator[Entry]:
-        """Delete the jobs in the states and yield each, the first to end first.
-
-        Raises: BadDocument, at the end, that names unreadable jobs.
-        """
+        """Delete jobs and yield each, the first to end first. Raises: BadDocument, at the end."""
         finished = (each for state in states for each in self._store.purging.finished(state))
         old = filter(self.is_old, finished)
         entries = iter(Sorter(old, key=lambda entry: (entry.changed_at or FIRST, entry.id)))

@@ -98,10 +98,7 @@ def _all_entries(store: Store, states: Collection[State], now: datetime) -> Iter
 
 
 def _last_states(found: Mapping[State, Collection[Entry]]) -> dict[int, State | None]:
-    """Return the marks of the jobs that were found more than once, each with its last state.
-
-    A mark is a hash of the id. While jobs are compared, 8 bytes are held of each.
-    """
+    """Return the marks, 8-byte hashes of ids, of jobs found twice, each with its last state."""
     if sum(map(bool, map(len, found.values()))) < 2:
         return {}
     states = list(found)
@@ -185,10 +182,7 @@ def read_row(store: Store, entry: Entry, now: datetime) -> Row | None:
         job = store.read(entry)
         if job is None:
             job = store.get(entry.id)
-            if job.state is State.PENDING:
-                entry = Entry(job.id, job.state, priority=job.priority, run_at=job.run_at)
-            else:
-                entry = Entry(job.id, job.state, changed_at=now)
+            entry = Entry(job.id, job.state, job.priority, job.run_at, changed_at=now)
     except JobNotFound:
         return None
     except (BadDocument, ConfigError) as error:

@@ -32,10 +32,7 @@ _PALETTE, _RGB = "5", "2"
 
 
 class Style(NamedTuple):
-    """The style in which a terminal writes; ``sequence`` turns it on after a reset.
-
-    ``codes`` holds the attributes that are on, each with the parameter that sets it.
-    """
+    """The attributes that are on, each with its parameter, and what sets them after a reset."""
 
     codes: tuple[tuple[str, str], ...] = ()
     sequence: str = ""

@@ -6,18 +6,13 @@ from typing import Any, NoReturn
 
 from queuectl.errors import BadDocument, shorten
 
-MAX_NESTING = 100
+MAX_NESTING = 100  # whatever the stack allows: what one process reads, all can read and write
 
 to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
-    """Return the JSON object that a document holds.
-
-    The bound on nesting does not depend on the stack: what one process reads, all can read and
-    write.
-    Raises: BadDocument for anything else, also for NaN, a duplicate key and nesting too deep.
-    """
+    """Return the JSON object that a document holds. Raises: BadDocument for anything else."""
     try:
         if isinstance(data, bytes):
             data = data.decode()

@@ -97,11 +97,7 @@ class Submitter:
         self._defaults = Defaults(settings, options.here, now)
 
     def one(self, words: Sequence[str]) -> None:
-        """Make the job that the words of a command line describe.
-
-        A single word is a document or a string for the shell; several are quoted for the shell, so
-        that each stays one word. Raises: UsageError, BadDocument, BadId.
-        """
+        """Make the job of a document, or a command. Raises: UsageError, BadDocument, BadId."""
         if len(words) > 1:
             if any(begins_like_object(word) for word in words):
                 raise UsageError(
@@ -109,22 +105,21 @@ class Submitter:
                 )
             import shlex
 
-            words = [shlex.join(words)]
+            words = [shlex.join(words)]  # each stays one word
         text = words[0] if words else ""
         if not text.strip():
             raise UsageError("the command is empty")
         self._append(_document(text), 1)
 
     def forgotten(self, known: Collection[str]) -> Collection[Job]:
-        """Return the jobs; if they had stopped waiting, they keep only the parents in ``known``.
-
-        The others may have been purged since, and are not waited for a second time.
-        """
+        """Return the jobs; ones that had stopped waiting do not wait for what has been purged."""
         from queuectl.packed import Packed
+        from queuectl.policy import without_missing_parents
 
         known = {*known, *self.chosen}
         return Packed(
-            _without_parents(job, known) if job.id in self._waited else job for job in self.jobs
+            without_missing_parents(job, known) if job.id in self._waited else job
+            for job in self.jobs
         )
 
     def batch(self, lines: Iterable[bytes]) -> None:
@@ -211,13 +206,6 @@ class Submitter:
 
 def _is_same(one: Any, other: Any) -> bool:
     return set(one) == set(other) if isinstance(one, list) else bool(one == other)
-
-
-def _without_parents(job: Job, known: Collection[str]) -> Job:
-    return job._replace(
-        after=tuple(each for each in job.after if each in known),
-        after_any=tuple(each for each in job.after_any if each in known),
-    )
 
 
 def _document(text: str) -> dict[str, Any]:

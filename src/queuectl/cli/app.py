@@ -40,10 +40,7 @@ def examples(*lines: str) -> str:
 
 
 def load_all() -> None:
-    """Import whatever a long-lived command may need: workers, and commands that wait or watch.
-
-    An upgrade of queuectl removes or replaces the files of its modules.
-    """
+    """Import all that a long-lived command may need: an upgrade replaces the files of modules."""
     import codecs
     from importlib import import_module
 

@@ -28,8 +28,10 @@ def cancel(app: App, *, job_ids: tuple[str, ...]) -> None:
         for job_id, state in store.cancel(job_ids, _report_slow):
             if state is State.CANCELLED:
                 click.echo(job_id)
+            elif failure is None and state is None:
+                failure = JobNotFound(f"job {job_id} was deleted before it could be cancelled")
             elif failure is None:
-                failure = _failure(job_id, state)
+                failure = WrongState(f"job {job_id} is {state} and cannot be cancelled")
     if failure is not None:
         raise failure
 
@@ -40,9 +42,3 @@ def _report_slow(job_id: str, worker: WorkerRecord | None) -> None:
     if worker is not None:
         asked = f"worker {worker.name} (process {worker.pid}) was asked to end it"
     click.echo(printable(f"waiting for job {job_id} to end: {asked}"), err=True)
-
-
-def _failure(job_id: str, state: State | None) -> QueuectlError:
-    if state is None:
-        return JobNotFound(f"job {job_id} was deleted before it could be cancelled")
-    return WrongState(f"job {job_id} is {state} and cannot be cancelled")

@@ -10,13 +10,13 @@ import click
 from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.list import command_cell, print_jobs, when_cell
 from queuectl.cli.params import (
-    REGEX,
     dry_run_option,
     id_argument,
     ids_argument,
     json_option,
     limit_option,
     older_than_option,
+    pattern_option,
     whole_ids,
 )
 from queuectl.cli.purge import purge_jobs
@@ -94,13 +94,7 @@ def show_dead(app: App, *, job_id: str, as_json: bool) -> None:
 )
 @ids_argument(State.DEAD, required=False)
 @click.option("--all", "retry_all", is_flag=True, help="Retry all dead jobs.")
-@click.option(
-    "--matching",
-    "pattern",
-    type=REGEX,
-    metavar="REGEX",
-    help="With --all: only jobs with a match in their id or command.",
-)
+@pattern_option("--matching", "With --all: only jobs with a match in their id or command.")
 @pass_app
 def retry(
     app: App, *, job_ids: tuple[str, ...], retry_all: bool, pattern: re.Pattern[str] | None

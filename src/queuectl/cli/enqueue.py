@@ -207,8 +207,7 @@ def enqueue(
         adder = store = store or app.open()
     adder.make()
     _add(adder, store, submitter, skip_existing=if_exists == "skip", is_batch=batch is not None)
-    _report_ignored(submitter)
-    _report_time(run_at, now)
+    _report(submitter, run_at, now)
     _print_ids(submitter.jobs)
 
 
@@ -242,7 +241,6 @@ def _absolute(path: str) -> str:
 
 
 def _read(submitter: Submitter, command: tuple[str, ...], batch: BinaryIO | None) -> None:
-    """Make the jobs of a command, of stdin or of a batch."""
     if batch is not None:
         # No more of a line than is refused anyway: input without newlines may have no end.
         submitter.batch(iter(lambda: batch.readline(MAX_DOCUMENT_BYTES + 1), b""))
@@ -290,15 +288,11 @@ def _add(
         add()
 
 
-def _report_ignored(submitter: Submitter) -> None:
-    """Report once on stderr what was ignored in printed documents."""
+def _report(submitter: Submitter, run_at: "When | None", now: datetime) -> None:
+    """Report on stderr what was ignored in printed documents, and a surprising time."""
     if submitter.ignored:
         again = f"; {submitter.ended} had ended and will run again" if submitter.ended else ""
         click.echo(f"ignored in new jobs: {', '.join(submitter.ignored)}{again}", err=True)
-
-
-def _report_time(run_at: "When | None", now: datetime) -> None:
-    """Report on stderr what is surprising about a time."""
     if run_at is None:
         return
     if run_at.note:

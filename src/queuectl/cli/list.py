@@ -10,7 +10,7 @@ import click
 
 from queuectl.cli.app import App, examples, pass_app
 from queuectl.cli.output import echo_json_array, echo_table, format_ago, format_in
-from queuectl.cli.params import REGEX, json_option, limit_option
+from queuectl.cli.params import json_option, limit_option, pattern_option
 from queuectl.errors import StoreBusy
 from queuectl.job import Job, State
 from queuectl.query import SORT_KEYS, Row, attempts_text, row_document, select
@@ -42,24 +42,11 @@ _TABLE_ROWS = 100
     " every document is read.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
-@click.option(
-    "--command-matches",
-    "pattern",
-    type=REGEX,
-    metavar="REGEX",
-    help="Only jobs with a match in their command.",
-)
+@pattern_option("--command-matches", "Only jobs with a match in their command.")
 @json_option
 @pass_app
 def list_jobs(
-    app: App,
-    *,
-    states: tuple[State, ...],
-    limit: int | None,
-    sort: str | None,
-    reverse: bool,
-    pattern: re.Pattern[str] | None,
-    as_json: bool,
+    app: App, /, *, states: tuple[State, ...], pattern: re.Pattern[str] | None, **options: Any
 ) -> None:
     """List jobs: running, waiting and finished ones.
 
@@ -79,12 +66,9 @@ def list_jobs(
         states or tuple(State),
         ["ID", "STATE", "PRI", "ATTEMPTS", "WHEN", "COMMAND"],
         cells,
-        as_json=as_json,
         empty=_none_text(states, pattern),
-        limit=limit,
-        sort=sort,
-        reverse=reverse,
         matches=(lambda job: pattern.search(job.command)) if pattern else None,
+        **options,
     )
 
 
@@ -122,7 +106,6 @@ def print_jobs(
 
 
 def _none_text(states: Collection[State], pattern: re.Pattern[str] | None) -> str:
-    """Return the message for a list without jobs."""
     chosen = list(dict.fromkeys(states))
     names = " or ".join(filter(None, [", ".join(chosen[:-1]), *chosen[-1:]]))
     return " ".join(filter(None, ["no", names, "jobs", "match" if pattern else ""]))

@@ -64,10 +64,7 @@ def logs(
 
 
 def _last_attempt(log_dir: LogDir, job: Job) -> int:
-    """Return the number of the last attempt that has a log, or of the first.
-
-    An attempt in progress, or returned to the queue, has a log but is not in the history.
-    """
+    """Return the number of the last attempt with a log, also if it is not in the history yet."""
     fd = _open_log(log_dir, job, job.next_attempt)
     if fd is None:
         return job.history[-1].number if job.history else job.next_attempt
@@ -184,11 +181,9 @@ class _Plain:
     """Output to stdout, byte for byte."""
 
     def feed(self, data: bytes) -> None:
-        """Write bytes, which may be buffered."""
         sys.stdout.buffer.write(data)
 
     def draw(self) -> None:
-        """Write what is buffered."""
         sys.stdout.flush()
 
     finish = draw

@@ -58,7 +58,6 @@ class _Collector:
         self._store = store
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield the metrics."""
         from prometheus_client import core
 
         store, now = self._store, self._store.now()

@@ -1,5 +1,6 @@
 """How data is printed: JSON, tables and lengths of time."""
 
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,21 +9,19 @@ from typing import Any
 
 import click
 
+from queuectl.text import columns, printable, shortened
+
 _MAY_BE_CUT = ("COMMAND", "HOST", "LAST LINE")
 _LEAST_WIDTH = 10
 
 
 def echo_json(value: Any) -> None:
     """Print one JSON document; ASCII alone, so that no terminal or locale can misread it."""
-    import json
-
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def echo_json_array(values: Iterable[Any]) -> None:
     """Print a JSON array, one element a line, holding one element at a time."""
-    import json
-
     separator = "["
     for value in values:
         click.echo(separator + "\n  " + json.dumps(value, allow_nan=False), nl=False)
@@ -55,8 +54,6 @@ def table_lines(
     """Return the lines of a table, cut to a width in columns unless that is None."""
     from tabulate import tabulate
 
-    from queuectl.text import columns, printable
-
     cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     if width is not None:
         # Terminals do not agree on how wide a character is that this turns into an emoji.
@@ -78,8 +75,6 @@ def table_lines(
 
 def _fit(rows: list[list[str]], headers: Sequence[str], width: int) -> None:
     """Cut the columns that may be cut so that a row fits, the widest of them most."""
-    from queuectl.text import columns, shortened
-
     widths = [max(map(columns, column)) for column in zip(headers, *rows, strict=True)]
     cut = sorted(
         (index for index, header in enumerate(headers) if header in _MAY_BE_CUT),

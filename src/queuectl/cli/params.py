@@ -69,7 +69,6 @@ def whole(least: int, most: int | None = None) -> Parsed[int]:
 DURATION = Parsed("duration", parse_duration)
 DURATION_OR_ZERO = Parsed("duration", lambda text: parse_duration(text, allow_zero=True))
 INSTANT = Parsed("instant", _parse_when)
-REGEX = Parsed("regex", _parse_regex)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit_option = click.option(
@@ -95,6 +94,12 @@ give_up_option = click.option(
     metavar="DURATION",
     help="Give up after this long (exit code 75).",
 )
+
+
+def pattern_option(name: str, text: str) -> Callable[..., Any]:
+    """Return the option for a regular expression that a job has to match."""
+    kind = Parsed("regex", _parse_regex)
+    return click.option(name, "pattern", type=kind, metavar="REGEX", help=text)
 
 
 def id_argument(*states: State) -> Callable[..., Any]:

@@ -13,7 +13,6 @@ from queuectl.job import FINISHED, State
 from queuectl.purge import Purge, StrayLogs
 from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
-from queuectl.store.values import Entry
 
 _DEFAULT_STATES = (State.COMPLETED, State.CANCELLED)
 
@@ -67,7 +66,14 @@ def purge_jobs(
     count = 0
     try:
         if as_json:
-            echo_json_array(map(_document, purged))
+            echo_json_array(
+                {
+                    "id": entry.id,
+                    "state": entry.state,
+                    "ended_at": entry.changed_at and format_instant(entry.changed_at),
+                }
+                for entry in purged
+            )
             return
         for entry in purged:
             count += 1
@@ -89,9 +95,3 @@ def purge_jobs(
 
 def _until(store: Store, age_seconds: float | None) -> datetime | None:
     return None if age_seconds is None else store.now() - timedelta(seconds=age_seconds)
-
-
-def _document(entry: Entry) -> dict[str, str | None]:
-    changed = entry.changed_at
-    ended_at = None if changed is None else format_instant(changed)
-    return {"id": entry.id, "state": entry.state, "ended_at": ended_at}

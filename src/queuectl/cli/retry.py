@@ -29,7 +29,13 @@ def retry(app: App, *, job_ids: tuple[str, ...]) -> None:
     found = store.find(job_ids)
     with whole_ids(store, job_ids):
         for job_id in job_ids:
-            _check(job_id, found.get(job_id))
+            if job_id not in found:
+                raise JobNotFound(f"no such job: {job_id}")
+            state = found[job_id].state
+            if state is State.DEAD:
+                raise WrongState(f"job {job_id} is dead; use 'queuectl dlq retry {job_id}'")
+            if state not in _STATES:
+                raise WrongState(f"job {job_id} is {state} and has not ended yet")
     for job_id in _parents_first(store, {job_id: found[job_id] for job_id in job_ids}):
         click.echo(store.retry(job_id, _STATES, store.now()).id)
 
@@ -44,12 +50,3 @@ def _parents_first(store: Store, found: Mapping[str, Entry]) -> Iterable[str]:
         return list(order.static_order())
     except CycleError:  # documents that were edited by hand
         return found
-
-
-def _check(job_id: str, entry: Entry | None) -> None:
-    if entry is None:
-        raise JobNotFound(f"no such job: {job_id}")
-    if entry.state is State.DEAD:
-        raise WrongState(f"job {job_id} is dead; use 'queuectl dlq retry {job_id}'")
-    if entry.state not in _STATES:
-        raise WrongState(f"job {job_id} is {entry.state} and has not ended yet")

@@ -1,5 +1,6 @@
 """Show a job and its attempts."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from queuectl.cli.params import id_argument, json_option
 from queuectl.clock import format_duration, format_instant
 from queuectl.document import job_document
 from queuectl.errors import BadDocument, ConfigError, JobNotFound, StoreBusy
-from queuectl.job import Attempt, Job, State, describe
+from queuectl.job import Job, State, describe
 from queuectl.query import attempts_text, find_job
 from queuectl.store.logs import logs_of
 from queuectl.store.protocol import Store
@@ -59,10 +60,9 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
     yield "cwd", job.cwd
     for name, value in job.env.items():
         yield "env", f"{name}={value}"
-    for parent in job.after:
-        yield "after", f"{parent} ({_state_of(store, parent)})"
-    for parent in job.after_any:
-        yield "after any", f"{parent} ({_state_of(store, parent)})"
+    for name, parents in (("after", job.after), ("after any", job.after_any)):
+        for parent in parents:
+            yield name, f"{parent} ({_state_of(store, parent)})"
     yield "created", _instant_text(job.created_at, now)
     yield "updated", _instant_text(job.updated_at, now)
     if job.state in (State.PENDING, State.BLOCKED):
@@ -72,11 +72,8 @@ def _fields(store: Store, job: Job, now: datetime) -> Iterator[tuple[str, str]]:
         logs = logs_of(store)
         deleted = "" if logs.exists(job.id, last) else " (deleted)"
         yield "last log", logs.path(job.id, last) + deleted
-    if job.extra:
-        import json
-
-        for name, value in job.extra.items():
-            yield name, json.dumps(value, ensure_ascii=False)
+    for name, value in job.extra.items():
+        yield name, json.dumps(value, ensure_ascii=False)
 
 
 def _state_of(store: Store, job_id: str) -> str:
@@ -101,16 +98,8 @@ def _attempt_rows(job: Job) -> Iterator[tuple[object, ...]]:
     for attempt in job.history:
         if job.history_omitted and last is not None and attempt.number > last + 1:
             yield "...", f"{attempt.number - last - 1:,} omitted", None, None, None
-        yield _attempt_row(attempt)
+        started = f"{attempt.started_at:%Y-%m-%dT%H:%M:%SZ}"
+        seconds = attempt.duration_seconds
+        took = None if seconds is None else format_duration(seconds)
+        yield attempt.number, describe(attempt), started, took, attempt.worker
         last = attempt.number
-
-
-def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
-    took = attempt.duration_seconds
-    return (
-        attempt.number,
-        describe(attempt),
-        f"{attempt.started_at:%Y-%m-%dT%H:%M:%SZ}",
-        None if took is None else format_duration(took),
-        attempt.worker,
-    )

@@ -16,6 +16,7 @@ from queuectl.job import State
 from queuectl.store import open_store
 from queuectl.store.protocol import Store
 from queuectl.store.values import Counts, WorkerRecord
+from queuectl.text import printable
 
 _FAILURES = 5
 
@@ -68,7 +69,6 @@ class _Look(NamedTuple):
 
     @classmethod
     def at(cls, store: Store) -> "_Look":
-        """Return the numbers of a store now."""
         now = store.now()
         workers, ended_lately = store.workers.live(), store.workers.ended_lately()
         busy = sum(worker.job is not None for worker in workers)
@@ -76,12 +76,13 @@ class _Look(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object of a status; its keys are always the same."""
+        counts = self.counts
         return {
-            "jobs": {state: self.counts.by_state.get(state, 0) for state in State},
-            "due": self.counts.due,
-            "oldest_due_at": _instant_or_none(self.counts.oldest_due),
-            "next_due_at": _instant_or_none(self.counts.next_due),
-            "unreadable": self.counts.unreadable,
+            "jobs": {state: counts.by_state.get(state, 0) for state in State},
+            "due": counts.due,
+            "oldest_due_at": counts.oldest_due and format_instant(counts.oldest_due),
+            "next_due_at": counts.next_due and format_instant(counts.next_due),
+            "unreadable": counts.unreadable,
             "workers": {"live": len(self.workers), "busy": self.busy},
             "ended_last_minute": self.ended_lately,
             "jobs_per_second": round(self.ended_lately / 60, 3),
@@ -111,16 +112,11 @@ class _Look(NamedTuple):
         return ", ".join(notes)
 
 
-def _instant_or_none(instant: datetime | None) -> str | None:
-    return None if instant is None else format_instant(instant)
-
-
 def page(location: str, width: int, height: int) -> list[str]:
     """Return the lines of a live status, cut to the columns and rows of a terminal."""
     from queuectl.cli.dlq import DEAD_HEADERS, dead_cells
     from queuectl.query import select
     from queuectl.store.logs import logs_of
-    from queuectl.text import printable
 
     # Opened each time: the store may not exist yet, or be replaced by another.
     with closing(open_store(location)) as store:

@@ -48,9 +48,7 @@ def worker() -> None:
 @click.option("--detach", is_flag=True, help="Run in the background.")
 @click.option("--quiet", is_flag=True, help="Report errors only.")
 @click.pass_context
-def start(
-    ctx: click.Context, *, count: int, drain: bool, unless_running: bool, detach: bool, quiet: bool
-) -> None:
+def start(ctx: click.Context, /, *, count: int, **how: bool) -> None:
     """Start workers, in the foreground.
 
     Ctrl-C or SIGTERM stops them when their jobs have ended. A second one ends the commands and
@@ -59,11 +57,7 @@ def start(
     from queuectl.worker import run_pool
 
     load_all()
-    location = ctx.ensure_object(App).location
-    code = run_pool(
-        location, count, drain=drain, unless_running=unless_running, detach=detach, quiet=quiet
-    )
-    ctx.exit(code)
+    ctx.exit(run_pool(ctx.ensure_object(App).location, count, **how))
 
 
 @worker.command(epilog=examples("queuectl worker stop", "queuectl worker stop --now --timeout 30s"))
@@ -97,7 +91,6 @@ def stop(app: App, *, now: bool, timeout_seconds: float | None) -> None:
 
 
 def _slow_text(workers: "Sequence[WorkerRecord]", *, now: bool) -> str:
-    """Return which workers are waited for, and what they run."""
     names = [
         f"{each.name} (process {each.pid}{f', job {each.job}' if each.job else ''})"
         for each in sorted(workers, key=lambda each: each.name)
