@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from queuectl.policy import (
 )  # fmt: skip
 from queuectl.store import values
 from queuectl.store.tally import counted, in_last_minute
+
+SLOW_SECONDS = 5.0
 
 
 class StopRequest(NamedTuple):
@@ -69,12 +72,14 @@ class Memory:
         self.runners: dict[str, Any] = {}  # the registered workers, by their names
         self.names_used: set[str] = set()
         self.arrivals: list[Bell] = []
+        self.end_bells: list[Bell] = []  # of those who want to hear of the end of any attempt
         self.stop_bells: list[Bell] = []
         self.stops: list[StopRequest] = []
         self.config: dict[str, Any] = {}
         self.tally = values.Tally()
         self.held: Counter[str] = Counter()  # finished jobs that no purge deletes now
-        self.purged_at = float("-inf")
+        self.purged_at, self.is_purging = float("-inf"), False
+        self.reserved_by: object = None
 
     def close(self) -> None:
         for claim in self.claims.values():
@@ -86,6 +91,8 @@ class Memory:
             claim.bell.close()
             if (runner := self.runners.get(claim.worker)) is not None:
                 runner.record = runner.record._replace(job=None, attempt=None)
+            for bell in self.end_bells:
+                bell.held.send(b".")
         self.jobs[job.id], self.moves[job.id] = job, (self.moves[job.id][0] + 1, utc_now())
         for bell in self.arrivals if job.state is State.PENDING else ():
             bell.held.send(b".")
@@ -156,8 +163,10 @@ class Memory:
         with self.lock:
             is_held = job_id in self.jobs and self.jobs[job_id].state in FINISHED
             self.held[job_id] += is_held
-        yield is_held
-        self.held[job_id] -= is_held
+        try:
+            yield is_held
+        finally:
+            self.held[job_id] -= is_held
 
     @contextmanager
     def hold_unused(self, ids: Any) -> Iterator[Collection[str]]:
@@ -167,9 +176,15 @@ class Memory:
     @contextmanager
     def turn(self, period_seconds: float) -> Iterator[bool]:
         now = utc_now().timestamp()
-        is_ours = now - self.purged_at >= period_seconds
-        yield is_ours
-        self.purged_at = now if is_ours else self.purged_at
+        if self.is_purging or now - self.purged_at < period_seconds:
+            yield False
+            return
+        self.is_purging = True
+        try:
+            yield True
+            self.purged_at = now
+        finally:
+            self.is_purging = False
 
     def request_stop(self, *, now: bool) -> StopRequest:
         self.stops.append(StopRequest(len(self.stops), now))
@@ -215,9 +230,9 @@ class Session:
         )
         self.pool = SimpleNamespace(
             check=nothing, prepare=nothing, tidy=nothing, report_set_aside=nothing,
-            reserve=lambda: not memory.runners, is_in_place=lambda: True, recover=memory.recover,
+            reserve=self.reserve, is_in_place=lambda: True, recover=memory.recover,
             release_blocked=lambda: bool(memory.among(State.BLOCKED)),
-            is_busy=lambda: any(each in self.claimed for each in memory.claims.values()),
+            is_busy=self.is_busy,
         )  # fmt: skip
         self.queue = self
         self.make, self.poll_seconds = nothing, 0.25
@@ -235,10 +250,23 @@ class Session:
         for claim in self.claimed:
             claim.bell.held.close()
             claim.is_left = True
-        for bells in (self.memory.arrivals, self.memory.stop_bells):
+        if self.memory.reserved_by is self:
+            self.memory.reserved_by = None
+        for bells in (self.memory.arrivals, self.memory.end_bells, self.memory.stop_bells):
             bells[:] = [each for each in bells if each not in (self.arrivals, self.stops)]
         self.arrivals.close()
         self.stops.close()
+
+    def reserve(self) -> bool:
+        with self.memory.lock:
+            if self.memory.reserved_by is None and not self.memory.runners:
+                self.memory.reserved_by = self
+            return self.memory.reserved_by is self
+
+    def is_busy(self) -> bool:
+        if self.arrivals not in self.memory.end_bells:
+            self.memory.end_bells.append(self.arrivals)
+        return any(each in self.claimed for each in self.memory.claims.values())
 
     def last_stop(self) -> StopRequest | None:
         self.stops.hear()
@@ -253,6 +281,8 @@ class Session:
             for job in jobs:
                 if job.id not in new and not options.get("skip_existing"):
                     raise errors.DuplicateId(job.id, memory.jobs[job.id].state)
+                if job.id in new and job.id in memory.jobs:
+                    raise errors.StoreError(f"there is a job {job.id}; try again")
             places(new.values(), {job.id: job.state for job in memory.jobs.values()})
             memory.jobs.update(new)  # before any is placed: they may wait for each other
             for job in new.values():
@@ -295,13 +325,16 @@ class Session:
         return values.Counts(by_state, len(due), min(due, default=None), min(later, default=None))
 
     def ends(self, job_ids: Any, timeout_seconds: float | None, looked: Any = None) -> Any:
-        left = dict.fromkeys(job_ids)
+        left, began = dict.fromkeys(job_ids), time.monotonic()
         while left:
             with self.memory.lock:
                 jobs = [self.get(each) for each in left]
                 ended = [job for job in jobs if job.state in FINISHED]
                 (looked or len)([self.memory.entry(job) for job in jobs])
-                if not ended and not self.memory.lock.wait(timeout_seconds):
+                wait = None
+                if timeout_seconds is not None:
+                    wait = max(0.0, began + timeout_seconds - time.monotonic())
+                if not ended and (wait == 0 or not self.memory.lock.wait(wait)):
                     return
             for job in sorted(ended, key=lambda each: each.updated_at):
                 del left[job.id]
@@ -312,6 +345,8 @@ class Session:
             job = self.get(job_id)
             if job.state not in states:
                 raise errors.WrongState(f"job {job_id} is {job.state}, not {', '.join(states)}")
+            if self.memory.held[job_id]:
+                raise errors.WrongState(f"job {job_id} is being changed by somebody else")
             return self.memory.place(without_missing_parents(retried(job, now), self.memory.jobs))
 
     def cancel(self, job_ids: Sequence[str], slow: Any = None) -> Any:
@@ -323,13 +358,17 @@ class Session:
                     runner.cancelled.append(claim)
                     runner.bell.held.send(b".")
         for job_id in sorted(job_ids, key=lambda each: states[each] not in WAITING):
+            slow_at = time.monotonic() + SLOW_SECONDS
             with memory.lock:
                 while (job := memory.jobs.get(job_id)) and job.state is State.PROCESSING:
                     memory.recover(cancelled, only=job_id)
                     memory.lock.wait(0.01)
+                    if slow is not None and time.monotonic() >= slow_at:
+                        slow(job_id, None)
+                        slow = None
                 if job is not None and job.state in WAITING:
                     memory.put(job := cancelled(job))
-                yield job_id, job and job.state
+            yield job_id, job and job.state
 
     # --- for workers ---
 
@@ -382,13 +421,21 @@ class Session:
 
     def begin_settle(self, settlements: Sequence[tuple[Any, Job]]) -> Any:
         memory = self.memory
-        with memory.lock:
-            for claim, job in settlements:
-                if memory.claims.get(job.id) is claim:
-                    memory.tally = counted(memory.tally, job.history[-1:], utc_now().timestamp())
-                    memory.put(job, is_over=True)
-        gone = [claim for claim, _ in settlements if claim.bell.held.fileno() >= 0]
-        return SimpleNamespace(gone=gone, left=[], sync=lambda: None, finish=lambda: None)
+
+        def finish() -> None:
+            with memory.lock:
+                for claim, job in settlements:
+                    if claim in memory.claims.values():
+                        now, runner = utc_now().timestamp(), self.runner(claim.worker)
+                        memory.tally = counted(memory.tally, job.history[-1:], now)
+                        memory.put(job, is_over=True)
+                        if runner.bell is not None:
+                            settled = runner.record.settled + 1
+                            runner.record = runner.record._replace(settled=settled)
+
+        held = [claim for claim, _ in settlements if claim.bell.held.fileno() >= 0]
+        gone = [each for each in held if each not in memory.claims.values()]
+        return SimpleNamespace(gone=gone, left=[], sync=lambda: None, finish=finish)
 
     def give_back(self, claim: Any, due: datetime | None = None) -> None:
         with self.memory.lock:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import filelock  # noqa: F401  (imported before a fork, not in it)
 import pytest
@@ -67,7 +66,7 @@ class MemoryPlace(Place):
 
     def open(self, *, create: bool = True) -> Store:
         """Open a session."""
-        store = cast("Store", Session(self._memory))
+        store = Session(self._memory)
         self._opened.append(store)
         return store
 

@@ -118,7 +118,8 @@ class _Reader:
         value = self.take(key, default, str, "an instant in ISO 8601")
         try:
             # Those of one document are often the same; without an offset it is local time.
-            parse = _parse_once if value is not default and value.endswith("Z") else parse_instant
+            is_usual = value is not default and len(value) < 32 and value.endswith("Z")
+            parse = _parse_once if is_usual else parse_instant
             return default if value is default else parse(value)
         except UsageError as error:
             raise BadDocument(f"{self.what}{key!r}: {error}") from error

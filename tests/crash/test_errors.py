@@ -158,7 +158,7 @@ def test_error_while_somebody_looks(tmp_path: Path, look: str, kind: str, lastin
             store.counts(NOON)
         elif look == "entries":
             for state in store.counts(NOON).by_state:
-                store.entries(state, NOON)
+                list(store.entries(state, NOON))
         elif look == "get":
             store.get("a")
         elif look == "resolve":

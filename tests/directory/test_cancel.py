@@ -144,10 +144,10 @@ def test_a_wait_works_where_the_kernel_tells_nothing(
 ) -> None:
     """Where there is no inotify (or none left) it looks now and then."""
     monkeypatch.setattr("queuectl.store.watch.sys.platform", "plain")
+    monkeypatch.setattr("queuectl.store.waiting.POLL_SECONDS", 0.01)
     store.add([make_job("a")])
     claim = claimed(store)
     waiter = place.open()
-    waiter.queue.poll_seconds = 0.01
     told: list[Job] = []
     thread = threading.Thread(target=lambda: told.append(first_end(waiter, "a")))
     thread.start()

@@ -122,7 +122,7 @@ class Store(Adder, Protocol):
         then the rest by due time, priority and id; jobs of any other state come newest first.
         With a ``limit`` only that many are returned, in memory that depends on the limit alone;
         else all, in some 20 bytes for each: they are found now, and the entries made each time
-        that they are iterated over.
+        that they are iterated over; some may have moved on then, so that ``len`` is a bound.
         """
 
     def read(self, entry: Entry) -> Job | None:

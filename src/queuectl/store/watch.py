@@ -34,7 +34,7 @@ class Watch:
         self.fd: int | None = None
         self.reads = 0
         self._inotify = None
-        self._watched: list[int] = []
+        self._watched: set[int] = set()
         self._owner = os.getpid()
         if sys.platform == "linux":
             load()
@@ -107,4 +107,4 @@ class Watch:
 
     def _add(self, path: str, events: int) -> None:
         assert self._inotify is not None
-        self._watched.append(self._inotify.add_watch(path, events | self._only_directories))
+        self._watched.add(self._inotify.add_watch(path, events | self._only_directories))
