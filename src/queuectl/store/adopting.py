@@ -22,11 +22,11 @@ _LONGEST_BASE = 90  # an id that gets a number is cut to this, so that it stays 
 class Adopter:
     """The way of dropped files into the order of one store."""
 
-    def __init__(self, core: Core, scan: PendingScan, waiting: PendingDocuments) -> None:
+    def __init__(self, core: Core, scan: PendingScan) -> None:
         self._core = core
         self._dir = core.directory
         self._scan = scan
-        self._waiting = waiting
+        self._waiting = PendingDocuments(core, scan)
 
     def adopt(self, names: Collection[str], now: datetime) -> None:
         """Give files their places in the order, many at once."""

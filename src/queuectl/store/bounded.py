@@ -17,11 +17,9 @@ class Smallest:
         self.cut: str | None = None
 
     def __bool__(self) -> bool:
-        """Return whether any is held."""
         return bool(self._heap)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over what is held, in no order."""
         return iter(self._heap)
 
     @property

@@ -14,7 +14,6 @@ from queuectl.store.core import Core
 from queuectl.store.dependencies import Dependencies
 from queuectl.store.files import store_errors
 from queuectl.store.names import filed_name, is_pending_name, parse_blocked
-from queuectl.store.orphans import Orphans
 from queuectl.store.recovery import CommandStillRuns, Recovery
 from queuectl.store.values import Entry, Slow, WorkerRecord
 from queuectl.store.waiting import TOGETHER_SECONDS
@@ -28,17 +27,11 @@ class Canceller:
     """The way of jobs into cancelled/."""
 
     def __init__(
-        self,
-        core: Core,
-        dependencies: Dependencies,
-        orphans: Orphans,
-        recovery: Recovery,
-        adopter: Adopter,
+        self, core: Core, dependencies: Dependencies, recovery: Recovery, adopter: Adopter
     ) -> None:
         self._core = core
         self._dir = core.directory
         self._dependencies = dependencies
-        self._orphans = orphans
         self._recovery = recovery
         self._adopter = adopter
 
@@ -141,7 +134,7 @@ class Canceller:
                 if (
                     not self._ask(entry, asked)
                     and not self._settle_unowned(entry, ended=False)
-                    and self._orphans.end(entry.token)
+                    and self._recovery.orphans.end(entry.token)
                 ):
                     self._settle_unowned(entry, ended=True)
                 if slow is not None and time.monotonic() - began >= _SLOW_SECONDS:

@@ -9,8 +9,10 @@ reads fails at once, so a request to a worker that is gone cannot be mistaken fo
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from queuectl.store import private
+from queuectl.store.files import closing
 
 STOP, STOP_NOW = "stop", "stop now"  # no attempt is called so
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,12 +47,10 @@ def open_channel(directory_fd: int, worker: str) -> int:
 
 def is_read(directory_fd: int, worker: str) -> bool:
     """Return whether a worker has its FIFO open, as each has until it is gone."""
-    try:
-        fd = os.open(channel_name(worker), os.O_WRONLY | _FLAGS, dir_fd=directory_fd)
-    except OSError:
-        return False
-    os.close(fd)
-    return True
+    with suppress(OSError):
+        os.close(os.open(channel_name(worker), os.O_WRONLY | _FLAGS, dir_fd=directory_fd))
+        return True
+    return False
 
 
 def send(directory_fd: int, worker: str, line: str) -> bool:
@@ -61,16 +61,12 @@ def send(directory_fd: int, worker: str, line: str) -> bool:
         if error.errno in (errno.ENOENT, errno.ENXIO, errno.ELOOP):
             return False
         raise
-    try:
+    with closing(fd), suppress(BlockingIOError, BrokenPipeError):
         status = os.fstat(fd)
-        if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
-            return False
-        os.write(fd, f"{line}\n".encode())
-    except (BlockingIOError, BrokenPipeError):
-        return False
-    finally:
-        os.close(fd)
-    return True
+        if stat.S_ISFIFO(status.st_mode) and status.st_uid == os.geteuid():
+            os.write(fd, f"{line}\n".encode())
+            return True
+    return False
 
 
 def receive(fd: int) -> list[str]:

@@ -26,21 +26,14 @@ _SET_BACK_SECONDS = 10.0  # below that, waiting it out costs less
 class Claimer:
     """The way of jobs into processing/, for the workers of one process."""
 
-    def __init__(
-        self,
-        core: Core,
-        scan: PendingScan,
-        waiting: PendingDocuments,
-        adopter: Adopter,
-        set_back: SetBack,
-    ) -> None:
+    def __init__(self, core: Core, scan: PendingScan, adopter: Adopter) -> None:
         self._dir = core.directory
         self._lock = core.lock
         self._registry = core.registry
         self._scan = scan
-        self._waiting = waiting
+        self._waiting = PendingDocuments(core, scan)
         self._adopter = adopter
-        self._set_back = set_back
+        self._set_back = SetBack(core)
         self._clock_seen: tuple[str | None, float] | None = None
 
     def claim(self, now: datetime, workers: Sequence[str]) -> list[Claim]:
@@ -108,7 +101,6 @@ class Claimer:
     # --- one document ---
 
     def _claim_document(self, name: str, now: datetime, worker: str) -> Claim | None:
-        """Claim one pending document, or have it looked at again."""
         try:
             locked = self._waiting.lock(name, now)
             if locked is None:

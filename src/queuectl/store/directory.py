@@ -1,24 +1,8 @@
 """Keep jobs in a directory: a job is a JSON file, a state a subdirectory, a transition a rename.
 
-The rules that keep every job, which docs/design.md explains:
-
-1. One place. At every instant, and after a crash at any instant, a job is in one state directory.
-2. Whoever holds the lock moves the job. The lock is the kernel's, on the document itself: open it,
-   lock it without waiting, check that the path still names what was locked, then act.
-3. A claim is that lock and one rename from pending/ to processing/. Who loses a race finds the lock
-   held or the name gone, and takes the next name.
-4. The command inherits the lock. The kernel frees it when worker and command are gone, and no
-   sooner: no heartbeat, no lease, no clock.
-5. Record, then move. An attempt is settled by putting the new document, durable and locked, in the
-   place of the one in processing/, and then moving it to its state. A document whose history holds
-   the attempt that its name tells is ahead of its directory, and recovery rolls it forward; one
-   whose history does not was cut off. Elsewhere the directory wins.
-6. Durable before acknowledged. Every document is written in tmp/, synced and renamed, and an id is
-   told only when the directory is synced, too.
-7. Jobs only come into pending/ under a chosen or returning id while pending.lock is held. A look
-   for an id under it goes through the states in the order in which jobs move, and misses none.
-8. Recovery. Whoever can take the lock of a document in processing/ settles it, unless a process
-   was started as the command of its attempt: one may have closed the lock that it inherited.
+The rules that comments name by number are those of docs/design.md: 1 one place, 2 lock, then look,
+3 a claim is a lock and a rename, 4 the command holds the lock, 5 record, then move, 6 durable
+before it is announced, 7 moves back hold pending.lock, 8 who can lock a running job settles it.
 """
 
 import os

@@ -125,7 +125,6 @@ class Index:
 
     def entry(self, state: State, name: str, changed: float | None = None) -> Entry:
         """Return what a name says of a job; ``changed`` is when that came to where it is."""
-        changed_at = None if changed is None else from_timestamp(changed)
         if state is State.PENDING:
             if not is_pending_name(name):
                 return Entry(id=name[:-5], state=state, priority=DEFAULT_PRIORITY, token=name)
@@ -136,23 +135,16 @@ class Index:
                 run_at=parse_due(pending_due(name)),
                 token=name,
             )
+        changed_at = None if changed is None else from_timestamp(changed)
+        entry = Entry(id=name[:-5], state=state, changed_at=changed_at, token=name)
         if state is State.PROCESSING:
             parsed = parse_processing(name)
             assert parsed is not None, name
-            return Entry(
-                id=parsed[0], state=state, attempt=parsed[1], changed_at=changed_at, token=name
-            )
+            return entry._replace(id=parsed[0], attempt=parsed[1])
         if state is State.BLOCKED:
             under, job_id = parse_blocked(name)
-            return Entry(
-                id=job_id,
-                state=state,
-                parent=under,
-                parent_state=self.end_of(under),
-                changed_at=changed_at,
-                token=name,
-            )
-        return Entry(id=name[:-5], state=state, changed_at=changed_at, token=name)
+            return entry._replace(id=job_id, parent=under, parent_state=self.end_of(under))
+        return entry
 
     def parents(self) -> Iterator[str]:
         """Stream the ids that blocked/ has directories of; anything else there is left alone."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from queuectl.store.chosen_ids import LockedAdder
     from queuectl.store.claiming import Claimer
     from queuectl.store.dependencies import Dependencies
-    from queuectl.store.orphans import Orphans
-    from queuectl.store.pending_documents import PendingDocuments
     from queuectl.store.recovery import Recovery
     from queuectl.store.retrying import Retrier
     from queuectl.store.scan import PendingScan
@@ -71,28 +69,18 @@ class Parts:
         return PendingScan(self.core.directory)
 
     @cached_property
-    def pending_documents(self) -> "PendingDocuments":
-        """Return what locks and reads the documents of pending jobs."""
-        from queuectl.store.pending_documents import PendingDocuments
-
-        return PendingDocuments(self.core, self.scan)
-
-    @cached_property
     def adopter(self) -> "Adopter":
         """Return what takes in the files that others have put into pending/."""
         from queuectl.store.adopting import Adopter
 
-        return Adopter(self.core, self.scan, self.pending_documents)
+        return Adopter(self.core, self.scan)
 
     @cached_property
     def claimer(self) -> "Claimer":
         """Return what claims jobs."""
         from queuectl.store.claiming import Claimer
-        from queuectl.store.setback import SetBack
 
-        return Claimer(
-            self.core, self.scan, self.pending_documents, self.adopter, SetBack(self.core)
-        )
+        return Claimer(self.core, self.scan, self.adopter)
 
     @cached_property
     def settler(self) -> "Settler":
@@ -102,22 +90,15 @@ class Parts:
         return Settler(self.core, self.dependencies)
 
     @cached_property
-    def orphans(self) -> "Orphans":
-        """Return what knows of commands that outlived their workers."""
-        from queuectl.store.orphans import Orphans
-
-        return Orphans(self.core)
-
-    @cached_property
     def recovery(self) -> "Recovery":
         """Return what settles the claims of processes that are gone."""
         from queuectl.store.recovery import Recovery
 
-        return Recovery(self.core, self.dependencies, self.settler, self.orphans)
+        return Recovery(self.core, self.dependencies, self.settler)
 
     @cached_property
     def canceller(self) -> "Canceller":
         """Return what cancels jobs."""
         from queuectl.store.cancelling import Canceller
 
-        return Canceller(self.core, self.dependencies, self.orphans, self.recovery, self.adopter)
+        return Canceller(self.core, self.dependencies, self.recovery, self.adopter)

@@ -44,19 +44,14 @@ class WorkerRecords:
             (record for record, _, live in self.all() if live), key=lambda each: each.name
         )
 
-    def runner_of(self, job_id: str, attempt: int | None) -> WorkerRecord | None:
-        """Return the live worker whose record says that it runs an attempt, None if none does."""
-        for record in self.live():
-            if (record.job, record.attempt) == (job_id, attempt):
+    def runner_of(
+        self, job_id: str, attempt: int | None, *, or_gone: bool = False
+    ) -> WorkerRecord | None:
+        """Return the worker, live ``or_gone``, whose record says that it runs an attempt."""
+        for record, _, live in self.all():
+            if (record.job, record.attempt) == (job_id, attempt) and (live or or_gone):
                 return record
         return None
-
-    def last_runner_of(self, job_id: str, attempt: int) -> str:
-        """Return the worker, live or not, whose record says that it ran an attempt, or ''."""
-        for record, _, _ in self.all():
-            if (record.job, record.attempt) == (job_id, attempt):
-                return record.name
-        return ""
 
     def tally(self) -> Tally:
         """Return what all workers have counted; see Workers.tally."""

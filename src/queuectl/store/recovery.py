@@ -23,14 +23,12 @@ class CommandStillRuns(Exception):
 class Recovery:
     """What becomes of the documents in processing/ that nobody holds."""
 
-    def __init__(
-        self, core: Core, dependencies: Dependencies, settler: Settler, orphans: Orphans
-    ) -> None:
+    def __init__(self, core: Core, dependencies: Dependencies, settler: Settler) -> None:
         self._core = core
         self._dir = core.directory
         self._dependencies = dependencies
         self._settler = settler
-        self._orphans = orphans
+        self.orphans = Orphans(core)
 
     def recover(self, decide: Decide, *, only_lost: bool = False) -> RecoveryReport:
         """Settle all that nobody holds; see Pool.recover."""
@@ -71,7 +69,7 @@ class Recovery:
             recovered=recovered,
             running=len(held),
             unowned=len(unowned) + len(problems),
-            overdue=() if only_lost else self._orphans.end_overdue(unowned),
+            overdue=() if only_lost else self.orphans.end_overdue(unowned),
             problems=problems,
         )
 
@@ -97,12 +95,13 @@ class Recovery:
             self._settler.roll_forward(name, job)
             self._core.registry.count([job.history[-1]])
             return Recovered(job=job, attempt=number, lost=False)
-        if self._orphans.session_leaders(job_id, number):
+        if self.orphans.session_leaders(job_id, number):
             raise CommandStillRuns
+        runner = self._core.records.runner_of(job_id, number, or_gone=True)
         attempt = job.ended_attempt(
             number,
             Outcome.LOST,
-            worker=self._core.records.last_runner_of(job_id, number),
+            worker=runner.name if runner else "",
             started_at=from_timestamp(os.fstat(fd).st_mtime),
             finished_at=now,
         )

@@ -1,5 +1,6 @@
 """Wait for the ends of jobs: asleep in the kernel, and without looking at other jobs."""
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterator
@@ -28,14 +29,14 @@ class Waiter:
         self, job_ids: Collection[str], timeout_seconds: float | None, looked: Looked | None = None
     ) -> Iterator[Job]:
         """Yield jobs as they end; see Store.ends."""
-        start = time.monotonic()
+        look_at = time.monotonic()
+        give_up_at = math.inf if timeout_seconds is None else look_at + timeout_seconds
         left = dict.fromkeys(job_ids)
         # RACE: watch first, then look, so that what ends in between is noticed; see
         # test_a_job_that_ends_before_the_sleep_is_not_missed.
         watch = Watch(*(os.path.join(self._core.directory.location, state) for state in FINISHED))
         try:
             arrived: Collection[str] = tuple(left)
-            look_at = start
             while True:
                 ended = self._ended(arrived)
                 for job in ended:
@@ -50,12 +51,9 @@ class Waiter:
                     if looked is not None:
                         looked(found)
                     look_at = now + max(_LOOK_SECONDS, (time.monotonic() - now) * _LOOK_SHARE)
-                if timeout_seconds is not None and now - start >= timeout_seconds:
+                if now >= give_up_at:
                     return
-                until = look_at
-                if timeout_seconds is not None:
-                    until = min(look_at, start + timeout_seconds)
-                arrived = self._arrived(watch, left, until)
+                arrived = self._arrived(watch, left, min(look_at, give_up_at))
         finally:
             watch.close()
 

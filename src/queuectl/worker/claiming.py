@@ -30,11 +30,8 @@ class Claimer:
         self._context = context
         self._idle = idle
         self._arrivals = 0  # at the last claim
-        self._batcher: Batcher[ClaimResult] = Batcher(context.loop, self._claim_for)
-
-    async def claim(self, worker: str) -> ClaimResult:
-        """Claim a job for a worker, together with the others that want one now."""
-        return await self._batcher.call(worker)
+        # Claims a job for a worker, together with the others that want one now.
+        self.claim = Batcher(context.loop, self._claim_for).call
 
     def _claim_for(self, workers: Sequence[str]) -> list[ClaimResult]:
         store, problems = self._context.store, self._context.problems

@@ -37,7 +37,10 @@ class Housekeeping:
             self.recover()
         if not self._is_tidy:
             self._is_tidy = True
-            self._tidy()
+            try:
+                self._store.pool.tidy()
+            except StoreError as error:  # what stays is in nobody's way; the next pool removes it
+                self._log.error(str(error))
         if time.monotonic() >= self._release_at:
             has_blocked = release_blocked(self._store, self._problems)
             pause = _BLOCKED_SECONDS if has_blocked else _NONE_BLOCKED_SECONDS
@@ -57,12 +60,6 @@ class Housekeeping:
         if not report.problems:
             self._problems.resolve("recover")
         self._log.recovery(report)
-
-    def _tidy(self) -> None:
-        try:
-            self._store.pool.tidy()
-        except StoreError as error:  # what stays is in nobody's way; the next pool removes it
-            self._log.error(str(error))
 
 
 def recover(store: Store, *, only_lost: bool = False) -> RecoveryReport:

@@ -165,7 +165,6 @@ class Supervisor:
     # --- start ---
 
     def _fork(self, count: int) -> None:
-        """Start a process with ``count`` workers."""
         self._restarts.note_start(time.monotonic())
         others = {name for process in self._processes.values() for name in process.names}
         names = new_names(count, others)
@@ -186,7 +185,6 @@ class Supervisor:
             self._run_process(names)
 
     def _run_process(self, names: list[str]) -> None:
-        """Run the workers in the process that was forked, and exit."""
         code = EXIT_BUG
         try:
             os.setpgid(0, 0)
@@ -293,7 +291,6 @@ class Supervisor:
 
 
 def _processors() -> int:
-    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

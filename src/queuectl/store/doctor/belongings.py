@@ -58,9 +58,7 @@ def check_logs(case: Case) -> Iterator[Finding]:
         yield from case.check_file("logs", name)
         logs.setdefault(parsed[0], []).append(name)
     # After the logs: who has one was there by then, and jobs only move forward.
-    for job_id in case.lookup.find(logs):
-        del logs[job_id]
-    for job_id in case.store.purging.corrupt_ids() & logs.keys():
+    for job_id in case.lookup.find(logs).keys() | case.store.purging.corrupt_ids() & logs.keys():
         del logs[job_id]
     if not logs:
         return
