@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain, count
 
 from queuectl.document import encode_job
 from queuectl.errors import StoreError
@@ -98,10 +99,23 @@ class Adopter:
         # One walk for all of them: one for each would cost the square of their number.
         fold = str.lower if self._core.lookup.ignores_case else str
         taken = self._ids_like({fold(job.id) for _, _, job in held}, fold)
-        ids = _FreeIds(taken, self._core.index.end_of, fold)
+        numbers: dict[str, int] = {}
+
+        def free_id(wanted: str, name: str) -> str:
+            """Return an id for the file ``name``: one that is taken gets -2, -3 and so on."""
+            last = numbers.get(wanted, 1)
+            for number in chain([1], count(last + 1)):
+                job_id = wanted if number == 1 else f"{wanted[:_LONGEST_BASE]}-{number}"
+                its_files = taken.setdefault(fold(job_id), set())
+                if not its_files - {name} and self._core.index.end_of(job_id) is None:
+                    break
+            numbers[wanted] = max(last, number)
+            its_files.add("")
+            return job_id
+
         for name, _, job in held:
             placed = job._replace(
-                id=ids.take(job.id, name),
+                id=free_id(job.id, name),
                 state=State.PENDING,
                 priority=DEFAULT_PRIORITY,
                 run_at=now,
@@ -163,36 +177,3 @@ class Adopter:
         for job_id, name in found:
             files_of.setdefault(job_id, set()).add(name)
         return files_of
-
-
-class _FreeIds:
-    """Ids that no job has: one that is taken gets -2, -3 and so on."""
-
-    def __init__(
-        self,
-        taken: dict[str, set[str]],
-        has_ended: Callable[[str], object],
-        fold: Callable[[str], str],
-    ) -> None:
-        """Take the ids that jobs have, each with its files, and what knows of ended jobs.
-
-        ``fold`` gives ids that the file system does not tell apart one text, as in ``taken``.
-        """
-        self._fold = fold
-        self._taken = taken
-        self._has_ended = has_ended
-        self._numbers: dict[str, int] = {}
-
-    def take(self, wanted: str, name: str) -> str:
-        """Return the id of the file ``name``, which itself does not count as a job that has it."""
-        job_id, number = wanted, self._numbers.get(wanted, 1)
-        while self._is_taken(job_id, name):
-            number += 1
-            job_id = f"{wanted[:_LONGEST_BASE]}-{number}"
-        self._numbers[wanted] = number
-        self._taken.setdefault(self._fold(job_id), set()).add("")
-        return job_id
-
-    def _is_taken(self, job_id: str, name: str) -> bool:
-        others = self._taken.get(self._fold(job_id), set()) - {name}
-        return bool(others) or self._has_ended(job_id) is not None

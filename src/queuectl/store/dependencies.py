@@ -34,7 +34,6 @@ class Dependencies:
         self._dir = core.directory
         self._documents = core.documents
         self._index = core.index
-        self._lookup = core.lookup
         self._lock = core.lock
         # Of a directory in which all stayed, though the parent had ended: that end, and when the
         # directory last changed. For the sweep, which would read thousands again and again.

@@ -147,11 +147,8 @@ class Execution:
         """Write into the attempt's log why there is no output."""
         logs, job_id, attempt = self._context.logs, self._job.id, self._claim.attempt
         try:
-            fd = logs.open_for_append(job_id, attempt)
-            try:
-                os.write(fd, f"queuectl: {reason}\n".encode(errors="backslashreplace"))
-            finally:
-                os.close(fd)
+            with open(logs.open_for_append(job_id, attempt), "ab", buffering=0) as file:
+                file.write(f"queuectl: {reason}\n".encode(errors="backslashreplace"))
         except OSError as error:
             reason += f"; nor can its log be written: {error.strerror}"
         self._log.job_event(job_id, attempt, reason)
