@@ -8,13 +8,11 @@ import errno
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from datetime import datetime
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from queuectl.clock import utc_now
-from queuectl.config import Settings
 from queuectl.document import encode_job_to_run
 from queuectl.errors import StoreError
 from queuectl.job import Job, State
@@ -34,25 +32,13 @@ class DirectoryAdder:
     """A store that is open to add jobs, and for nothing else."""
 
     def __init__(self, location: str, *, create: bool = False) -> None:
-        self._dir = StoreDirectory(location, create=create)
-        self._settings = SettingsFile(self._dir, PendingLock(self._dir))
-        self._documents = Documents(self._dir, self._settings)
-
-    def close(self) -> None:
-        """Close the directories."""
-        self._dir.close()
-
-    def now(self) -> datetime:
-        """Return the time by the clock of this machine; see Adder.now."""
-        return utc_now()
-
-    def make(self) -> None:
-        """Make what is missing; see Adder.make."""
-        self._dir.make()
-
-    def settings(self) -> Settings:
-        """Return the settings; see Adder.settings."""
-        return self._settings.current()
+        self._dir = directory = StoreDirectory(location, create=create)
+        settings = SettingsFile(directory, PendingLock(directory))
+        self._documents = Documents(directory, settings)
+        self.close = directory.close
+        self.make = directory.make
+        self.settings = settings.current
+        self.now = utc_now
 
     def add(self, jobs: Collection[Job], *, progress: "Progress | None" = None) -> list[str]:
         """Add jobs that wait for no other and whose ids nobody chose; see Store.add."""

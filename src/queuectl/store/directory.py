@@ -48,10 +48,7 @@ class DirectoryStore:
         self.ids = core.lookup.ids
         self.entries = core.entries.entries
         self.counts = core.entries.counts
-
-    def now(self) -> datetime:
-        """Return the time by the clock of this machine; see Adder.now."""
-        return utc_now()
+        self.now = utc_now
 
     def close(self) -> None:
         """Free what the store holds open."""

@@ -259,8 +259,7 @@ def _rename(first_fd: int, first: str, second_fd: int, second: str, how: int) ->
     if renameat2 is None:  # an old C library
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if renameat2(first_fd, os.fsencode(first), second_fd, os.fsencode(second), how) != 0:
-        number = ctypes_errno()
-        raise OSError(number, os.strerror(number), first, None, second)
+        raise _library_error(first, None, second)
 
 
 @cache
@@ -271,11 +270,12 @@ def load_library() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def ctypes_errno() -> int:
+def _library_error(*names: str | None) -> OSError:
     """Return the error of the last call into the C library."""
     import ctypes
 
-    return ctypes.get_errno()
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), *names)
 
 
 def sync_file_system(fd: int) -> bool:
@@ -286,8 +286,7 @@ def sync_file_system(fd: int) -> bool:
     if sys.platform != "linux":
         return False
     if load_library().syncfs(fd) != 0:
-        number = ctypes_errno()
-        raise OSError(number, os.strerror(number))
+        raise _library_error()
     return True
 
 

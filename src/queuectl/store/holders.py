@@ -5,7 +5,7 @@ Source: proc(5). Elsewhere than on Linux nothing tells who holds a file, and non
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 
 from queuectl import procgroup
@@ -28,16 +28,14 @@ def holders(document: os.stat_result, name: str, number: int) -> set[int] | None
     return found
 
 
-def session_leaders(
-    wanted: Mapping[str, str], store_variable: str, store: os.stat_result
-) -> set[int]:
-    """Return the processes that lead a session and were started with these variables.
+def session_leaders(job_id: str, attempt: int, store: os.stat_result) -> set[int]:
+    """Return the processes that lead a session and were started as the command of an attempt.
 
-    One more variable names a directory, by whatever path it was reached. A command leads a session;
-    what it leaves behind, having left its session in the way of daemons, does not.
+    The store's directory may be reached by any path. A command leads a session; what it leaves
+    behind, having left its session in the way of daemons, does not.
     """
-    lines = {f"{name}={value}".encode() for name, value in wanted.items()}
-    prefix = f"{store_variable}=".encode()
+    lines = {f"QUEUECTL_JOB_ID={job_id}".encode(), f"QUEUECTL_ATTEMPT={attempt}".encode()}
+    prefix = b"QUEUECTL_STORE="
     found: set[int] = set()
     for pid in _processes():
         with suppress(OSError):  # it has ended, or is somebody else's

@@ -28,8 +28,7 @@ class Orphans:
         """
         from queuectl.store.holders import session_leaders
 
-        wanted = {"QUEUECTL_JOB_ID": job_id, "QUEUECTL_ATTEMPT": str(attempt)}
-        return session_leaders(wanted, "QUEUECTL_STORE", os.fstat(self._dir.root_fd))
+        return session_leaders(job_id, attempt, os.fstat(self._dir.root_fd))
 
     def processes(self, name: str) -> set[int]:
         """Return the processes of an attempt whose worker is gone."""

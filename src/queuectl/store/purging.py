@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 from queuectl.clock import from_timestamp
 from queuectl.job import FINISHED, Job, State
@@ -25,10 +26,7 @@ class Purger:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._dir = core.directory
-
-    def named_parents(self) -> NamedParents:
-        """Return what knows which jobs blocked ones wait for; see Purging.named_parents."""
-        return NamedParents(self._core)
+        self.named_parents = partial(NamedParents, core)
 
     def finished(self, state: State) -> Iterator[Entry]:
         """Stream the jobs of a finished state; see Purging.finished."""

@@ -2,7 +2,6 @@
 
 from queuectl.store.parts import Parts
 from queuectl.store.watch import POLL_SECONDS
-from queuectl.store.worker_protocol import Claim
 
 
 class DirectoryQueue:
@@ -12,20 +11,16 @@ class DirectoryQueue:
 
     def __init__(self, parts: Parts) -> None:
         registry, scan = parts.core.registry, parts.scan
-        self._registry = registry
         self._scan = scan
         self.register = registry.register
         self.unregister = registry.unregister
         self.control_fd = registry.control_fd
         self.stop_level = registry.stop_level
+        self.cancel_requested = registry.cancel_requested
         self.claim = parts.claimer.claim
         self.next_due = scan.next_due
         self.begin_settle = parts.settler.begin_settle
         self.give_back = parts.settler.give_back
-
-    def cancel_requested(self, claim: Claim) -> bool:
-        """Return whether an attempt is to be cancelled; see Queue.cancel_requested."""
-        return self._registry.cancel_requested(claim.worker, claim.job.id, claim.attempt)
 
     def arrivals_fd(self) -> int | None:
         """Return the descriptor that is readable on arrivals; see Queue.arrivals_fd."""

@@ -19,6 +19,7 @@ from queuectl.store.records import WorkerRecords
 from queuectl.store.tally import counted
 from queuectl.store.totals import Totals
 from queuectl.store.values import Tally
+from queuectl.store.worker_protocol import Claim
 
 _POOL_LOCK_NAME = "pool.lock"
 _PATIENCE_SECONDS = 2.0
@@ -118,13 +119,13 @@ class WorkerRegistry:
         local = self.local(worker)
         return None if local is None else local.control_fd
 
-    def cancel_requested(self, name: str, job_id: str, attempt: int) -> bool:
+    def cancel_requested(self, claim: Claim) -> bool:
         """Return whether an attempt is to be ended; see Queue.cancel_requested."""
-        worker = self.local(name)
+        worker = self.local(claim.worker)
         if worker is None:
             return False
         # A request for another attempt came too late: that one has ended by itself.
-        wanted = f"{job_id}.{attempt}"
+        wanted = f"{claim.job.id}.{claim.attempt}"
         worker.requests = worker.receive() & {wanted, STOP, STOP_NOW}
         return wanted in worker.requests
 
