@@ -19,27 +19,23 @@ def check_parents(case: Case) -> Iterator[Finding]:
         gone = sorted(set(parents) - case.lookup.find(parents).keys())
         for parent in gone:
             for job_id in list(case.core.index.children(parent)):
-                finding = _check_orphan(case, parent, job_id)
-                if finding is not None:
-                    yield finding
+                yield from _check_orphan(case, parent, job_id)
 
 
-def _check_orphan(case: Case, parent: str, job_id: str) -> Finding | None:
-    name = blocked_name(parent, job_id)
+def _check_orphan(case: Case, parent: str, job_id: str) -> Iterator[Finding]:
+    name, filed = blocked_name(parent, job_id), filed_name(job_id)
     with case.documents.locked(State.BLOCKED, name) as fd:
         if fd is None:
-            return None
+            return
         problem, job = case.problem_in(fd, State.BLOCKED, job_id)
-        if problem is not None or job is None:
-            return None
-        filed = filed_name(job_id)
-        if case.directory.exists(State.CANCELLED, filed):
-            return None  # it is in two places, which was told
+        # If it is in cancelled/ as well, it is in two places, which was told.
+        if problem is not None or job is None or case.directory.exists(State.CANCELLED, filed):
+            return
         if case.repair:
             case.documents.move(State.BLOCKED, name, State.CANCELLED, filed)
             job = job._replace(id=job_id, state=State.CANCELLED, updated_at=utc_now())
             os.close(case.documents.record(State.CANCELLED, filed, job))
-    return case.finding(
+    yield case.finding(
         f"waits for {parent}, which is gone",
         f"{State.BLOCKED}/{name}",
         f"'queuectl cancel {job_id}', as --repair does",

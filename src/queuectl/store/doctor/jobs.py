@@ -53,44 +53,35 @@ def _check_job(case: Case, state: State, name: str, job_id: str) -> Iterator[Fin
     yield from case.check_file(state, name)
     if not case.is_ours(state, name):
         return
-    if _problem(case, state, name, job_id) is not None:
-        finding = _check_job_locked(case, state, name, job_id)
-        if finding is not None:
-            yield finding
+    with files.closing(files.open_document(case.directory.fd(state), name)) as fd:
+        problem = None if fd is None else case.problem_in(fd, state, job_id)[0]
+    if problem is not None:  # unless it moves
+        yield from _check_job_locked(case, state, name, job_id)
     where = f"{state}/{name}"
     if case.places.setdefault(job_id, where) != where:
         case.met_twice.add(job_id)
 
 
-def _problem(case: Case, state: State, name: str, job_id: str) -> Exception | str | None:
-    """Return what is wrong with a document that is not locked, or moves; None for nothing."""
-    with files.closing(files.open_document(case.directory.fd(state), name)) as fd:
-        return None if fd is None else case.problem_in(fd, state, job_id)[0]
-
-
-def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Finding | None:
+def _check_job_locked(case: Case, state: State, name: str, job_id: str) -> Iterator[Finding]:
     where = f"{state}/{name}"
     with case.documents.locked(state, name) as fd:
         if fd is None:
-            return None
+            return
         problem, job = case.problem_in(fd, state, job_id)
         status = os.fstat(fd)
         age = time.time() - status.st_mtime
         if isinstance(problem, NewerSchema):
-            return Finding("newer schema", where, "upgrade queuectl")
-        if isinstance(problem, Exception):
-            if state in WAITING and 0 <= age < STILL_BEING_WRITTEN_SECONDS:
-                return None
-            return case.set_apart(state, name, "unreadable", str(problem))
-        if problem is None or job is None:
-            return None
-        if case.repair:
-            job = as_placed(job, state, name, job_id)
-            with files.closing(case.documents.record(state, name, job)) as recorded_fd:
-                os.utime(recorded_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
-        return case.finding(
-            "wrong document", where, f"{problem}; the name decides", f"{problem}; was set right"
-        )
+            yield Finding("newer schema", where, "upgrade queuectl")
+        elif isinstance(problem, Exception):
+            if state not in WAITING or not 0 <= age < STILL_BEING_WRITTEN_SECONDS:
+                yield case.set_apart(state, name, "unreadable", str(problem))
+        elif problem is not None and job is not None:
+            if case.repair:
+                job = as_placed(job, state, name, job_id)
+                with files.closing(case.documents.record(state, name, job)) as recorded_fd:
+                    os.utime(recorded_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+            advice, done = f"{problem}; the name decides", f"{problem}; was set right"
+            yield case.finding("wrong document", where, advice, done)
 
 
 def _check_attemptless(case: Case, name: str) -> Iterator[Finding]:
@@ -107,6 +98,5 @@ def _check_attemptless(case: Case, name: str) -> Iterator[Finding]:
             else:
                 with case.core.lock.held():
                     case.documents.move(State.PROCESSING, name, State.PENDING, name)
-        yield case.finding(
-            "no attempt", f"{State.PROCESSING}/{name}", advice, "was moved to pending/"
-        )
+        where = f"{State.PROCESSING}/{name}"
+        yield case.finding("no attempt", where, advice, "was moved to pending/")
