@@ -31,21 +31,18 @@ class Entries:
 
     def entries(self, state: State, now: datetime, limit: int | None = None) -> Collection[Entry]:
         """Return what the names say of the jobs in a state, in order; see Store.entries."""
+        if limit is None:
+            from queuectl.packed import Made, Sorter
+
+            if state is State.PENDING:
+                return Made(Sorter(self._order_keys(now)), self._pending_entries)
+            timed = Sorter(self.timed(state), reverse=True)
+            return Made(timed, partial(self._timed_entries, state))
         from heapq import nlargest, nsmallest
 
-        if limit is None:
-            return self._all(state, now)
         if state is State.PENDING:
             return list(self._pending_entries(nsmallest(limit, self._order_keys(now))))
         return list(self._timed_entries(state, nlargest(limit, self.timed(state))))
-
-    def _all(self, state: State, now: datetime) -> Collection[Entry]:
-        from queuectl.packed import Made, Sorter
-
-        if state is State.PENDING:
-            return Made(Sorter(self._order_keys(now)), self._pending_entries)
-        timed = Sorter(self.timed(state), reverse=True)
-        return Made(timed, partial(self._timed_entries, state))
 
     def _order_keys(self, now: datetime) -> Iterator[str]:
         """Yield a text for each job in pending/; their order is that of running."""

@@ -167,24 +167,17 @@ def read_all(fd: int, most: int) -> bytes:
             return b"".join(parts)
 
 
-def lock(fd: int) -> bool:
-    """Take the kernel's lock on an open file without waiting; False where somebody holds it.
+def lock(fd: int, *, wait: bool = False) -> bool:
+    """Take the kernel's lock on an open file or directory; False where somebody holds it.
 
-    The lock that filelock takes, without its import, which is a third of a pool's start.
+    With ``wait`` it is waited for, in the kernel. The lock that filelock takes, without its import,
+    which is a third of a pool's start.
     """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def wait_for_lock(fd: int) -> None:
-    """Take the kernel's lock on an open file or directory, waiting in the kernel until it is free.
-
-    Raises: OSError.
-    """
-    fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def is_locked(fd: int) -> bool:

@@ -18,19 +18,13 @@ class PendingLock:
     def __init__(self, directory: StoreDirectory) -> None:
         self._dir = directory
         self._holds = 0
-        self._waits_in_kernel = False
+        # As pools do: what they need is loaded at their start, and filelock takes a third of that.
+        self.waits_in_kernel = False
 
     @property
     def is_held(self) -> bool:
         """Return whether this process holds the lock."""
         return self._holds > 0
-
-    def wait_in_kernel(self) -> None:
-        """Wait for the lock in the kernel from now on, as pools do.
-
-        What a pool needs is loaded when it starts, and filelock takes a third of that time.
-        """
-        self._waits_in_kernel = True
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -63,8 +57,8 @@ class PendingLock:
             os.close(fd)
 
     def _wait_for(self, fd: int) -> None:
-        if self._waits_in_kernel:
-            files.wait_for_lock(fd)
+        if self.waits_in_kernel:
+            files.lock(fd, wait=True)
             return
         # Not filelock's FileLock: it makes the directory again if somebody has deleted the store.
         from filelock import lock_descriptor

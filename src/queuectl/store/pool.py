@@ -23,8 +23,8 @@ class DirectoryPool:
 
     def prepare(self) -> None:
         """Set up what the workers share; see Pool.prepare."""
-        self._core.registry.name_pool()
-        self._core.lock.wait_in_kernel()
+        self._core.registry.pool = os.urandom(8).hex()
+        self._core.lock.waits_in_kernel = True
         files.load_library()  # once for all that are forked
 
     def report_set_aside(self, report: Callable[[str], None]) -> None:

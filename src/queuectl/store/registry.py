@@ -34,7 +34,7 @@ class WorkerRegistry:
         self._records = records
         self._totals = totals
         self._local: Mapping[str, LocalWorker] = MappingProxyType({})
-        self._pool = ""  # what the records of all workers of a pool hold, and no others
+        self.pool = ""  # what the records of all workers of a pool hold, and no others
         self._pool_lock_fd = -1
 
     def close(self) -> None:
@@ -47,10 +47,6 @@ class WorkerRegistry:
             self._pool_lock_fd = -1
 
     # --- pools ---
-
-    def name_pool(self) -> None:
-        """Choose what the records of this pool's workers have in common."""
-        self._pool = os.urandom(8).hex()
 
     def reserve_pool(self) -> bool:
         """Keep pool.lock locked for a pool that is to be the only one; see Pool.reserve."""
@@ -73,7 +69,7 @@ class WorkerRegistry:
     def pool_is_busy(self) -> bool:
         """Return whether a worker of this pool, a killed one included, has a job in progress."""
         return any(
-            record.pool == self._pool and self._records.is_in_progress(record)
+            record.pool == self.pool and self._records.is_in_progress(record)
             for record, _, _ in self._records.all()
         )
 
@@ -81,7 +77,7 @@ class WorkerRegistry:
 
     def register(self, name: str, now: datetime) -> None:
         """Write a worker's record and keep it locked; see Queue.register."""
-        worker, filed = LocalWorker(name, self._pool, now), filed_name(name)
+        worker, filed = LocalWorker(name, self.pool, now), filed_name(name)
         path = f"{self._dir.location}/workers/{filed}"
         with self._totals.locked(), store_errors(f"{path} cannot be written"):
             # RACE: two may choose one name at the same time, and whoever tidies must not take what

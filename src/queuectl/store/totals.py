@@ -44,7 +44,7 @@ class Totals:
         """
         what = f"{self._dir.location}/workers cannot be locked"
         with store_errors(what), files.closing(self._dir.reopen("workers")) as fd:
-            files.wait_for_lock(fd)
+            files.lock(fd, wait=True)
             yield
 
     def add(self, tallies: Mapping[str, Tally]) -> None:

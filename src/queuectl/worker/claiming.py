@@ -51,17 +51,12 @@ class Claimer:
         else:
             problems.resolve("claim")
         finally:
-            self._notify_of_arrivals()
+            if (arrivals := self._context.queue.arrivals_read()) != self._arrivals:
+                self._arrivals = arrivals
+                fd = self._context.queue.arrivals_fd()
+                if fd is not None:
+                    self._context.loop.notify(fd)  # the idle workers of this process look, too
         return [
             ClaimResult(claim, self._arrivals, is_refused and claim is None)
             for _, claim in zip_longest(workers, claims)
         ]
-
-    def _notify_of_arrivals(self) -> None:
-        """Wake the idle workers of this process if a claim has read of arrivals."""
-        arrivals = self._context.queue.arrivals_read()
-        if arrivals != self._arrivals:
-            self._arrivals = arrivals
-            fd = self._context.queue.arrivals_fd()
-            if fd is not None:
-                self._context.loop.notify(fd)
