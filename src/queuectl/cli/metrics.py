@@ -66,8 +66,8 @@ class _Collector:
         for state in State:
             jobs.add_metric([state], counts.by_state.get(state, 0))
         yield jobs
-        oldest, unreadable = counts.oldest_due, counts.unreadable
-        age = max((now - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
+        unreadable = counts.unreadable
+        age = max((now - (counts.oldest_due or now)).total_seconds(), 0.0)
         busy = sum(worker.job is not None for worker in workers)
         for name, meaning, value in (
             ("due_jobs", "Pending jobs whose time has come.", counts.due),

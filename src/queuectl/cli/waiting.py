@@ -94,7 +94,7 @@ class Notices:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._printed: dict[str, _Reason] = {}
-        self._looks = self._without_worker = 0
+        self._without_worker = 1  # looks in succession, as if there had been one before
         self._warned_of_workers = False
         self._look_at = 0.0
 
@@ -122,10 +122,9 @@ class Notices:
             click.echo(f"and {len(lines) - _MAX_LINES} more: see 'queuectl list'", err=True)
 
     def _look_for_workers(self) -> None:
-        self._looks += 1
         self._without_worker = 0 if self._store.workers.live() else self._without_worker + 1
-        # After the first look it takes two: a worker that was killed is replaced a second later.
-        if self._without_worker >= min(self._looks, 2) and not self._warned_of_workers:
+        # Not after one look in between: a worker that was killed is replaced a second later.
+        if self._without_worker >= 2 and not self._warned_of_workers:
             self._warned_of_workers = True
             click.echo(_NO_WORKER, err=True)
 
@@ -147,11 +146,11 @@ def _reason(store: Store, entry: Entry, now: datetime, seen: set[str]) -> _Reaso
         return None
     try:
         job = store.read(entry)
-        parents = store.find(job.parents) if job is not None else {}
+        if job is None:
+            return None  # it has moved on
+        parents = store.find(job.parents)
     except (BadDataError, ConfigError, StoreBusy):
         return None  # whoever releases it reports that, or the next look does
-    if job is None:
-        return None  # it has moved on
     for parent in job.after:
         state = parents[parent].state if parent in parents else None
         if state is None or state in _RETRIES:
