@@ -137,7 +137,10 @@ class Submitter:
 
     def _append(self, document: dict[str, Any], line: int) -> None:
         state = document.get("state")
-        document = self._without_records(document)
+        if records := document.keys() & RECORDED_KEYS:  # as in a printed document
+            self.ignored.update(dict.fromkeys(key for key in document if key in records))
+            self.ended += state in FINISHED
+            document = {key: value for key, value in document.items() if key not in records}
         # A microsecond each keeps the jobs in order, and the ids that are made for them apart.
         position = len(self.jobs) / 1_000_000
         job = self._job(document, new_id(later(self._now, position)), later(self._base, position))
@@ -151,15 +154,6 @@ class Submitter:
                 self._waited.add(job.id)
                 self.waited_for.update(job.parents)
         self.jobs.append(job)
-
-    def _without_records(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return a printed document without what was recorded of its job."""
-        records = document.keys() & RECORDED_KEYS
-        if not records:
-            return document
-        self.ignored.update(dict.fromkeys(key for key in document if key in records))
-        self.ended += document.get("state") in FINISHED
-        return {key: value for key, value in document.items() if key not in records}
 
     def _job(self, document: dict[str, Any], made_id: str, due_at: datetime) -> Job:
         is_bare = document.keys() == {"command"} and self._options.id is None
