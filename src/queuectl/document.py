@@ -84,11 +84,11 @@ class _Reader:
             self.fail(key, value, "an absolute path")
         return value
 
-    def member(self, key: str, of: dict[str, Any], what: str, default: Any) -> Any:
-        value = self.take(key, default, str, what)
-        if value not in of:
-            self.fail(key, value, "one of " + ", ".join(of))
-        return of[value]
+    def state(self) -> State:
+        value = self.take("state", "pending", str, "a state")
+        if value not in _STATES:
+            self.fail("state", value, "one of " + ", ".join(_STATES))
+        return _STATES[value]
 
     def outcome(self) -> Outcome | str:
         value: str = self.take("outcome", "", str, "an outcome")
@@ -125,14 +125,13 @@ class _Reader:
             raise BadDocument(f"{self.what}{key!r}: {error}") from error
 
     def codes(self, key: str, default: str | None) -> str | None:
-        expected = "null or a string of exit codes from 1 to 255, such as '1,64-78'"
         value: str | None = self.rest.pop(key, default)
         if value is None or value is default:
             return value
         try:
             checked = check_codes(value if type(value) is str else "", key)
         except UsageError:
-            self.fail(key, value, expected)
+            self.fail(key, value, "null or a string of exit codes from 1 to 255, such as '1,64-78'")
         return None if checked == NO_RULE[key] else checked
 
     def ids(self, key: str) -> tuple[str, ...]:
@@ -179,11 +178,7 @@ def check_env(name: object, value: object) -> None:
 
 
 def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaults) -> Job:
-    """Return the job that a document of the store holds.
-
-    ``job_id`` is for a document without an id. Unknown keys are kept.
-    Raises: BadDocument that names the key; NewerSchema if a newer version wrote the document.
-    """
+    """Return the job of a document, which may have no id. Raises: BadDocument, NewerSchema."""
     read, settings = _Reader(document), defaults.settings
     schema = read.whole("schema", SCHEMA, 1, MAX_COUNT)
     if schema > SCHEMA:
@@ -195,7 +190,7 @@ def job_from_document(document: Mapping[str, Any], job_id: str, defaults: Defaul
     return Job(
         id=job_id if identity is job_id else check_id(identity),
         command=read.text("command"),
-        state=read.member("state", _STATES, "a state", State.PENDING),
+        state=read.state(),
         priority=read.whole("priority", settings.priority, 0, MAX_PRIORITY),
         attempts=read.whole("attempts", 0, 0, MAX_COUNT),
         max_retries=read.whole("max_retries", settings.max_retries, 0, MAX_MAX_RETRIES),
@@ -267,12 +262,8 @@ def _attempt_text(attempt: Attempt) -> str:
 
 
 def encode_job(job: Job, most: int = MAX_DOCUMENT_BYTES) -> bytes:
-    """Return a job's document: one key a line, one attempt a line, UTF-8, a newline at the end.
-
-    Written out, since it is done for each job that ends and the encoder of ``json`` takes four
-    times as long.
-    Raises: BadDocument if it would be too long to be read again.
-    """
+    """Return a job's document. Raises: BadDocument if it would be too long to be read again."""
+    # Written out: this is done for each job that ends, and json takes four times as long.
     env = to_json(dict(job.env)) if job.env else "{}"
     after = to_json(job.after) if job.after else "[]"
     after_any = to_json(job.after_any) if job.after_any else "[]"
