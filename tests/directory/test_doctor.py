@@ -480,3 +480,15 @@ def test_outcomes_of_lost_attempts_are_recorded(store: Store, place: Place) -> N
     assert finding.action == "was recorded as lost and moved to pending/"
     assert store.get("b").history[0].outcome is Outcome.LOST
     assert filed_name("b") not in os.listdir(place.path / "completed")
+
+
+def test_what_is_no_attempt_is_set_aside_where_its_place_is_taken(
+    store: DirectoryStore, place: Place
+) -> None:
+    """The finding says where it is now."""
+    for state in (State.PENDING, State.PROCESSING):
+        (place.path / state / "b.json").write_text('{"command": "true"}')
+        grow_old(place.path / state / "b.json")
+    actions = [each.action for each in examine(place.location, repair=True)]
+    assert "it is no attempt; is moved to corrupt/" in actions
+    assert (place.path / "corrupt" / "b.json").exists()

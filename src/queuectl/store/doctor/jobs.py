@@ -90,13 +90,13 @@ def _check_attemptless(case: Case, name: str) -> Iterator[Finding]:
     with case.documents.locked(State.PROCESSING, name) as fd:
         if fd is None:
             return
-        advice = "move it to pending/"
+        done = "was moved to pending/"
         if case.repair:
             if case.directory.exists(State.PENDING, name):
                 case.documents.set_aside(State.PROCESSING, name, "it is no attempt")
-                advice = ASIDE
+                done = f"it is no attempt; {ASIDE}"
             else:
                 with case.core.lock.held():
                     case.documents.move(State.PROCESSING, name, State.PENDING, name)
         where = f"{State.PROCESSING}/{name}"
-        yield case.finding("no attempt", where, advice, "was moved to pending/")
+        yield case.finding("no attempt", where, "move it to pending/", done)
