@@ -72,7 +72,7 @@ class Memory:
         self.runners: dict[str, Any] = {}  # the registered workers, by their names
         self.names_used: set[str] = set()
         self.arrivals: list[Bell] = []
-        self.end_bells: list[Bell] = []  # of those who want to hear of the end of any attempt
+        self.end_bells: list[Bell] = []  # rung at the end of each attempt
         self.stop_bells: list[Bell] = []
         self.stops: list[StopRequest] = []
         self.config: dict[str, Any] = {}

@@ -128,7 +128,7 @@ class _Reader:
         value: str | None = self.rest.pop(key, default)
         if value is None or value is default:
             return value
-        try:
+        try:  # what is no text is refused as an empty one is
             checked = check_codes(value if type(value) is str else "", key)
         except UsageError:
             self.fail(key, value, "null or a string of exit codes from 1 to 255, such as '1,64-78'")

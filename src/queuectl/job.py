@@ -205,9 +205,9 @@ class Job(NamedTuple):
             log=log_name(self.id, number),
         )  # fmt: skip
 
-    def with_attempt(self, attempt: Attempt) -> "Job":
-        """Return the job with one more attempt in its history."""
-        return self._replace(history=(*self.history, attempt)).shortened()
+    def with_attempt(self, attempt: Attempt, **changes: Any) -> "Job":
+        """Return the job with one more attempt in its history, and other changes."""
+        return self._replace(history=(*self.history, attempt), **changes).shortened()
 
     def shortened(self) -> "Job":
         """Return the job with a history that is not too long to be written again and again."""

@@ -43,10 +43,7 @@ def after_attempt(
         else:
             state = State.PENDING
             run_at = later(now, backoff_seconds(attempts, settings, fraction))
-    history = (*job.history, attempt)
-    return job._replace(
-        state=state, attempts=attempts, run_at=run_at, updated_at=now, history=history
-    ).shortened()
+    return job.with_attempt(attempt, state=state, attempts=attempts, run_at=run_at, updated_at=now)
 
 
 def attempts_allowed(job: Job) -> int:
@@ -88,7 +85,7 @@ def put_off_by_clock(job: Job, now: datetime) -> float | None:
     """
     waits_seconds = (job.run_at - job.updated_at).total_seconds()
     if (job.updated_at - now).total_seconds() <= _SLACK_SECONDS or waits_seconds < 0:
-        return None  # a due time before the record was given to it by this, or by a hand
+        return None  # that due time comes from this repair, or from a person who renamed the file
     if waits_seconds <= _AT_ONCE_SECONDS:
         return 0.0
     return waits_seconds if job.attempts else None

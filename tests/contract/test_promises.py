@@ -14,7 +14,7 @@ from queuectl.store.protocol import Store
 
 
 def test_turn_is_taken_by_one(place: Place) -> None:
-    """Another one is told that it is taken."""
+    """Another one learns that it is taken."""
     first, second = place.open(), place.open()
     with first.purging.turn(3600) as one, second.purging.turn(3600) as other:
         assert (one, other) == (True, False)

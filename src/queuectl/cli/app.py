@@ -19,7 +19,10 @@ class App:
         self.location = absolute(location)
 
     def open(self, *, create: bool = False) -> "Store":
-        """Open the store until the command ends; a missing one is made, or an empty queue."""
+        """Open the store until the command ends.
+
+        A missing one is an empty queue; with ``create`` it is made.
+        """
         store = open_store(self.location, create=create)
         click.get_current_context().find_root().call_on_close(store.close)
         return store

@@ -129,7 +129,10 @@ def _cells(row: Row, now: datetime, gone: Collection[str]) -> tuple[object, ...]
 
 
 def when_cell(entry: Entry, now: datetime, gone: Collection[str] = ()) -> str | None:
-    """Return when a job is due, which one it waits for (if not ``gone``), or its state's age."""
+    """Return when a pending job is due, what a blocked one waits for, or the age of the state.
+
+    ``gone`` are the ids of jobs that do not exist any more.
+    """
     if entry.state is State.PENDING:
         # A file that was dropped there by hand has no time before it is adopted: it is due.
         return format_in(entry.run_at - now) if entry.run_at and entry.run_at > now else "due"

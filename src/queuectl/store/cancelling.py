@@ -181,9 +181,7 @@ class Canceller:
         def decide(job: Job, attempt: Attempt) -> Job:
             if ended:
                 attempt = attempt._replace(outcome=Outcome.CANCELLED)
-            return job.with_attempt(attempt)._replace(
-                state=State.CANCELLED, updated_at=attempt.finished_at
-            )
+            return job.with_attempt(attempt, state=State.CANCELLED, updated_at=attempt.finished_at)
 
         with self._core.documents.locked(State.PROCESSING, entry.token) as fd:
             if fd is None:

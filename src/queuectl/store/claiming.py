@@ -66,7 +66,7 @@ class Claimer:
     ) -> None:
         """Add to the claims what of the names can be claimed, each for the next worker."""
         for name in names:
-            # Other processes have taken many of them; that is seen sooner so than by opening them.
+            # Other processes have taken many of them, and a stat shows that sooner than an open.
             if not self._dir.exists(State.PENDING, name):
                 continue
             claim = self._claim_document(name, now, workers[len(claims)])

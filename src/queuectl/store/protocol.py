@@ -55,7 +55,7 @@ class Store(Adder, Protocol):
     log_directory: str
     """Where this host keeps the logs of the store's jobs; worker.log is beside it."""
     set_aside_in: str
-    """Where documents that cannot be read are set aside, as people are told."""
+    """Where documents that cannot be read are set aside, for messages."""
 
     @property
     def config(self) -> "Configuration":

@@ -106,7 +106,7 @@ class Queue(Protocol):
     """What the workers of one process do: register, claim, settle, and wait for more."""
 
     poll_seconds: float
-    """How often to claim again where no descriptor tells of arrivals."""
+    """How often to claim again if no descriptor reports arrivals."""
 
     def register(self, name: str, now: datetime) -> None:
         """Record a live worker of this process, until that ends or the worker unregisters.

@@ -28,7 +28,7 @@ def _check_orphan(case: Case, parent: str, job_id: str) -> Iterator[Finding]:
         if fd is None:
             return
         problem, job = case.problem_in(fd, State.BLOCKED, job_id)
-        # If it is in cancelled/ as well, it is in two places, which was told.
+        # If it is in cancelled/ as well, it was reported as being in two places.
         if problem is not None or job is None or case.directory.exists(State.CANCELLED, filed):
             return
         if case.repair:
